@@ -1,0 +1,99 @@
+/**
+ * The machine: RAM, CPUs, interrupt controller, MMU and random streams, as one thing that can be saved.
+ *
+ * A saved machine is a copy of RAM, of the CPUs' registers and TLBs, and of the random streams. What the host holds
+ * besides (program generators, device models) is not here; see `docs/adr/0003-save-and-restore.md`.
+ */
+
+import { createRandomStreams, type RandomState, type RandomStreams } from "../lib/prng.ts";
+import { MAX_CPUS, MIN_RAM_BYTES, PAGE_SIZE } from "../params.ts";
+import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.ts";
+import { createHarts, type Harts } from "./harts.ts";
+import { createIrqChip, type IrqChip } from "./irqchip.ts";
+import { createMmu, type Mmu } from "./mmu.ts";
+import { BoundsPort, createRam, type MemoryPort, RawPort } from "./port.ts";
+
+export type PortKind = "raw" | "bounds";
+
+export interface MachineConfig {
+  /** 1 … 64. */
+  readonly nrCpus: number;
+  /** A multiple of the page size, 8 MiB … 4 GiB. */
+  readonly ramBytes: number;
+  readonly seed: string;
+  readonly port: PortKind;
+}
+
+export interface Machine {
+  readonly config: MachineConfig;
+  readonly port: MemoryPort;
+  readonly firmwareMap: readonly FirmwareRegion[];
+  readonly harts: Harts;
+  readonly irqChip: IrqChip;
+  readonly mmu: Mmu;
+  readonly random: RandomStreams;
+  save(): MachineImage;
+  /** Puts a saved machine of the same configuration back, in place. */
+  restore(image: MachineImage): void;
+}
+
+type Words = Uint8Array | Uint32Array | Int32Array | Float64Array;
+
+export interface MachineImage {
+  readonly ram: Uint8Array;
+  readonly registers: readonly Words[];
+  readonly random: RandomState;
+}
+
+/** Builds a machine at power-on: RAM zeroed, one CPU online, clocks at 0. */
+export function createMachine(config: MachineConfig): Machine {
+  const { nrCpus, ramBytes, seed } = config;
+  if (!Number.isInteger(nrCpus) || nrCpus < 1 || nrCpus > MAX_CPUS) throw new Error(`machine: ${nrCpus} CPUs`);
+  if (ramBytes % PAGE_SIZE !== 0 || ramBytes < MIN_RAM_BYTES) throw new Error(`machine: ${ramBytes} bytes of RAM`);
+
+  const firmwareMap = pcFirmwareMap(ramBytes);
+  const ram = createRam(ramBytes);
+  const port = config.port === "bounds" ? new BoundsPort(ram, ramPageMap(firmwareMap, ramBytes)) : new RawPort(ram);
+  const harts = createHarts(nrCpus);
+  const irqChip = createIrqChip(harts);
+  const mmu = createMmu(port, harts);
+  const random = createRandomStreams(seed);
+  harts.online[0] = 1;
+
+  const registers: readonly Words[] = [
+    harts.clock,
+    harts.irqOn,
+    harts.pending,
+    harts.timerDeadline,
+    harts.satpRoot,
+    harts.satpAsid,
+    harts.online,
+    harts.current,
+    mmu.walks,
+    ...mmu.tlbWords,
+  ];
+  const ramBytesView = new Uint8Array(ram);
+
+  return {
+    config,
+    port,
+    firmwareMap,
+    harts,
+    irqChip,
+    mmu,
+    random,
+    save: () => ({
+      ram: ramBytesView.slice(),
+      registers: registers.map((words) => words.slice()),
+      random: random.save(),
+    }),
+    restore: (image) => {
+      if (image.ram.length !== ramBytesView.length) throw new Error("machine: the image is of another RAM size");
+      ramBytesView.set(image.ram);
+      registers.forEach((words, i) => {
+        words.set(image.registers[i] as Words);
+      });
+      random.restore(image.random);
+    },
+  };
+}

@@ -1,0 +1,136 @@
+/**
+ * The MMU: Sv39 page tables in RAM, and one TLB per CPU.
+ *
+ *   virtual    | VPN[2] 9 | VPN[1] 9 | VPN[0] 9 | offset 12 |
+ *   entry      | N 1 | PBMT 2 | reserved 7 | PPN 44 | RSW 2 | D A G U X W R V |      64 bits
+ *
+ * A table is one page of 512 entries. An entry with V and none of R, W, X points at the next table; one with R or X
+ * is a leaf: at level 0 a 4 KiB page, at level 1 a 2 MiB page, at level 2 a 1 GiB page. Physical addresses end at
+ * 4 GiB, so the high word of an entry is always zero and its low word holds everything.
+ *
+ * The TLB is direct-mapped, 256 entries a CPU, tagged with an address-space id (ASID). It is filled by the hardware
+ * walk and forgets only when told to (sfence.vma): a kernel that changes an entry and does not flush keeps using the
+ * old translation, here as on real hardware. Writes need an entry whose D bit is set; the walk sets A and D itself.
+ *
+ * Source: RISC-V privileged specification, chapter "Sv39".
+ */
+
+import { PAGE_SIZE, TASK_SIZE } from "../params.ts";
+import { CYC_TLB_FLUSH, CYC_TLB_WALK } from "./charges.ts";
+import type { Harts } from "./harts.ts";
+import type { MemoryPort } from "./port.ts";
+
+export const PTE_V = 1 << 0;
+export const PTE_R = 1 << 1;
+export const PTE_W = 1 << 2;
+export const PTE_X = 1 << 3;
+export const PTE_U = 1 << 4;
+export const PTE_G = 1 << 5;
+export const PTE_A = 1 << 6;
+export const PTE_D = 1 << 7;
+/** First of the two bits left to software. */
+export const PTE_RSW0 = 1 << 8;
+export const PTE_RSW1 = 1 << 9;
+export const PTE_LEAF = PTE_R | PTE_X;
+
+export const PTES_PER_TABLE = 512;
+export const PT_LEVELS = 3;
+
+const TLB_ENTRIES = 256;
+const TLB_MASK = TLB_ENTRIES - 1;
+/** An ASID is a byte above the 23 bits that a user page number has. */
+const ASID_FACTOR = 2 ** 23;
+export const NR_ASIDS = 256;
+
+/** What `translate` returns when the access is not allowed; a physical address is never negative. */
+export const MMU_FAULT = -1;
+
+export interface Mmu {
+  /**
+   * Physical address of user address `va` for a load (`isWrite` false) or a store, or MMU_FAULT. Looks into the TLB,
+   * walks on a miss, charges the walk. `va` is any number: one outside user space faults.
+   */
+  translate(cpu: number, va: number, isWrite: boolean): number;
+  /** sfence.vma for one page of one address space, on one CPU. */
+  flushPage(cpu: number, asid: number, va: number): void;
+  /** sfence.vma for a whole address space, on one CPU. */
+  flushAsid(cpu: number, asid: number): void;
+  /** Copies of the TLB words, for a saved machine. */
+  readonly tlbWords: readonly (Int32Array | Uint32Array)[];
+  /** Hits are not counted (they cost nothing extra); walks are, per CPU. */
+  readonly walks: Float64Array;
+}
+
+export function createMmu(port: MemoryPort, harts: Harts): Mmu {
+  const { satpRoot, satpAsid, clock, nrCpus } = harts;
+  // A tag is page number + asid · 2^23, as a signed word; 0 is invalid, so ASIDs in use start at 1.
+  const readTag = new Int32Array(nrCpus * TLB_ENTRIES);
+  const writeTag = new Int32Array(nrCpus * TLB_ENTRIES);
+  const frameBase = new Uint32Array(nrCpus * TLB_ENTRIES);
+  const walks = new Float64Array(nrCpus);
+
+  const tagOf = (vpn: number, asid: number): number => (vpn + asid * ASID_FACTOR) | 0;
+
+  /** Walks the tables for page `vpn`; on success fills slot `slot` and returns the page's physical base. */
+  const walk = (cpu: number, vpn: number, isWrite: boolean, slot: number): number => {
+    clock[cpu] = (clock[cpu] as number) + CYC_TLB_WALK;
+    walks[cpu] = (walks[cpu] as number) + 1;
+    let table = (satpRoot[cpu] as number) * PAGE_SIZE;
+    if (table === 0) return MMU_FAULT;
+    for (let level = PT_LEVELS - 1; level >= 0; level--) {
+      const index = (vpn >>> (9 * level)) & (PTES_PER_TABLE - 1);
+      const pteAddr = table + index * 8;
+      const pte = port.ld32(pteAddr);
+      if ((pte & PTE_V) === 0) return MMU_FAULT;
+      const ppn = pte >>> 10;
+      if ((pte & PTE_LEAF) === 0) {
+        table = ppn * PAGE_SIZE;
+        continue;
+      }
+      if ((pte & PTE_U) === 0 || (isWrite && (pte & PTE_W) === 0)) return MMU_FAULT;
+      const used = pte | PTE_A | (isWrite ? PTE_D : 0);
+      if (used !== pte) port.st32(pteAddr, used >>> 0);
+      const inLeaf = vpn & ((1 << (9 * level)) - 1);
+      const base = (ppn + inLeaf) * PAGE_SIZE;
+      const tag = tagOf(vpn, satpAsid[cpu] as number);
+      readTag[slot] = tag;
+      // Clean pages take the walk again at their first store, which is how D gets set.
+      writeTag[slot] = (used & PTE_W) !== 0 && (used & PTE_D) !== 0 ? tag : 0;
+      frameBase[slot] = base;
+      return base;
+    }
+    return MMU_FAULT;
+  };
+
+  return {
+    walks,
+    tlbWords: [readTag, writeTag, frameBase],
+    translate(cpu, va, isWrite) {
+      if (!(va >= 0 && va < TASK_SIZE)) return MMU_FAULT;
+      const vpn = Math.floor(va / PAGE_SIZE);
+      const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
+      const tag = (vpn + (satpAsid[cpu] as number) * ASID_FACTOR) | 0;
+      const offset = va - vpn * PAGE_SIZE;
+      if ((isWrite ? writeTag[slot] : readTag[slot]) === tag) return (frameBase[slot] as number) + offset;
+      const base = walk(cpu, vpn, isWrite, slot);
+      return base === MMU_FAULT ? MMU_FAULT : base + offset;
+    },
+    flushPage(cpu, asid, va) {
+      const vpn = Math.floor(va / PAGE_SIZE);
+      const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
+      const tag = tagOf(vpn, asid);
+      if (readTag[slot] === tag) readTag[slot] = 0;
+      if (writeTag[slot] === tag) writeTag[slot] = 0;
+    },
+    flushAsid(cpu, asid) {
+      clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;
+      for (let slot = cpu * TLB_ENTRIES; slot < (cpu + 1) * TLB_ENTRIES; slot++) {
+        const owner = Math.floor(((readTag[slot] as number) >>> 0) / ASID_FACTOR);
+        if (owner === asid) {
+          readTag[slot] = 0;
+          writeTag[slot] = 0;
+        }
+      }
+    },
+  };
+}

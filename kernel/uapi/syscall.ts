@@ -1,0 +1,59 @@
+/**
+ * System call numbers: Linux's generic table (riscv64) where Linux has the call; from 1000 on, our own.
+ *
+ * Arguments are listed behind each number. Results are ≥ 0 or −errno.
+ */
+
+export const SYS_getcwd = 17;
+/** openat(dirfd ignored, path, flags, mode) → fd */
+export const SYS_openat = 56;
+/** close(fd) */
+export const SYS_close = 57;
+/** pipe2(int fds[2], flags) */
+export const SYS_pipe2 = 59;
+/** getdents(fd, buf, bytes) → bytes; names separated by NUL, directories with a trailing slash (simplified). */
+export const SYS_getdents64 = 61;
+/** lseek(fd, offset, whence) → position */
+export const SYS_lseek = 62;
+/** read(fd, buf, bytes) → bytes read, 0 at the end */
+export const SYS_read = 63;
+/** write(fd, buf, bytes) → bytes written */
+export const SYS_write = 64;
+/** exit(status): ends the calling thread */
+export const SYS_exit = 93;
+/** exit_group(status): ends the process */
+export const SYS_exit_group = 94;
+/** nanosleep(cycles): sleeps in virtual time; a plain number instead of a struct timespec. */
+export const SYS_nanosleep = 101;
+export const SYS_sched_yield = 124;
+/** kill(pid, signal) */
+export const SYS_kill = 129;
+/** uname(buf[6 × 65]) */
+export const SYS_uname = 160;
+export const SYS_getpid = 172;
+export const SYS_getppid = 173;
+export const SYS_gettid = 178;
+/** brk(addr) → the break after the call; brk(0) asks. Never −errno: an unchanged break is the failure. */
+export const SYS_brk = 214;
+/** munmap(addr, bytes) */
+export const SYS_munmap = 215;
+/** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process → tid */
+export const SYS_clone = 220;
+/** mmap(addr, bytes, prot, flags, fd, offset) → addr; anonymous private mappings only. */
+export const SYS_mmap = 222;
+/** mprotect(addr, bytes, prot) */
+export const SYS_mprotect = 226;
+/** madvise(addr, bytes, advice): MADV_DONTNEED drops the pages. */
+export const SYS_madvise = 233;
+/** wait4(pid or −1, int *status, options) → pid */
+export const SYS_wait4 = 260;
+/** spawn(path, argv pointer, argc, fds[3]) → pid: a child running another program (there is no fork yet). */
+export const SYS_spawn = 1000;
+/** reboot(0 power off, 1 restart) */
+export const SYS_reboot = 1001;
+/** thread_join(tid) → its exit status; waits for a thread of the same process. */
+export const SYS_thread_join = 1002;
+/** sched_setscheduler(pid, policy 0 fair | 1 real time, priority) */
+export const SYS_sched_setscheduler = 1003;
+/** unlink(path) in the ramfs */
+export const SYS_unlink = 1004;
