@@ -33,3 +33,19 @@ export function bug(message: string, a?: number, b?: number, c?: number): never 
     [a, b, c].filter((n) => n !== undefined),
   );
 }
+
+/**
+ * Names of the kernel functions on the host's stack, innermost first: the call trace of a splat. Frames outside the
+ * portable rooms (the host program, the test runner) are left out, so that a trace is the same wherever it is run.
+ */
+export function stackNames(): string[] {
+  const stack = (new Error() as { stack?: string }).stack ?? "";
+  const names: string[] = [];
+  for (const line of stack.split("\n")) {
+    const frame = /at (?:new )?(?:[\w$]+\.)*([\w$]+)(?: \[as [\w$]+\])? \(.*[\\/](?:kernel|mm|drivers|userland)[\\/]/.exec(line);
+    if (frame?.[1] && !TRACE_NOISE.has(frame[1])) names.push(frame[1]);
+  }
+  return names;
+}
+
+const TRACE_NOISE: ReadonlySet<string> = new Set(["stackNames", "stackDump", "splat", "next", "bug", "bugOn"]);

@@ -12,9 +12,7 @@ describe("typeErrors", () => {
   });
 
   it("reports a type error by its message", () => {
-    expect(typeErrors('const nrPages: number = "one";')).toEqual([
-      "Type 'string' is not assignable to type 'number'.",
-    ]);
+    expect(typeErrors('const nrPages: number = "one";')).toEqual(["Type 'string' is not assignable to type 'number'."]);
   });
 
   it("reports a syntax error", () => {

@@ -40,29 +40,29 @@ export const MAX_ALIGN_SHIFT = 52;
 export function checkHeapRecording(rec: HeapRecording): void {
   const n = rec.nrOps;
   for (const column of [rec.op, rec.thread, rec.id, rec.size, rec.alignShift]) {
-    require(column.length === n, "REC-1 column length", column.length);
+    ensure(column.length === n, "REC-1 column length", column.length);
   }
-  require(rec.nrThreads >= 1 && rec.nrThreads <= 256, "REC-2 nrThreads", rec.nrThreads);
-  require(rec.name !== "", "REC-2 name", 0);
+  ensure(rec.nrThreads >= 1 && rec.nrThreads <= 256, "REC-2 nrThreads", rec.nrThreads);
+  ensure(rec.name !== "", "REC-2 name", 0);
   const live = new Uint8Array(rec.nrIds);
   for (let i = 0; i < n; i++) {
     const op = at(rec.op, i);
     const id = at(rec.id, i);
     const size = at(rec.size, i);
-    require(op <= HEAP_WRITE, "REC-2 op", i);
-    require(at(rec.thread, i) < rec.nrThreads, "REC-2 thread", i);
-    require(Number.isSafeInteger(size) && size >= 0, "REC-2 size", i);
-    require(op !== HEAP_FREE || size === 0, "REC-2 size of a free", i);
+    ensure(op <= HEAP_WRITE, "REC-2 op", i);
+    ensure(at(rec.thread, i) < rec.nrThreads, "REC-2 thread", i);
+    ensure(Number.isSafeInteger(size) && size >= 0, "REC-2 size", i);
+    ensure(op !== HEAP_FREE || size === 0, "REC-2 size of a free", i);
     const shift = at(rec.alignShift, i);
-    require(op === HEAP_MEMALIGN ? shift <= MAX_ALIGN_SHIFT : shift === 0, "REC-2 alignment", i);
+    ensure(op === HEAP_MEMALIGN ? shift <= MAX_ALIGN_SHIFT : shift === 0, "REC-2 alignment", i);
     if (id === HEAP_NULL_ID) {
-      require(op === HEAP_FREE, "REC-2 null id", i);
+      ensure(op === HEAP_FREE, "REC-2 null id", i);
       continue;
     }
-    require(id >= 0 && id < rec.nrIds, "REC-2 id", i);
+    ensure(id >= 0 && id < rec.nrIds, "REC-2 id", i);
     const isLive = live[id] === 1;
-    if (op === HEAP_MALLOC || op === HEAP_CALLOC || op === HEAP_MEMALIGN) require(!isLive, "REC-3 alloc of a live id", i);
-    else if (op !== HEAP_REALLOC) require(isLive, "REC-3 use of a dead id", i);
+    if (op === HEAP_MALLOC || op === HEAP_CALLOC || op === HEAP_MEMALIGN) ensure(!isLive, "REC-3 alloc of a live id", i);
+    else if (op !== HEAP_REALLOC) ensure(isLive, "REC-3 use of a dead id", i);
     live[id] = op === HEAP_FREE ? 0 : 1;
   }
 }
@@ -76,11 +76,11 @@ export function checkKernelRecording(rec: KernelRecording): void {
   for (let i = 0; i < preludeLength; i++) {
     const slot = at(rec.preludeSlot, i);
     const event = at(rec.preludeEvent, i);
-    require(event === KMEM_PAGE_ALLOC || event === KMEM_CACHE_ALLOC, "REC-6 event", i);
-    require(slot >= 0 && slot < rec.nrSlots && owner[slot] === -1, "REC-6 slot", i);
-    require(at(rec.preludeOrder, i) <= MAX_RECORDED_ORDER, "REC-6 order", i);
+    ensure(event === KMEM_PAGE_ALLOC || event === KMEM_CACHE_ALLOC, "REC-6 event", i);
+    ensure(slot >= 0 && slot < rec.nrSlots && owner[slot] === -1, "REC-6 slot", i);
+    ensure(at(rec.preludeOrder, i) <= MAX_RECORDED_ORDER, "REC-6 order", i);
     const cache = rec.caches[at(rec.preludeCache, i)];
-    if (event === KMEM_CACHE_ALLOC) require(cache !== undefined && cache.objectSizeBytes > 0, "REC-6 cache", i);
+    if (event === KMEM_CACHE_ALLOC) ensure(cache !== undefined && cache.objectSizeBytes > 0, "REC-6 cache", i);
     owner[slot] = kindOf(event, at(rec.preludeOrder, i), at(rec.preludeCache, i));
   }
   let peak = nrLive;
@@ -90,25 +90,25 @@ export function checkKernelRecording(rec: KernelRecording): void {
     checkKernelRow(rec, i);
     const isAlloc = event % 2 === 0;
     const kind = kindOf(isAlloc ? event : event - 1, at(rec.order, i), at(rec.cache, i));
-    require(owner[slot] === (isAlloc ? -1 : kind), "REC-5 slot", i);
+    ensure(owner[slot] === (isAlloc ? -1 : kind), "REC-5 slot", i);
     owner[slot] = isAlloc ? kind : -1;
     nrLive += isAlloc ? 1 : -1;
     peak = Math.max(peak, nrLive);
   }
-  require(peak === rec.nrSlots, "REC-7 nrSlots", peak);
+  ensure(peak === rec.nrSlots, "REC-7 nrSlots", peak);
 }
 
 function checkKernelLengths(rec: KernelRecording): void {
   const columns = [rec.event, rec.cpu, rec.context, rec.irqsOff, rec.pid, rec.slot, rec.order, rec.migratetype];
   for (const column of [...columns, rec.gfp, rec.sizeBytes, rec.allocBytes, rec.cache]) {
-    require(column.length === rec.nrEvents, "REC-1 column length", column.length);
+    ensure(column.length === rec.nrEvents, "REC-1 column length", column.length);
   }
   for (const column of [rec.preludeEvent, rec.preludeOrder, rec.preludeCache]) {
-    require(column.length === rec.preludeSlot.length, "REC-1 prelude length", column.length);
+    ensure(column.length === rec.preludeSlot.length, "REC-1 prelude length", column.length);
   }
-  require(rec.nrCpus >= 1 && rec.nrCpus <= 256, "REC-4 nrCpus", rec.nrCpus);
+  ensure(rec.nrCpus >= 1 && rec.nrCpus <= 256, "REC-4 nrCpus", rec.nrCpus);
   for (const [i, cache] of rec.caches.entries()) {
-    require(cache.name !== "" && cache.objectSizeBytes >= 0 && cache.slotSizeBytes >= 0, "REC-4 cache", i);
+    ensure(cache.name !== "" && cache.objectSizeBytes >= 0 && cache.slotSizeBytes >= 0, "REC-4 cache", i);
   }
 }
 
@@ -116,14 +116,14 @@ function checkKernelRow(rec: KernelRecording, i: number): void {
   const event = at(rec.event, i);
   const slot = at(rec.slot, i);
   const isObject = event === KMEM_KMALLOC || event === KMEM_CACHE_ALLOC;
-  require(event <= KMEM_CACHE_FREE, "REC-4 event", i);
-  require(at(rec.cpu, i) < rec.nrCpus, "REC-4 cpu", i);
-  require(at(rec.context, i) <= KMEM_IN_HARDIRQ && at(rec.irqsOff, i) <= 1, "REC-4 context", i);
-  require(at(rec.pid, i) >= 0, "REC-4 pid", i);
-  require(slot >= 0 && slot < rec.nrSlots, "REC-4 slot", i);
-  require(event <= KMEM_PAGE_FREE ? at(rec.order, i) <= MAX_RECORDED_ORDER : at(rec.order, i) === 0, "REC-4 order", i);
-  require(event >= KMEM_CACHE_ALLOC ? at(rec.cache, i) < rec.caches.length : at(rec.cache, i) === 0, "REC-4 cache", i);
-  require(isObject || (at(rec.sizeBytes, i) === 0 && at(rec.allocBytes, i) === 0), "REC-4 sizes", i);
+  ensure(event <= KMEM_CACHE_FREE, "REC-4 event", i);
+  ensure(at(rec.cpu, i) < rec.nrCpus, "REC-4 cpu", i);
+  ensure(at(rec.context, i) <= KMEM_IN_HARDIRQ && at(rec.irqsOff, i) <= 1, "REC-4 context", i);
+  ensure(at(rec.pid, i) >= 0, "REC-4 pid", i);
+  ensure(slot >= 0 && slot < rec.nrSlots, "REC-4 slot", i);
+  ensure(event <= KMEM_PAGE_FREE ? at(rec.order, i) <= MAX_RECORDED_ORDER : at(rec.order, i) === 0, "REC-4 order", i);
+  ensure(event >= KMEM_CACHE_ALLOC ? at(rec.cache, i) < rec.caches.length : at(rec.cache, i) === 0, "REC-4 cache", i);
+  ensure(isObject || (at(rec.sizeBytes, i) === 0 && at(rec.allocBytes, i) === 0), "REC-4 sizes", i);
 }
 
 /** One number per (kind of allocation, order, cache). */
@@ -135,6 +135,6 @@ function at(column: ArrayLike<number>, i: number): number {
   return column[i] ?? Number.NaN;
 }
 
-function require(condition: boolean, rule: string, row: number): void {
+function ensure(condition: boolean, rule: string, row: number): void {
   if (!condition) throw new Error(`recording breaks ${rule} at ${row}`);
 }

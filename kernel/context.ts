@@ -1,0 +1,237 @@
+/**
+ * Context tracking: on which CPU, at which interrupt level, with what switched off.
+ *
+ * 1. Every kernel path carries a Context. Its type says what the compiler may allow (a TaskContext may sleep, an
+ *    IrqContext may not); the per-CPU word `preempt_count` says what holds at run time:
+ *
+ *      bit  31         20-23   16-19     8-15      0-7
+ *           NEED_RESCHED  NMI   hardirq   softirq   preempt depth                    (C1, the layout of Linux)
+ *
+ *    A spinlock adds 1, local_bh_disable 0x200, serving a softirq 0x100, a hardirq 0x10000, an NMI 0x100000.
+ *
+ * 2. Code may sleep iff the word (without bit 31) is 0 and the CPU accepts interrupts. `mightSleep` says so at the top
+ *    of everything that could sleep, even when this call would not have (G2): a bug should show on every run, not on
+ *    the one run in a thousand that finds the free list empty.
+ *
+ * 3. Interrupts arrive at checkpoints only: when they are switched on again with one pending. Code between
+ *    localIrqSave and localIrqRestore is therefore atomic on its CPU, and nothing else is.
+ *
+ *   CTX-1  preempt_count is 0 at every return to user mode
+ *   CTX-2  level NMI > hardirq > softirq > task; a level is entered from a lower one only
+ *   CTX-3  localIrqRestore puts back exactly what localIrqSave returned
+ *   CTX-4  the depth never underflows
+ *
+ * Real kernels: Linux `include/linux/preempt.h`, `kernel/sched/core.c` (__might_resched).
+ */
+
+import type { Machine } from "./arch/machine.ts";
+import { bug, bugOn, stackNames } from "./bug.ts";
+import type { KernelImage } from "./image.ts";
+import { CYCLES_PER_SECOND } from "./params.ts";
+import type { PerCpu } from "./percpu.ts";
+import { KERN_ERR, type Printk } from "./printk.ts";
+import { TASK_PID, taskComm } from "./task_struct.ts";
+import { asCpu, type Context, type IrqContext, type TaskContext } from "./types.ts";
+
+// ── preempt_count (C1) ─────────────────────────────────────────────────────────────────────────────────────────────
+
+export const PREEMPT_OFFSET = 0x1;
+export const SOFTIRQ_OFFSET = 0x100;
+export const SOFTIRQ_DISABLE_OFFSET = 0x200;
+export const HARDIRQ_OFFSET = 0x1_0000;
+export const NMI_OFFSET = 0x10_0000;
+export const PREEMPT_MASK = 0xff;
+export const SOFTIRQ_MASK = 0xff00;
+export const HARDIRQ_MASK = 0xf_0000;
+export const NMI_MASK = 0xf0_0000;
+export const NEED_RESCHED = 0x8000_0000;
+const COUNT_MASK = 0x7fff_ffff;
+
+export const SYSTEM_BOOTING = 0;
+export const SYSTEM_RUNNING = 1;
+
+export interface ContextTracking {
+  /** The idle task's context on `cpu`: what boot and kernel threads without a task use. */
+  taskContext(cpu: number): TaskContext;
+  /** The interrupt context of `cpu`; one per CPU, entered only by kernel/irq.ts. */
+  irqContext(cpu: number): IrqContext;
+  /** A new context for a task, at first on `cpu`. */
+  createTaskContext(cpu: number): TaskContext;
+  /** Moves a task's context to `cpu`. Scheduler only. */
+  migrate(ctx: TaskContext, cpu: number): void;
+
+  preemptCount(ctx: Context): number;
+  /** Adds an OFFSET above; `subtract` undoes it. */
+  add(ctx: Context, offset: number): void;
+  subtract(ctx: Context, offset: number): void;
+  preemptDisable(ctx: Context): void;
+  preemptEnable(ctx: Context): void;
+  /** Switches interrupts off on this CPU; returns what to pass to localIrqRestore. */
+  localIrqSave(ctx: Context): number;
+  /** Puts the interrupt flag back; delivers what became pending meanwhile. */
+  localIrqRestore(ctx: Context, flags: number): void;
+  irqsDisabled(ctx: Context): boolean;
+
+  inTask(ctx: Context): boolean;
+  inServingSoftirq(ctx: Context): boolean;
+  inHardirq(ctx: Context): boolean;
+  inNmi(ctx: Context): boolean;
+  inAtomic(ctx: Context): boolean;
+  /** 0 task, 1 softirq, 2 hardirq, 3 NMI. */
+  level(ctx: Context): number;
+
+  /** Prints C2's splat unless the caller could sleep here. `where` is `file:function`. At most one a second. */
+  mightSleep(ctx: Context, where: string): void;
+  /** Number of splats since boot, printed or not. */
+  nrAtomicSleeps(): number;
+
+  /** The running task's task_struct address; 0 while idle. */
+  currentTask(ctx: Context): number;
+  setCurrentTask(cpu: number, task: number): void;
+
+  setSystemState(state: number): void;
+  /** kernel/irq.ts registers what to do with pending interrupts. */
+  onInterruptible(deliver: (cpu: number) => void): void;
+  /** `CPU: 0 UID: 0 PID: 1 Comm: init Tainted: …` and `Call Trace:` lines. */
+  stackDump(ctx: Context): string;
+  taint(flag: string): void;
+  taintText(): string;
+}
+
+export function createContextTracking(
+  machine: Machine,
+  image: KernelImage,
+  percpu: PerCpu,
+  printk: Printk,
+): ContextTracking {
+  const { port, harts } = machine;
+  const { irqOn, pending, clock } = harts;
+  const PREEMPT_COUNT = percpu.define("preempt_count", 4);
+  const CURRENT = percpu.define("current_task", 4);
+  const statics = image.bss("context_state", 24, 8);
+  const SYSTEM_STATE = statics;
+  const NR_SPLATS = statics + 4;
+  const NEXT_SPLAT = statics + 8;
+  /** One bit per taint letter. */
+  const TAINT = statics + 16;
+  let deliver: (cpu: number) => void = () => {};
+
+  const newContext = (cpu: number): Context => ({ cpu: asCpu(cpu), area: percpu.areaOf(cpu) });
+  const taskContexts: TaskContext[] = [];
+  const irqContexts: IrqContext[] = [];
+
+  const preemptCount = (ctx: Context): number => port.ld32(ctx.area + PREEMPT_COUNT) & COUNT_MASK;
+  const add = (ctx: Context, offset: number): void => {
+    const addr = ctx.area + PREEMPT_COUNT;
+    port.st32(addr, port.ld32(addr) + offset);
+  };
+  const subtract = (ctx: Context, offset: number): void => {
+    const addr = ctx.area + PREEMPT_COUNT;
+    const count = port.ld32(addr);
+    bugOn((count & COUNT_MASK) < offset, "CTX-4: preempt_count underflow", count, offset);
+    port.st32(addr, count - offset);
+  };
+
+  const level = (ctx: Context): number => {
+    const count = preemptCount(ctx);
+    if ((count & NMI_MASK) !== 0) return 3;
+    if ((count & HARDIRQ_MASK) !== 0) return 2;
+    return (count & SOFTIRQ_OFFSET) !== 0 ? 1 : 0;
+  };
+
+  const TAINT_LETTERS = "PFSRMBUDAWCIOELKXTN";
+  const taintText = (): string => {
+    const bits = port.ld32(TAINT);
+    const letters = [...TAINT_LETTERS].filter((_, i) => (bits >>> i) & 1);
+    return letters.length === 0 ? "Not tainted" : `Tainted: ${letters.join(" ")}`;
+  };
+
+  const stackDump = (ctx: Context): string => {
+    const task = port.ld32(ctx.area + CURRENT) * 8;
+    const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
+    const who = `CPU: ${ctx.cpu} UID: 0 PID: ${pid} Comm: ${taskComm(port, task)} ${taintText()} 6.12.0-slabtown #1`;
+    const trace = stackNames().map((name) => ` ${name}`);
+    return [who, "Call Trace:", " <TASK>", ...trace, " </TASK>"].join("\n");
+  };
+
+  const splat = (ctx: Context, where: string): void => {
+    if (port.ld32(SYSTEM_STATE) === SYSTEM_BOOTING) return;
+    port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);
+    const now = clock[ctx.cpu] as number;
+    if (now < port.ldF64(NEXT_SPLAT)) return;
+    port.stF64(NEXT_SPLAT, now + CYCLES_PER_SECOND);
+    const task = port.ld32(ctx.area + CURRENT) * 8;
+    const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
+    const count = preemptCount(ctx);
+    printk(
+      KERN_ERR,
+      [
+        `BUG: sleeping function called from invalid context at ${where}`,
+        `in_atomic(): ${count !== 0 ? 1 : 0}, irqs_disabled(): ${irqOn[ctx.cpu] === 0 ? 1 : 0}, non_block: 0, ` +
+          `pid: ${pid}, name: ${taskComm(port, task)}`,
+        `preempt_count: ${count.toString(16)}, expected: 0`,
+        "RCU nest depth: 0, expected: 0",
+        stackDump(ctx),
+      ].join("\n"),
+    );
+  };
+
+  return {
+    taskContext(cpu) {
+      taskContexts[cpu] ??= newContext(cpu) as TaskContext;
+      return taskContexts[cpu];
+    },
+    irqContext(cpu) {
+      irqContexts[cpu] ??= newContext(cpu) as IrqContext;
+      return irqContexts[cpu];
+    },
+    createTaskContext: (cpu) => newContext(cpu) as TaskContext,
+    migrate(ctx, cpu) {
+      ctx.cpu = asCpu(cpu);
+      ctx.area = percpu.areaOf(cpu);
+    },
+
+    preemptCount,
+    add,
+    subtract,
+    preemptDisable: (ctx) => add(ctx, PREEMPT_OFFSET),
+    preemptEnable: (ctx) => subtract(ctx, PREEMPT_OFFSET),
+    localIrqSave(ctx) {
+      const flags = irqOn[ctx.cpu] as number;
+      irqOn[ctx.cpu] = 0;
+      return flags;
+    },
+    localIrqRestore(ctx, flags) {
+      irqOn[ctx.cpu] = flags;
+      if (flags !== 0 && pending[ctx.cpu] !== 0) deliver(ctx.cpu);
+    },
+    irqsDisabled: (ctx) => irqOn[ctx.cpu] === 0,
+
+    inTask: (ctx) => level(ctx) === 0,
+    inServingSoftirq: (ctx) => (preemptCount(ctx) & SOFTIRQ_OFFSET) !== 0,
+    inHardirq: (ctx) => (preemptCount(ctx) & HARDIRQ_MASK) !== 0,
+    inNmi: (ctx) => (preemptCount(ctx) & NMI_MASK) !== 0,
+    inAtomic: (ctx) => preemptCount(ctx) !== 0,
+    level,
+
+    mightSleep(ctx, where) {
+      if ((port.ld32(ctx.area + PREEMPT_COUNT) & COUNT_MASK) !== 0 || irqOn[ctx.cpu] === 0) splat(ctx, where);
+    },
+    nrAtomicSleeps: () => port.ld32(NR_SPLATS),
+
+    currentTask: (ctx) => port.ld32(ctx.area + CURRENT) * 8,
+    setCurrentTask: (cpu, task) => port.st32(percpu.areaOf(cpu) + CURRENT, task / 8),
+
+    setSystemState: (state) => port.st32(SYSTEM_STATE, state),
+    onInterruptible(hook) {
+      deliver = hook;
+    },
+    stackDump,
+    taint(flag) {
+      const bit = TAINT_LETTERS.indexOf(flag);
+      if (bit < 0) bug("context: unknown taint letter");
+      port.st32(TAINT, (port.ld32(TAINT) | (1 << bit)) >>> 0);
+    },
+    taintText,
+  };
+}

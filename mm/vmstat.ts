@@ -1,0 +1,82 @@
+/**
+ * Counters: what the memory subsystem did, and where every page is.
+ *
+ * Two kinds. *Events* only count up; each CPU counts its own in its per-CPU area, and a reader adds the copies up, so
+ * that a fast path never writes a line that another CPU writes. *Items* are gauges (pages of slabs, of page tables);
+ * they change on slow paths only and are one global word each, updated atomically. The free pages of a zone are in
+ * the zone itself (mmzone.ts), under its lock.
+ *
+ *   VMS-1  an item never goes below zero
+ *   VMS-2  the sum over CPUs of an event never decreases
+ *
+ * Names are Linux's (mm/vmstat.c), so that /proc/vmstat reads alike.
+ */
+
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import type { KernelImage } from "../kernel/image.ts";
+import type { PerCpu } from "../kernel/percpu.ts";
+import type { Context, PhysAddr } from "../kernel/types.ts";
+
+// ── Events ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+export const PGALLOC_DMA = 0;
+export const PGALLOC_DMA32 = 1;
+export const PGALLOC_NORMAL = 2;
+export const PGALLOC_MOVABLE = 3;
+export const PGFREE = 4;
+export const PGFAULT = 5;
+export const PCP_REFILL = 6;
+export const PCP_SPILL = 7;
+export const ALLOCSTALL = 8;
+export const PAGE_ALLOC_FAILED = 9;
+export const PAGE_ALLOC_EXTFRAG = 10;
+export const NUMA_HIT = 11;
+export const DRAIN_ALL_PAGES = 12;
+export const KMALLOC_LARGE = 13;
+export const NR_VM_EVENTS = 14;
+
+// ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
+
+export const NR_ANON_MAPPED = 0;
+export const NR_SLAB_RECLAIMABLE = 1;
+export const NR_SLAB_UNRECLAIMABLE = 2;
+/** In KiB, as in Linux. */
+export const NR_KERNEL_STACK_KB = 3;
+export const NR_PAGETABLE = 4;
+/** Pages of files in the ramfs. */
+export const NR_FILE_PAGES = 5;
+/** Pages promised to processes by brk and mmap, touched or not. */
+export const NR_COMMITTED = 6;
+export const NR_PERCPU = 7;
+export const NR_VMALLOC = 8;
+export const NR_VM_ITEMS = 9;
+
+export interface VmStat {
+  /** Adds `delta` ≥ 0 to an event of the context's CPU. Any context. */
+  countEvents(ctx: Context, event: number, delta: number): void;
+  /** Sum over all CPUs. */
+  event(event: number): number;
+  /** Moves a gauge by a signed number of pages. Any context; atomic. */
+  modItem(item: number, delta: number): void;
+  item(item: number): number;
+}
+
+export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCpu, nrCpus: number): VmStat {
+  const EVENTS = percpu.define("vm_events", NR_VM_EVENTS * 8, 8);
+  const items: PhysAddr = image.bss("vm_stat", NR_VM_ITEMS * 4, 8);
+  return {
+    countEvents(ctx, event, delta) {
+      const addr = ctx.area + EVENTS + event * 8;
+      port.stF64(addr, port.ldF64(addr) + delta);
+    },
+    event(event) {
+      let sum = 0;
+      for (let cpu = 0; cpu < nrCpus; cpu++) sum += port.ldF64(percpu.areaOf(cpu) + EVENTS + event * 8);
+      return sum;
+    },
+    modItem: (item, delta) => {
+      port.fetchAdd(items + item * 4, delta);
+    },
+    item: (item) => port.ld32(items + item * 4) | 0,
+  };
+}
