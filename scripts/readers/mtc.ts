@@ -44,6 +44,7 @@ import type { TextReaderOptions } from "./rep.ts";
 const SITE_SAMPLING = 16;
 /** On disk as in kernel/uapi/recording.ts: MTC1's operation numbers are the HEAP_* constants. */
 const LAST_OP = HEAP_MEMALIGN;
+const MAX_WARNINGS = 5;
 
 type Values = Uint8Array | Float64Array;
 
@@ -206,8 +207,11 @@ function merge(
     } else {
       id = nextId - 1 - (columns.ref[nextRef++] as number);
       if (id < 0 || live[id] === 0) {
+        if (lenient && warnings.length >= MAX_WARNINGS) continue;
+        const what = `operation ${i} ${op === HEAP_FREE ? "frees" : "reallocates"} ${describeDead(id)}`;
         const byteOffset = offsetOf(input, header, "ref", nextRef - 1);
-        refuseDead(input.path, i, op, id, byteOffset, lenient, warnings);
+        if (!lenient) throw new InputError(input.path, what, { byteOffset, hint: "--lenient drops such operations" });
+        warnings.push(`byte ${byteOffset}: ${what}: dropped`);
         continue;
       }
       if (op === HEAP_FREE) live[id] = 0;
@@ -219,6 +223,7 @@ function merge(
     out.alignShift[row] = shift;
     row++;
   }
+  if (row === 0) throw new InputError(input.path, "holds no operation that can be performed");
   if (row < nrOps) warnings.push(`${nrOps - row} operations dropped`);
   compareLive(header, live, warnings);
   const name = header.name ?? input.name;
@@ -235,21 +240,8 @@ function merge(
   };
 }
 
-const MAX_WARNINGS = 5;
-
-function refuseDead(
-  file: string,
-  index: number,
-  op: number,
-  id: number,
-  byteOffset: number,
-  lenient: boolean,
-  warnings: string[],
-): void {
-  const verb = op === HEAP_FREE ? "frees" : "reallocates";
-  const what = `operation ${index} ${verb} ${id < 0 ? "an allocation before the first" : `${id}, which is free`}`;
-  if (!lenient) throw new InputError(file, what, { byteOffset, hint: "--lenient drops such operations" });
-  if (warnings.length < MAX_WARNINGS) warnings.push(`byte ${byteOffset}: ${what}: dropped`);
+function describeDead(id: number): string {
+  return id < 0 ? "an allocation before the first" : `allocation ${id}, which is free`;
 }
 
 function compareLive(header: MtcHeader, live: Uint8Array, warnings: string[]): void {

@@ -6,14 +6,14 @@
  *   │"MTC1"│ u32 LE │ JSON     │ column 0 │ column 1 │ …      n = the u32, bytes of JSON
  *   └──────┴────────┴──────────┴──────────┴──────────┴───
  *
- *   JSON: n_ops, n_ids, n_threads, time_unit_ns, live_at_end, threads, sites,
+ *   JSON: n_ops, n_ids, n_threads, time_unit_ns (unused here), live_at_end, threads, sites,
  *         columns: [{ name, enc: "u8" | "uleb128", count, bytes }], in file order
  *
  * Owns every judgement that needs no column content. Nothing in the JSON is trusted: own properties only, integers
  * where integers belong, and no count may exceed the bytes that carry it (so a header cannot make us allocate more
  * than eight times the file). After this, `start + bytes` of each column lies inside the file.
  *
- * Source: our recorder's own format, described in docs/formats.
+ * Source: the format of our own recorder.
  */
 
 import type { InputFile } from "./input.ts";
@@ -40,7 +40,6 @@ export interface MtcHeader {
   readonly nrIds: number;
   readonly nrThreads: number;
   readonly nrSites: number;
-  readonly isTimed: boolean;
   readonly liveAtEnd: number | undefined;
   readonly columns: ReadonlyMap<string, MtcColumn>;
   /** Bytes behind the last column. */
@@ -91,7 +90,6 @@ export function readMtcHeader(input: InputFile): MtcHeader {
     nrIds,
     nrThreads,
     nrSites: reader.listLength("sites") ?? 0,
-    isTimed: reader.has("time_unit_ns") && reader.integer("time_unit_ns", 1e9) > 0,
     liveAtEnd: reader.has("live_at_end") ? reader.integer("live_at_end", Number.MAX_SAFE_INTEGER) : undefined,
     columns,
     nrTrailingBytes: bytes.length - end,

@@ -46,7 +46,7 @@ export class LineCursor {
     let end = newline === -1 ? this.#buffer.length : newline;
     this.#offset = end + 1;
     if (end > start && this.#buffer[end - 1] === CARRIAGE_RETURN) end--;
-    this.text = this.#buffer.latin1Slice(start, Math.min(end, start + MAX_LINE_BYTES));
+    this.text = this.#buffer.toString("latin1", start, Math.min(end, start + MAX_LINE_BYTES));
     this.number++;
     return true;
   }
