@@ -83,8 +83,7 @@ function findNext(port: MemoryPort, base: number, nbits: number, from: number, b
     if (first >= nbits) return nbits;
     found = port.ld32(wordOf(base, first)) ^ background;
   }
-  const bit = first + 31 - Math.clz32(found & -found);
-  return bit < nbits ? bit : nbits;
+  return Math.min(first + 31 - Math.clz32(found & -found), nbits);
 }
 
 /** Ones in a 32-bit word: sums of neighbours in fields of 2, 4 and 8 bits, then of the four bytes. */

@@ -60,7 +60,7 @@ export function intSqrt(n: number): number {
 
 /** `n`, or the nearer end of `[low, high]` when it lies outside. Domain: low ≤ high, no NaN. */
 export function clamp(n: number, low: number, high: number): number {
-  return n < low ? low : n > high ? high : n;
+  return Math.min(Math.max(n, low), high);
 }
 
 /** Ceiling of `n / divisor`. Domain: integers 0 ≤ n ≤ 2^53, 1 ≤ divisor ≤ 2^53. Exact: divides only multiples. */

@@ -22,13 +22,13 @@ import {
   HEAP_REALLOC,
   HEAP_WRITE,
   type HeapRecording,
+  type KernelRecording,
   KMEM_CACHE_ALLOC,
   KMEM_CACHE_FREE,
   KMEM_IN_HARDIRQ,
   KMEM_KMALLOC,
   KMEM_PAGE_ALLOC,
   KMEM_PAGE_FREE,
-  type KernelRecording,
 } from "../../kernel/uapi/recording.ts";
 
 /** Largest `order` a recording may carry: an allocator has to refuse what is over its own limit. */
@@ -61,7 +61,8 @@ export function checkHeapRecording(rec: HeapRecording): void {
     }
     ensure(id >= 0 && id < rec.nrIds, "REC-2 id", i);
     const isLive = live[id] === 1;
-    if (op === HEAP_MALLOC || op === HEAP_CALLOC || op === HEAP_MEMALIGN) ensure(!isLive, "REC-3 alloc of a live id", i);
+    if (op === HEAP_MALLOC || op === HEAP_CALLOC || op === HEAP_MEMALIGN)
+      ensure(!isLive, "REC-3 alloc of a live id", i);
     else if (op !== HEAP_REALLOC) ensure(isLive, "REC-3 use of a dead id", i);
     live[id] = op === HEAP_FREE ? 0 : 1;
   }

@@ -53,7 +53,11 @@ export function readRecording(input: InputFile, options: ReadRecordingOptions = 
   return readAs(options.format ?? detectFormat(input), input, readerOptions);
 }
 
-function readAs(format: RecordingFormat, input: InputFile, options: TextReaderOptions): HeapRecording | KernelRecording {
+function readAs(
+  format: RecordingFormat,
+  input: InputFile,
+  options: TextReaderOptions,
+): HeapRecording | KernelRecording {
   switch (format) {
     case "mtc":
       return readMtc(input, options);
@@ -67,7 +71,7 @@ function readAs(format: RecordingFormat, input: InputFile, options: TextReaderOp
 }
 
 /** The format of `input`. Throws `InputError` that says what the file is, where none fits. */
-export function detectFormat(input: InputFile): RecordingFormat {
+function detectFormat(input: InputFile): RecordingFormat {
   if (isMtc(input.bytes)) return "mtc";
   const binary = nameBinary(input.bytes);
   if (binary !== undefined) {
@@ -91,7 +95,6 @@ const KNOWN_BINARIES: readonly KnownBinary[] = [
   { magic: "GIF8", what: "a GIF image" },
   { magic: "%PDF", what: "a PDF document" },
   { magic: "\x7fELF", what: "an ELF program", hint: "record it first: `ltrace -e malloc+free+realloc+calloc PROGRAM`" },
-  { magic: "MZ", what: "a Windows program" },
   { magic: "\xfd7zXZ", what: "xz-compressed", hint: "`xz -dc FILE`, piped in, with - as the file name" },
   { magic: "\x28\xb5\x2f\xfd", what: "zstd-compressed", hint: "`zstd -dc FILE`, piped in, with - as the file name" },
   { magic: "BZh", what: "bzip2-compressed", hint: "`bzip2 -dc FILE`, piped in, with - as the file name" },
@@ -125,8 +128,8 @@ function looksBinary(bytes: Uint8Array): boolean {
   return nrControls * CONTROL_DIVISOR > end;
 }
 
-const STRACE_CALL =
-  /^(?:\[pid\s+\d+\]\s*|\d+\s+)?(?:[\d:.]+\s+)?(?:mmap|munmap|brk|execve|mprotect|clone3?|openat|read|write|exit_group)\(/;
+const SYSCALLS = "mmap|munmap|mprotect|brk|execve|clone3?|openat|read|write|exit_group";
+const STRACE_CALL = new RegExp(`^(?:\\[pid\\s+\\d+\\]\\s*|\\d+\\s+)?(?:[\\d:.]+\\s+)?(?:${SYSCALLS})\\(`);
 
 /** What a text that no reader wants may be, tested on its first line that is not blank. */
 const KNOWN_TEXTS: readonly { readonly pattern: RegExp; readonly what: string; readonly hint: string }[] = [

@@ -2,7 +2,7 @@
  * ftrace text: the kernel's own `kmem:` events, as /sys/kernel/tracing/trace shows them.
  *
  *            TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
- *             gcc-27214   [000] .....  4096.679912: mm_page_alloc: page=… pfn=0x3afd36 order=0 migratetype=1 gfp_flags=…
+ *             gcc-27214   [000] .....  4096.679912: mm_page_alloc: page=… pfn=0x3afd36 order=0 migratetype=1 …
  *                               │││││
  *                               ││││└ migrate-disable (absent before Linux 5.12)
  *                               │││└ preempt depth
@@ -28,12 +28,7 @@
  * Source: Linux Documentation/trace/ftrace.rst, include/trace/events/kmem.h, kernel/trace/trace_output.c.
  */
 
-import {
-  KMEM_IN_HARDIRQ,
-  KMEM_IN_SOFTIRQ,
-  KMEM_IN_TASK,
-  type KernelRecording,
-} from "../../kernel/uapi/recording.ts";
+import { type KernelRecording, KMEM_IN_HARDIRQ, KMEM_IN_SOFTIRQ, KMEM_IN_TASK } from "../../kernel/uapi/recording.ts";
 import { parseGfpNames } from "../../mm/index.ts";
 import { MAX_RECORDED_ORDER } from "./check.ts";
 import { digitsEnd, findField, hexKey, skipBlanks, tokenEnd, unsigned } from "./field_scan.ts";
@@ -221,7 +216,8 @@ class FtraceReader {
   #readFree(text: string, head: Head): string {
     const ptr = hexKey(text, findField(text, " ptr=", head.body));
     if (ptr < 0) return "no readable ptr=";
-    if (ptr > ZERO_SIZE_PTR) this.ledger.freeObject(head, ptr, head.name === "kfree" ? -1 : this.#cache(text, head.body));
+    if (ptr > ZERO_SIZE_PTR)
+      this.ledger.freeObject(head, ptr, head.name === "kfree" ? -1 : this.#cache(text, head.body));
     return "";
   }
 

@@ -12,13 +12,7 @@
  * Dense ids: `push()` wants ids `0 … n−1` without large holes. The file's own ids are translated by the reader.
  */
 
-import {
-  HEAP_FREE,
-  HEAP_NULL_ID,
-  HEAP_REALLOC,
-  HEAP_WRITE,
-  type HeapRecording,
-} from "../../kernel/uapi/recording.ts";
+import { HEAP_FREE, HEAP_NULL_ID, HEAP_REALLOC, HEAP_WRITE, type HeapRecording } from "../../kernel/uapi/recording.ts";
 
 const FIRST_CAPACITY = 1024;
 

@@ -26,13 +26,13 @@
  */
 
 import {
+  type KernelRecording,
   KMEM_CACHE_ALLOC,
   KMEM_CACHE_FREE,
   KMEM_KFREE,
   KMEM_KMALLOC,
   KMEM_PAGE_ALLOC,
   KMEM_PAGE_FREE,
-  type KernelRecording,
   type RecordedCache,
 } from "../../kernel/uapi/recording.ts";
 import { AddressMap } from "./address_map.ts";
@@ -176,14 +176,7 @@ export class KmemLedger {
     };
   }
 
-  #define(
-    by: EventContext,
-    ownerAt: AddressMap,
-    address: number,
-    event: number,
-    order: number,
-    cache: number,
-  ): number {
+  #define(by: EventContext, ownerAt: AddressMap, address: number, event: number, order: number, cache: number): number {
     const owner = ownerAt.get(address);
     if (owner >= 0) {
       this.#append(by, (this.#events[owner] as number) + 1, owner);

@@ -49,7 +49,7 @@ export function decodeLeb128(bytes: Uint8Array, start: number, end: number, valu
       value += (byte & 0x7f) * scale;
       scale *= 128;
     } while (byte >= MORE_FOLLOWS);
-    values[i] = value > Number.MAX_SAFE_INTEGER ? Number.MAX_SAFE_INTEGER : value;
+    values[i] = Math.min(value, Number.MAX_SAFE_INTEGER);
   }
   return offset;
 }

@@ -119,7 +119,13 @@ function countOps(input: InputFile, op: Uint8Array, start: number): readonly num
 }
 
 function decode(input: InputFile, header: MtcHeader, name: string, count: number, optional: false): Values;
-function decode(input: InputFile, header: MtcHeader, name: string, count: number, optional: boolean): Values | undefined;
+function decode(
+  input: InputFile,
+  header: MtcHeader,
+  name: string,
+  count: number,
+  optional: boolean,
+): Values | undefined;
 function decode(
   input: InputFile,
   header: MtcHeader,

@@ -130,8 +130,13 @@ class HeaderReader {
     return Object.hasOwn(this.#json, key);
   }
 
+  /** Own properties only: a key of the JSON may be `__proto__`. */
+  value(key: string): unknown {
+    return this.has(key) ? this.#json[key] : undefined;
+  }
+
   integer(key: string, max: number): number {
-    const value = this.has(key) ? this.#json[key] : undefined;
+    const value = this.value(key);
     if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0 || value > max) {
       throw this.fail(`${key} is ${describe(value)}`, `an integer from 0 to ${max}`);
     }
@@ -139,7 +144,7 @@ class HeaderReader {
   }
 
   list(key: string): readonly unknown[] {
-    const value = this.has(key) ? this.#json[key] : undefined;
+    const value = this.value(key);
     if (!Array.isArray(value)) throw this.fail(`${key} is ${describe(value)}`, "a list");
     return value;
   }
@@ -155,13 +160,13 @@ class HeaderReader {
 
   /** A short printable name, or undefined: a header without one is no error. */
   name(): string | undefined {
-    const value = this.has("name") ? this.#json["name"] : undefined;
+    const value = this.value("name");
     return typeof value === "string" && /^[\x21-\x7e]{1,64}$/.test(value) ? value : undefined;
   }
 
   column(start: number, fileBytes: number): MtcColumn {
-    const name = this.has("name") ? this.#json["name"] : undefined;
-    const encoding = this.has("enc") ? this.#json["enc"] : undefined;
+    const name = this.value("name");
+    const encoding = this.value("enc");
     if (typeof name !== "string" || name === "") throw this.fail(`a column's name is ${describe(name)}`, "a text");
     if (encoding !== "u8" && encoding !== "uleb128") {
       throw this.fail(`the encoding of column ${quoted(name)} is ${describe(encoding)}`, "u8 or uleb128");

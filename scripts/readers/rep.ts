@@ -152,7 +152,11 @@ function diagnose(text: string): { what: string; column: number; expected: strin
   }
   const surplus = letter[0] === "f" ? size : extra;
   if (surplus !== undefined) {
-    return { what: `${quoted(surplus[0])} is one field too many`, column: surplus.index + 1, expected: EXPECTED_OPERATION };
+    return {
+      what: `${quoted(surplus[0])} is one field too many`,
+      column: surplus.index + 1,
+      expected: EXPECTED_OPERATION,
+    };
   }
   if (size === undefined) return { what: "the size is missing", column: atEnd, expected: EXPECTED_OPERATION };
   return { what: `the size is ${quoted(size[0])}`, column: size.index + 1, expected: "an integer from 0 to 2^53 - 1" };

@@ -1,0 +1,354 @@
+/**
+ * Per-CPU page lists: a small stock of free blocks for each CPU, so that most allocations take no shared lock.
+ *
+ *      CPU 0                CPU 1                 order 0  order 1  order 2  order 3   (×3 migrate types)  + order 9
+ *      pcp per zone         pcp per zone          one list each
+ *          │ batch              │ batch
+ *          └──────── buddy of the zone (zone lock) ────────┘
+ *
+ * 1. A block is taken from, and returned to, the head of its list (the page freed last is warm in the cache). An empty
+ *    list is refilled with a batch from the buddy; a stock above `high` gives a batch back, from the tails. One zone
+ *    lock per batch instead of one per page.
+ *
+ * 2. The sizes adapt (W8): refills double while a CPU only allocates; a CPU that only frees spills more at a time; a
+ *    free halves the refill again. `high` moves between high_min and high_max with the traffic, and back to high_min
+ *    when the zone is short of memory (below its high mark).
+ *
+ * 3. The lists are guarded by a lock that is only ever *tried*, with preemption off: an interrupt that finds its own
+ *    CPU in the middle of a list operation goes to the buddy instead. So interrupts stay on here.
+ *
+ * 4. Pages on these lists are not free to the rest of the machine: they are not in NR_FREE_PAGES (W9) and do not merge.
+ *    Before memory is declared exhausted, and before a large block is refused, all lists are drained.
+ *
+ *   PCP-1  count = Σ over lists of blocks · 2^order, for every CPU and zone
+ *   PCP-2  a block on list (type, order) has PG_PCP and that order, and belongs to the zone
+ *   PCP-3  outside an operation, count ≤ high + the last freed block
+ *   PCP-4  draining leaves count = 0 and loses nothing
+ *
+ * struct per_cpu_pages, one cache line per zone in the per-CPU area: lock, count, high, alloc_factor, free_count.
+ *
+ * Source: mm/page_alloc.c (nr_pcp_alloc, nr_pcp_free, nr_pcp_high, free_pcppages_bulk). Rules W7-W9. Linux also keeps
+ * an expiry for remote zones (NUMA); there is one node here.
+ */
+
+import { CYC_PCP_HIT, CYC_PCP_MOVE } from "../kernel/arch/charges.ts";
+import type { Machine } from "../kernel/arch/machine.ts";
+import { bugOn } from "../kernel/bug.ts";
+import type { ContextTracking } from "../kernel/context.ts";
+import { clamp } from "../kernel/lib/bits.ts";
+import { CACHE_LINE } from "../kernel/params.ts";
+import type { PerCpu } from "../kernel/percpu.ts";
+import type { Spinlocks } from "../kernel/spinlock.ts";
+import { asCpu, asPfn, asPhys, type Context, NO_PFN, type PhysAddr, type Pfn } from "../kernel/types.ts";
+import type { FrameAllocator } from "./frame_allocator.ts";
+import { MIGRATE_MOVABLE, MIGRATE_PCPTYPES, type Migratetype } from "./migratetype.ts";
+import {
+  MAX_NR_ZONES,
+  PAGEBLOCK_ORDER,
+  WMARK_HIGH,
+  Z_LOCK,
+  Z_NR_FREE,
+  Z_PCP_BATCH,
+  Z_PCP_HIGH_MAX,
+  Z_PCP_HIGH_MIN,
+  type Zones,
+} from "./mmzone.ts";
+import { ORDER_SHIFT, orderOfFlags, PG_ALLOCATED, PG_PCP, PG_STATE, type Pages, ZONE_MASK, zoneOfFlags } from "./page.ts";
+import type { PageLists } from "./page_list.ts";
+import { PCP_REFILL, PCP_SPILL, type VmStat } from "./vmstat.ts";
+
+/** Orders above this one go to the buddy directly, except the huge-page order. */
+const PAGE_ALLOC_COSTLY_ORDER = 3;
+/** W7: 3 types × orders 0-3, and two lists for order 9 (movable, others). */
+export const NR_PCP_LISTS = 14;
+const FIRST_HUGE_LIST = 12;
+const PCP_BATCH_SCALE_MAX = 5;
+
+const P_LOCK = 0;
+const P_COUNT = 4;
+const P_HIGH = 8;
+const P_ALLOC_FACTOR = 12;
+const P_FREE_COUNT = 16;
+
+export interface PcpInfo {
+  readonly count: number;
+  readonly high: number;
+  readonly batch: number;
+}
+
+export interface PerCpuPages {
+  /** A block from this CPU's list, refilled if need be; NO_PFN if the zone has none or the lists are busy. */
+  alloc(ctx: Context, zone: number, order: number, migratetype: Migratetype, allocFlags: number): Pfn;
+  /** Puts a block on this CPU's list; false if the lists are busy (the caller frees to the buddy). */
+  free(ctx: Context, zone: number, pfn: Pfn, order: number, migratetype: Migratetype): boolean;
+  /** Gives every block of one CPU's lists back to the buddies; returns the number of pages. */
+  drainCpu(ctx: Context, cpu: number): number;
+  info(cpu: number, zone: number): PcpInfo;
+  /** PCP-1, PCP-2: the first violation, or null. */
+  check(): string | null;
+}
+
+/** True if blocks of this order are kept per CPU. */
+export const pcpAllowedOrder = (order: number): boolean =>
+  order <= PAGE_ALLOC_COSTLY_ORDER || order === PAGEBLOCK_ORDER;
+
+const listIndex = (order: number, migratetype: number): number =>
+  order === PAGEBLOCK_ORDER
+    ? FIRST_HUGE_LIST + (migratetype === MIGRATE_MOVABLE ? 1 : 0)
+    : MIGRATE_PCPTYPES * order + migratetype;
+
+/** log2 of pages of the blocks on list `index`. */
+const orderOfList = (index: number): number =>
+  index >= FIRST_HUGE_LIST ? PAGEBLOCK_ORDER : Math.floor(index / MIGRATE_PCPTYPES);
+
+/** List-head rows that the lists of `nrCpus` CPUs take. */
+export const pcpHeads = (nrCpus: number): number => nrCpus * MAX_NR_ZONES * NR_PCP_LISTS;
+
+export interface PcpDeps {
+  readonly machine: Machine;
+  readonly percpu: PerCpu;
+  readonly contexts: ContextTracking;
+  readonly spinlocks: Spinlocks;
+  readonly vmstat: VmStat;
+}
+
+/** Defines the per-CPU variables; the lists themselves come with `bind` once there is a memmap. */
+export function createPcp(deps: PcpDeps): (
+  pages: Pages,
+  lists: PageLists,
+  zones: Zones,
+  frames: readonly FrameAllocator[],
+  firstHead: number,
+) => PerCpuPages {
+  const PCP = deps.percpu.define("pcp", MAX_NR_ZONES * CACHE_LINE, CACHE_LINE);
+  return (pages, lists, zones, frames, firstHead) => bindPcp(deps, PCP, pages, lists, zones, frames, firstHead);
+}
+
+function bindPcp(
+  { machine, percpu, contexts, spinlocks, vmstat }: PcpDeps,
+  PCP: number,
+  pages: Pages,
+  lists: PageLists,
+  zones: Zones,
+  frames: readonly FrameAllocator[],
+  firstHead: number,
+): PerCpuPages {
+  const { port, harts } = machine;
+  const { clock } = harts;
+  const { flagsBase } = pages;
+  const { preemptDisable, preemptEnable } = contexts;
+  const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
+
+  const pcpOf = (ctx: Context, zone: number): PhysAddr => asPhys(ctx.area + PCP + zone * CACHE_LINE);
+  const headOf = (cpu: number, zone: number, index: number): number =>
+    firstHead + (cpu * MAX_NR_ZONES + zone) * NR_PCP_LISTS + index;
+
+  for (let head = firstHead; head < firstHead + pcpHeads(harts.nrCpus); head++) lists.init(head);
+
+  /** Takes the lists' lock if it is free. Interrupts may stay on: they find it taken and go elsewhere. */
+  const tryLock = (ctx: Context, pcp: PhysAddr): boolean => {
+    preemptDisable(ctx);
+    if (port.ld32(pcp + P_LOCK) === 0 && port.cas(pcp + P_LOCK, 0, ctx.cpu + 1) === 0) return true;
+    preemptEnable(ctx);
+    return false;
+  };
+  const unlock = (ctx: Context, pcp: PhysAddr): void => {
+    port.stAtomic(pcp + P_LOCK, 0);
+    preemptEnable(ctx);
+  };
+
+  const addCount = (pcp: PhysAddr, nrPages: number): void => {
+    port.st32(pcp + P_COUNT, port.ld32(pcp + P_COUNT) + nrPages);
+  };
+
+  // ── W8: how much to move ─────────────────────────────────────────────────────────────────────────────────────────
+
+  const zoneIsShort = (zone: number): boolean => zones.field(zone, Z_NR_FREE) <= zones.wmark(zone, WMARK_HIGH);
+
+  /** Blocks to fetch for a list of `order` that ran empty. */
+  const nrToRefill = (pcp: PhysAddr, zone: number, order: number): number => {
+    const baseBatch = zones.field(zone, Z_PCP_BATCH);
+    const highMin = zones.field(zone, Z_PCP_HIGH_MIN);
+    const highMax = zones.field(zone, Z_PCP_HIGH_MAX);
+    let high = clamp(port.ld32(pcp + P_HIGH), highMin, highMax);
+    const factor = port.ld32(pcp + P_ALLOC_FACTOR);
+    let batch = order > 0 ? baseBatch : baseBatch << factor;
+    if (highMin !== highMax && !zoneIsShort(zone)) high = Math.min(high + batch, highMax);
+    port.st32(pcp + P_HIGH, high);
+    if (order === 0) {
+      const most = Math.max(high - port.ld32(pcp + P_COUNT) - baseBatch, baseBatch);
+      if (batch <= most && factor < PCP_BATCH_SCALE_MAX) port.st32(pcp + P_ALLOC_FACTOR, factor + 1);
+      batch = Math.min(batch, most);
+    }
+    return batch > 1 ? Math.max(batch >>> order, 2) : batch;
+  };
+
+  /** The stock above which a free spills, after moving it with the traffic. */
+  const highForFree = (pcp: PhysAddr, zone: number, batch: number): number => {
+    const highMin = zones.field(zone, Z_PCP_HIGH_MIN);
+    const highMax = zones.field(zone, Z_PCP_HIGH_MAX);
+    let high = clamp(port.ld32(pcp + P_HIGH), highMin, highMax);
+    const freeCount = port.ld32(pcp + P_FREE_COUNT);
+    if (highMin !== highMax) {
+      if (zoneIsShort(zone)) high = Math.max(high - Math.max(freeCount, batch), highMin);
+      else if (port.ld32(pcp + P_COUNT) >= high) high = clamp(port.ld32(pcp + P_COUNT) + freeCount, highMin, highMax);
+    }
+    port.st32(pcp + P_HIGH, high);
+    return high;
+  };
+
+  // ── Moving blocks between lists and buddy ────────────────────────────────────────────────────────────────────────
+
+  /** Fetches up to `nr` blocks under one zone lock. */
+  const refill = (ctx: Context, zone: number, order: number, type: Migratetype, flags: number, nr: number): number => {
+    const pcp = pcpOf(ctx, zone);
+    const head = headOf(ctx.cpu, zone, listIndex(order, type));
+    const zoneLock = asPhys(zones.addr(zone) + Z_LOCK);
+    const frameAllocator = frames[zone] as FrameAllocator;
+    const irq = spinLockIrqsave(ctx, zoneLock);
+    let got = 0;
+    while (got < nr) {
+      const pfn = frameAllocator.allocBlock(order, type, flags);
+      if (pfn === NO_PFN) break;
+      const addr = flagsBase + pfn * 4;
+      port.st32(addr, (port.ld32(addr) & ~PG_STATE) | PG_PCP);
+      lists.addTail(head, pfn);
+      got++;
+    }
+    spinUnlockIrqrestore(ctx, zoneLock, irq);
+    addCount(pcp, got << order);
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PCP_MOVE * got;
+    vmstat.countEvents(ctx, PCP_REFILL, 1);
+    return got;
+  };
+
+  /** Gives back blocks of about `nrPages` pages from the tails, round robin over the lists. `cpu` owns the lists. */
+  const spill = (ctx: Context, cpu: number, zone: number, nrPages: number): number => {
+    const pcp = asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE);
+    const frameAllocator = frames[zone] as FrameAllocator;
+    const zoneLock = asPhys(zones.addr(zone) + Z_LOCK);
+    const wanted = Math.min(nrPages, port.ld32(pcp + P_COUNT));
+    const irq = spinLockIrqsave(ctx, zoneLock);
+    let moved = 0;
+    let index = 0;
+    let nrEmpty = 0;
+    while (moved < wanted) {
+      const head = headOf(cpu, zone, index);
+      const row = lists.last(head);
+      bugOn(++nrEmpty > NR_PCP_LISTS, "PCP-1: the lists are empty, the count is not", cpu, zone);
+      if (row !== head) {
+        nrEmpty = 0;
+        const order = orderOfList(index);
+        lists.remove(row);
+        const failed = frameAllocator.freeBlock(asPfn(row), order);
+        bugOn(failed !== 0, "PCP-2: the buddy refuses a block from a per-CPU list", row, order);
+        moved += 1 << order;
+        clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PCP_MOVE;
+      }
+      index = index + 1 === NR_PCP_LISTS ? 0 : index + 1;
+    }
+    spinUnlockIrqrestore(ctx, zoneLock, irq);
+    addCount(pcp, -moved);
+    return moved;
+  };
+
+  const spillAfterFree = (ctx: Context, zone: number, pcp: PhysAddr): void => {
+    const batch = zones.field(zone, Z_PCP_BATCH);
+    const high = highForFree(pcp, zone, batch);
+    const count = port.ld32(pcp + P_COUNT);
+    if (count < high) return;
+    const nr = clamp(port.ld32(pcp + P_FREE_COUNT), batch, Math.max(high - batch, batch));
+    spill(ctx, ctx.cpu, zone, nr);
+    vmstat.countEvents(ctx, PCP_SPILL, 1);
+  };
+
+  // ── The two fast paths ───────────────────────────────────────────────────────────────────────────────────────────
+
+  const alloc = (ctx: Context, zone: number, order: number, type: Migratetype, allocFlags: number): Pfn => {
+    const pcp = pcpOf(ctx, zone);
+    if (!tryLock(ctx, pcp)) return NO_PFN;
+    port.st32(pcp + P_FREE_COUNT, port.ld32(pcp + P_FREE_COUNT) >>> 1);
+    const head = headOf(ctx.cpu, zone, listIndex(order, type));
+    if (lists.isEmpty(head) && refill(ctx, zone, order, type, allocFlags, nrToRefill(pcp, zone, order)) === 0) {
+      unlock(ctx, pcp);
+      return NO_PFN;
+    }
+    const pfn = lists.first(head);
+    lists.remove(pfn);
+    const addr = flagsBase + pfn * 4;
+    // Zone, order and state in one store; the list type is of no use to an owner.
+    port.st32(addr, (port.ld32(addr) & ZONE_MASK) | (order << ORDER_SHIFT) | PG_ALLOCATED);
+    addCount(pcp, -(1 << order));
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PCP_HIT;
+    unlock(ctx, pcp);
+    return asPfn(pfn);
+  };
+
+  const free = (ctx: Context, zone: number, pfn: Pfn, order: number, type: Migratetype): boolean => {
+    const pcp = pcpOf(ctx, zone);
+    if (!tryLock(ctx, pcp)) return false;
+    const addr = flagsBase + pfn * 4;
+    port.st32(addr, (port.ld32(addr) & ZONE_MASK) | (order << ORDER_SHIFT) | PG_PCP);
+    lists.addHead(headOf(ctx.cpu, zone, listIndex(order, type)), pfn);
+    addCount(pcp, 1 << order);
+    port.st32(pcp + P_ALLOC_FACTOR, port.ld32(pcp + P_ALLOC_FACTOR) >>> 1);
+    const freeCount = port.ld32(pcp + P_FREE_COUNT);
+    const batch = zones.field(zone, Z_PCP_BATCH);
+    if (freeCount < batch << PCP_BATCH_SCALE_MAX) port.st32(pcp + P_FREE_COUNT, freeCount + (1 << order));
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PCP_HIT;
+    if (port.ld32(pcp + P_COUNT) >= port.ld32(pcp + P_HIGH)) spillAfterFree(ctx, zone, pcp);
+    unlock(ctx, pcp);
+    return true;
+  };
+
+  const drainCpu = (ctx: Context, cpu: number): number => {
+    let nrPages = 0;
+    for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+      const pcp = asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE);
+      if (port.ld32(pcp + P_COUNT) === 0 || !tryLock(ctx, pcp)) continue;
+      nrPages += spill(ctx, cpu, zone, port.ld32(pcp + P_COUNT));
+      unlock(ctx, pcp);
+    }
+    return nrPages;
+  };
+
+  const checkList = (cpu: number, zone: number, index: number): string | number => {
+    const head = headOf(cpu, zone, index);
+    const length = lists.count(head);
+    if (length < 0) return `PCP-1: list ${index} of CPU ${cpu} zone ${zone} has broken links`;
+    for (let row = lists.first(head); row !== head; row = lists.next(row)) {
+      const flags = pages.flags(asPfn(row));
+      const isRight = (flags & PG_STATE) === PG_PCP && orderOfFlags(flags) === orderOfList(index);
+      if (!isRight || zoneOfFlags(flags) !== zone) return `PCP-2: frame ${row} has flags 0x${flags.toString(16)}`;
+    }
+    return length << orderOfList(index);
+  };
+
+  const check = (): string | null => {
+    for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+        let sum = 0;
+        for (let index = 0; index < NR_PCP_LISTS; index++) {
+          const result = checkList(cpu, zone, index);
+          if (typeof result === "string") return result;
+          sum += result;
+        }
+        const count = port.ld32(percpu.areaOf(asCpu(cpu)) + PCP + zone * CACHE_LINE + P_COUNT);
+        if (sum !== count) return `PCP-1: CPU ${cpu} zone ${zone} holds ${sum} pages, count says ${count}`;
+      }
+    }
+    return null;
+  };
+
+  return {
+    alloc,
+    free,
+    drainCpu,
+    info(cpu, zone) {
+      const pcp = percpu.areaOf(cpu) + PCP + zone * CACHE_LINE;
+      const count = port.ld32(pcp + P_COUNT);
+      return { count, high: port.ld32(pcp + P_HIGH), batch: zones.field(zone, Z_PCP_BATCH) };
+    },
+    check,
+  };
+}

@@ -1,0 +1,101 @@
+/**
+ * Mem-Info: the state of memory as Linux prints it under an allocation failure or an OOM kill.
+ *
+ * Read-only; builds strings, so slow paths only. Source of the layout: mm/show_mem.c, and a recorded report.
+ */
+
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import { MIGRATE_PCPTYPES, NR_MIGRATETYPES } from "./migratetype.ts";
+import {
+  freeCountAddr,
+  MAX_NR_ZONES,
+  NR_PAGE_ORDERS,
+  WMARK_HIGH,
+  WMARK_LOW,
+  WMARK_MIN,
+  Z_BOOST,
+  Z_LOWMEM_RESERVE,
+  Z_MANAGED,
+  Z_NR_FREE,
+  Z_PRESENT,
+  type Zones,
+} from "./mmzone.ts";
+import type { PerCpuPages } from "./pcp.ts";
+import {
+  NR_ANON_MAPPED,
+  NR_KERNEL_STACK_KB,
+  NR_PAGETABLE,
+  NR_SLAB_RECLAIMABLE,
+  NR_SLAB_UNRECLAIMABLE,
+  type VmStat,
+} from "./vmstat.ts";
+
+export interface MemInfoSources {
+  readonly port: MemoryPort;
+  readonly zones: Zones;
+  readonly vmstat: VmStat;
+  readonly pcp: PerCpuPages;
+  readonly nrCpus: number;
+}
+
+const TYPE_LETTERS = "UMEHI";
+const kb = (pages: number): string => `${pages * 4}kB`;
+
+/** Pages of a zone on all CPUs' lists. */
+const pcpPages = ({ pcp, nrCpus }: MemInfoSources, zone: number): number => {
+  let sum = 0;
+  for (let cpu = 0; cpu < nrCpus; cpu++) sum += pcp.info(cpu, zone).count;
+  return sum;
+};
+
+/** `Node 0 DMA: 1*4kB (U) 0*8kB … = 388kB`: free blocks by order, with the types that have some. */
+function blocksLine({ port, zones }: MemInfoSources, zone: number): string {
+  const parts: string[] = [];
+  let total = 0;
+  for (let order = 0; order < NR_PAGE_ORDERS; order++) {
+    let count = 0;
+    let letters = "";
+    for (let type = 0; type < NR_MIGRATETYPES; type++) {
+      const blocks = port.ld32(freeCountAddr(zones.addr(zone), order, type));
+      if (blocks > 0) letters += TYPE_LETTERS[type];
+      count += blocks;
+    }
+    total += count << order;
+    parts.push(`${count}*${4 << order}kB${letters === "" ? "" : ` (${letters})`}`);
+  }
+  return `Node 0 ${zones.name(zone)}: ${parts.join(" ")} = ${kb(total)}`;
+}
+
+function zoneLines(sources: MemInfoSources, zone: number): string[] {
+  const { zones } = sources;
+  const field = (offset: number): number => zones.field(zone, offset);
+  const reserve = Array.from({ length: MAX_NR_ZONES + 1 }, (_, j) => field(Z_LOWMEM_RESERVE + j * 4));
+  return [
+    `Node 0 ${zones.name(zone)} free:${kb(field(Z_NR_FREE))} boost:${kb(field(Z_BOOST))} ` +
+      `min:${kb(zones.wmark(zone, WMARK_MIN))} low:${kb(zones.wmark(zone, WMARK_LOW))} ` +
+      `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:0KB present:${kb(field(Z_PRESENT))} ` +
+      `managed:${kb(field(Z_MANAGED))} free_pcp:${kb(pcpPages(sources, zone))}`,
+    `lowmem_reserve[]: ${reserve.join(" ")}`,
+  ];
+}
+
+/** The Mem-Info block, without a final newline. */
+export function formatMemInfo(sources: MemInfoSources): string {
+  const { zones, vmstat } = sources;
+  const populated = Array.from({ length: MAX_NR_ZONES }, (_, zone) => zone).filter((zone) => zones.isPopulated(zone));
+  const freePcp = populated.reduce((sum, zone) => sum + pcpPages(sources, zone), 0);
+  const anon = vmstat.item(NR_ANON_MAPPED);
+  return [
+    "Mem-Info:",
+    `active_anon:${anon} inactive_anon:0 isolated_anon:0`,
+    ` slab_reclaimable:${vmstat.item(NR_SLAB_RECLAIMABLE)} slab_unreclaimable:${vmstat.item(NR_SLAB_UNRECLAIMABLE)}`,
+    ` mapped:0 shmem:0 pagetables:${vmstat.item(NR_PAGETABLE)}`,
+    ` free:${zones.totalFree()} free_pcp:${freePcp} free_cma:0`,
+    `Node 0 active_anon:${kb(anon)} kernel_stack:${vmstat.item(NR_KERNEL_STACK_KB)}kB ` +
+      `pagetables:${kb(vmstat.item(NR_PAGETABLE))}`,
+    ...populated.flatMap((zone) => zoneLines(sources, zone)),
+    ...populated.map((zone) => blocksLine(sources, zone)),
+  ].join("\n");
+}
+
+if (TYPE_LETTERS.length !== NR_MIGRATETYPES || MIGRATE_PCPTYPES !== 3) throw new Error("show_mem: migrate types changed");
