@@ -170,14 +170,15 @@ export function createMemblock(port: MemoryPort, tableBase: PhysAddr, options: M
   port.st32(tableBase + STATE, 0);
 
   const hasState = (bit: number): boolean => (port.ld32(tableBase + STATE) & bit) !== 0;
-  const setState = (bit: number, isOn: boolean): void => {
-    const others = port.ld32(tableBase + STATE) & ~bit;
-    port.st32(tableBase + STATE, isOn ? others | bit : others);
-  };
   /** Every way in passes here, with the table that it is about (MB-10). */
   const live = (table: RegionTable): RegionTable => {
     bugOn(hasState(STATE_DISCARDED), "memblock: used after the hand-over");
     return table;
+  };
+  const setState = (bit: number, isOn: boolean): void => {
+    live(memory);
+    const others = port.ld32(tableBase + STATE) & ~bit;
+    port.st32(tableBase + STATE, isOn ? others | bit : others);
   };
   const debug = (name: string, base: number, size: number): void => log?.(`${name}: ${range(base, base + size)}`);
 
@@ -230,7 +231,8 @@ export function createMemblock(port: MemoryPort, tableBase: PhysAddr, options: M
   const addRange = (table: RegionTable, start: number, size: number, flags: number): number => {
     const end = Math.min(start + size, ADDR_LIMIT);
     if (start >= end) return 0;
-    // Growing may change the table, by the arrays that come and go: count anew each time.
+    // Growing may change the table, by the arrays that come and go: count anew each time. As in Linux, each gap needs
+    // a free record, even one that merges with its neighbours right away.
     while (table.cnt() + table.countGaps(start, end) > table.max()) {
       const error = grow(table, start, end);
       if (error !== 0) return error;
@@ -345,7 +347,10 @@ export function createMemblock(port: MemoryPort, tableBase: PhysAddr, options: M
     overlapsMemory: (base, size) => live(memory).overlaps(base, base + size),
     isRegionReserved: (base, size) => live(reserved).overlaps(base, base + size),
     setBottomUp: (isOn) => setState(STATE_BOTTOM_UP, isOn),
-    isBottomUp: () => hasState(STATE_BOTTOM_UP),
+    isBottomUp: () => {
+      live(memory);
+      return hasState(STATE_BOTTOM_UP);
+    },
     allowResize: () => setState(STATE_CAN_RESIZE, true),
     trim,
     memorySize: () => live(memory).total(),

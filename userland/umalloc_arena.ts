@@ -21,27 +21,26 @@
  * range. Source: as umalloc_layout.ts.
  */
 
-import { PAGE_SIZE } from "../kernel/params.ts";
 import type { ProgramEnv } from "../kernel/uapi/program.ts";
 import { SYS_brk } from "../kernel/uapi/syscall.ts";
 import type { Bins } from "./umalloc_bins.ts";
+import type { Counters } from "./umalloc_counters.ts";
 import {
   firstUnitOf,
   HEADER_UNITS,
   SEGMENT_MASK,
   SEGMENT_SHIFT,
   ST_END,
-  ST_MAPPED_PAGES,
   ST_NR_GROWN,
   ST_NR_TRIMMED,
-  ST_PEAK_PAGES,
   ST_TOP,
   STATE_OFFSET,
   segmentEnd,
   UNIT_BYTES,
   UNITS_PER_PAGE,
+  UNITS_PER_SEGMENT,
 } from "./umalloc_layout.ts";
-import { isLong, UNIT_FREE, UNIT_INNER, UNIT_USED, type UnitMap } from "./umalloc_map.ts";
+import { UNIT_FREE, UNIT_INNER, UNIT_USED, type UnitMap } from "./umalloc_map.ts";
 
 /** The top is trimmed when it is longer than this: 128 KiB, as glibc's M_TRIM_THRESHOLD. */
 const TRIM_UNITS = 8192;
@@ -54,63 +53,65 @@ const MAX_GROWTH_UNITS = 4096;
 export interface Arena {
   /** A chunk of `units` units from the bins or the top, in use; 0 if neither has one. */
   take(units: number): number;
-  /** Gets memory from the kernel, then as take(). 0 if the kernel refuses. */
+  /** Gets memory from the kernel, then cuts the chunk from the top. 0 if the kernel refuses. */
   grow(units: number): number;
   /** Frees the chunk `[u, u + units)`, in use or cached. */
   release(u: number, units: number): void;
   /** Cuts the chunk in use at `u` from `from` to `to` < `from` units. */
   shrink(u: number, from: number, to: number): void;
-  /** Lengthens the chunk in use at `u` from `from` to `to` units without moving it. False if its neighbour is in use. */
+  /** Lengthens the chunk in use at `u` from `from` to `to` units without moving it. False if that cannot be. */
   extend(u: number, from: number, to: number): boolean;
   /** Units of the free chunk that ends at `u`; 0 if there is none. */
   freeBefore(u: number): number;
-  /** Makes `[u − before, u + from)` one chunk in use; `before` is what freeBefore() said, and the content stays put. */
+  /** Makes one chunk in use of `[u − before, u + from)`, `before` being what freeBefore() said. Copies nothing. */
   joinBefore(u: number, before: number, from: number): void;
-  /** Gives pages of the top beyond `pad` units back. True if any were. */
-  trim(pad: number): boolean;
+  /** Gives the pages of the top beyond `pad` units back to the kernel. */
+  trim(pad: number): void;
 }
 
-/** Result of a system call that never sleeps; an object would be one that does, and is a failure here. */
+/** Result of a system call that never sleeps. An object would be the rest of one that does: a failure here. */
 export const promptResult = (result: number | object): number => (typeof result === "number" ? result : -1);
 
+const pagesUp = (units: number): number => Math.ceil(units / UNITS_PER_PAGE) * UNITS_PER_PAGE;
+
 /** The arena of the heap that starts at `base`. */
-export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: Bins): Arena {
+export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: Bins, counters: Counters): Arena {
   const { mem } = env;
-  const state = base + STATE_OFFSET;
-  const topWord = state + ST_TOP;
-  const endWord = state + ST_END;
+  const topWord = base + STATE_OFFSET + ST_TOP;
+  const endWord = base + STATE_OFFSET + ST_END;
 
-  const count = (counter: number): void => mem.st32(state + counter, mem.ld32(state + counter) + 1);
-
-  /** Moves the break to unit `end`. */
-  const moveBreak = (from: number, end: number): boolean => {
-    if (promptResult(env.syscall(SYS_brk, 0)) !== base + from * UNIT_BYTES) return false;
-    const want = base + end * UNIT_BYTES;
-    if (promptResult(env.syscall(SYS_brk, want)) !== want) return false;
-    mem.st32(endWord, end);
-    return true;
-  };
-
-  const notePeak = (end: number): void => {
-    const pages = (end * UNIT_BYTES) / PAGE_SIZE + mem.ld32(state + ST_MAPPED_PAGES);
-    if (pages > mem.ld32(state + ST_PEAK_PAGES)) mem.st32(state + ST_PEAK_PAGES, pages);
-  };
-
-  /** Units that the top can give before its segment or the break ends. */
-  const roomAt = (top: number, end: number): number => {
-    if ((top & SEGMENT_MASK) === 0) return 0;
-    const limit = segmentEnd(top);
-    return (end < limit ? end : limit) - top;
-  };
+  const freeBefore = (u: number): number =>
+    map.codeOf(u - 1) === UNIT_FREE ? mem.ld32(base + u * UNIT_BYTES - 4) : 0;
 
   const setTop = (top: number): void => {
     mem.st32(topWord, top);
     if ((top & SEGMENT_MASK) !== 0) map.setCode(top, UNIT_FREE);
   };
 
+  /** Moves the break from unit `end` to unit `to`. False if the kernel refuses, or somebody else has moved it. */
+  const moveBreak = (end: number, to: number): boolean => {
+    if (promptResult(env.syscall(SYS_brk, 0)) !== base + end * UNIT_BYTES) return false;
+    const wanted = base + to * UNIT_BYTES;
+    if (promptResult(env.syscall(SYS_brk, wanted)) !== wanted) return false;
+    mem.st32(endWord, to);
+    return true;
+  };
+
+  /** Has the break at or above unit `needed`. */
+  const ensureEnd = (needed: number): boolean => {
+    const end = mem.ld32(endWord);
+    if (needed <= end) return true;
+    const least = pagesUp(needed);
+    const wanted = pagesUp(needed + Math.min(end >> GROWTH_SHIFT, MAX_GROWTH_UNITS));
+    if (!moveBreak(end, wanted) && (least === wanted || !moveBreak(end, least))) return false;
+    counters.count(ST_NR_GROWN);
+    counters.notePeak();
+    return true;
+  };
+
   const takeTop = (units: number): number => {
     const top = mem.ld32(topWord);
-    if (units > roomAt(top, mem.ld32(endWord))) return 0;
+    if (top + units > mem.ld32(endWord) || (top & SEGMENT_MASK) === 0 || top + units > segmentEnd(top)) return 0;
     setTop(top + units);
     map.markUsed(top, units);
     return top;
@@ -130,69 +131,22 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
     return u + rest;
   };
 
-  const take = (units: number): number => {
-    const u = bins.find(units);
-    return u === 0 ? takeTop(units) : cut(u, units);
-  };
-
-  const ensureEnd = (needed: number): boolean => {
-    const end = mem.ld32(endWord);
-    if (needed <= end) return true;
-    const step = Math.min(end >> GROWTH_SHIFT, MAX_GROWTH_UNITS);
-    const wanted = Math.ceil((needed + step) / UNITS_PER_PAGE) * UNITS_PER_PAGE;
-    const least = Math.ceil(needed / UNITS_PER_PAGE) * UNITS_PER_PAGE;
-    if (!moveBreak(end, wanted) && (least === wanted || !moveBreak(end, least))) return false;
-    count(ST_NR_GROWN);
-    notePeak(mem.ld32(endWord));
-    return true;
-  };
-
   /** Opens the next segment; what is left of this one's top, `[top, limit)`, becomes a free chunk. */
   const openSegment = (top: number, limit: number): void => {
-    const rest = limit - top;
     setTop(limit + HEADER_UNITS);
+    const rest = limit - top;
     if (rest === 0) return;
     if (rest > 1) map.setCode(limit - 1, UNIT_FREE);
     bins.insert(top, rest);
   };
 
-  const release = (u: number, units: number): void => {
-    map.clearSize(u, units);
-    let start = u;
-    const next = u + units;
-    const before = map.codeOf(u - 1) === UNIT_FREE ? mem.ld32(base + u * UNIT_BYTES - 4) : 0;
-    if (before > 0) {
-      start = u - before;
-      if (before > 1) map.setCode(u - 1, UNIT_INNER);
-      map.setCode(u, UNIT_INNER);
-    } else map.setCode(u, UNIT_FREE);
-    const isAtSegmentEnd = (next & SEGMENT_MASK) === 0;
-    if (isAtSegmentEnd || map.codeOf(next) === UNIT_FREE) {
-      if (next === mem.ld32(topWord)) {
-        if (before > 0) bins.remove(start, before);
-        if (!isAtSegmentEnd) map.setCode(next, UNIT_INNER);
-        mem.st32(topWord, start);
-        if (mem.ld32(endWord) - start > TRIM_UNITS) trim(TRIM_PAD_UNITS);
-        return;
-      }
-    }
-    let after = 0;
-    if (!isAtSegmentEnd && map.codeOf(next) === UNIT_FREE) {
-      after = bins.sizeOf(next);
-      bins.remove(next, after);
-      if (after > 1) map.setCode(next, UNIT_INNER);
-    } else if (next - start > 1) map.setCode(next - 1, UNIT_FREE);
-    const size = next + after - start;
-    if (before > 0) bins.resize(start, before, size);
-    else bins.insert(start, size);
-  };
-
-  /** The top of an empty last segment moves back into the segment before, if the break will be at or below it. */
+  /** While the last segment is empty, the top moves back into the one before. */
   const stepBack = (): number => {
     let top = mem.ld32(topWord);
-    while (top >> SEGMENT_SHIFT > 0 && top === firstUnitOf(top >> SEGMENT_SHIFT)) {
+    while (top >= UNITS_PER_SEGMENT && top === firstUnitOf(top >> SEGMENT_SHIFT)) {
+      map.setCode(top, UNIT_INNER);
       const limit = top - HEADER_UNITS;
-      const rest = map.codeOf(limit - 1) === UNIT_FREE ? mem.ld32(base + limit * UNIT_BYTES - 4) : 0;
+      const rest = freeBefore(limit);
       top = limit - rest;
       if (rest > 1) map.setCode(limit - 1, UNIT_INNER);
       if (rest > 0) bins.remove(top, rest);
@@ -201,16 +155,102 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
     return top;
   };
 
-  const trim = (pad: number): boolean => {
+  const trim = (pad: number): void => {
     const end = mem.ld32(endWord);
-    const oldTop = mem.ld32(topWord);
-    const kept = Math.ceil((stepBack() + pad) / UNITS_PER_PAGE) * UNITS_PER_PAGE;
-    void oldTop;
-    if (kept >= end) return false;
-    if (!moveBreak(end, kept)) return false;
-    count(ST_NR_TRIMMED);
+    const kept = pagesUp(stepBack() + pad);
+    if (kept < end && moveBreak(end, kept)) counters.count(ST_NR_TRIMMED);
+  };
+
+  /** The chunk at `start` becomes part of the top, which began at `top`. */
+  const joinTop = (start: number, top: number): void => {
+    if ((top & SEGMENT_MASK) !== 0) map.setCode(top, UNIT_INNER);
+    mem.st32(topWord, start);
+    if (mem.ld32(endWord) - start > TRIM_UNITS) trim(TRIM_PAD_UNITS);
+  };
+
+  const release = (u: number, units: number): void => {
+    map.clearSize(u, units);
+    const next = u + units;
+    const before = freeBefore(u);
+    const start = u - before;
+    map.setCode(u, before > 0 ? UNIT_INNER : UNIT_FREE);
+    if (before > 1) map.setCode(u - 1, UNIT_INNER);
+    const isLast = (next & SEGMENT_MASK) === 0;
+    const isNextFree = !isLast && map.codeOf(next) === UNIT_FREE;
+    if ((isLast || isNextFree) && next === mem.ld32(topWord)) {
+      if (before > 0) bins.remove(start, before);
+      joinTop(start, next);
+      return;
+    }
+    let end = next;
+    if (isNextFree) {
+      const after = bins.sizeOf(next);
+      bins.remove(next, after);
+      if (after > 1) map.setCode(next, UNIT_INNER);
+      end = next + after;
+    } else if (next - start > 1) map.setCode(next - 1, UNIT_FREE);
+    if (before > 0) bins.resize(start, before, end - start);
+    else bins.insert(start, end - start);
+  };
+
+  /** extend() where the neighbour is the top. */
+  const extendIntoTop = (u: number, from: number, to: number): boolean => {
+    const top = u + from;
+    if (u + to > segmentEnd(top) || !ensureEnd(u + to)) return false;
+    map.clearSize(u, from);
+    map.setCode(top, UNIT_INNER);
+    setTop(u + to);
+    map.markUsed(u, to);
     return true;
   };
 
-  return { take, release, trim, grow: () => 0, shrink() {}, extend: () => false, freeBefore: () => 0, joinBefore() {} };
+  const extend = (u: number, from: number, to: number): boolean => {
+    const next = u + from;
+    if ((next & SEGMENT_MASK) === 0 || map.codeOf(next) !== UNIT_FREE) return false;
+    if (next === mem.ld32(topWord)) return extendIntoTop(u, from, to);
+    const size = bins.sizeOf(next);
+    const rest = from + size - to;
+    if (rest < 0) return false;
+    bins.remove(next, size);
+    map.clearSize(u, from);
+    map.setCode(next, UNIT_INNER);
+    if (rest > 0) {
+      map.setCode(u + to, UNIT_FREE);
+      bins.insert(u + to, rest);
+    } else map.setCode(next + size - 1, UNIT_INNER);
+    map.markUsed(u, to);
+    return true;
+  };
+
+  return {
+    take(units) {
+      const u = bins.find(units);
+      return u === 0 ? takeTop(units) : cut(u, units);
+    },
+    grow(units) {
+      const top = mem.ld32(topWord);
+      const limit = segmentEnd(top - 1);
+      if (top + units <= limit) return ensureEnd(top + units) ? takeTop(units) : 0;
+      if (!ensureEnd(limit + HEADER_UNITS + units)) return 0;
+      openSegment(top, limit);
+      return takeTop(units);
+    },
+    release,
+    shrink(u, from, to) {
+      map.clearSize(u, from);
+      map.markUsed(u, to);
+      map.setCode(u + to, UNIT_USED);
+      release(u + to, from - to);
+    },
+    extend,
+    freeBefore,
+    joinBefore(u, before, from) {
+      bins.remove(u - before, before);
+      map.clearSize(u, from);
+      map.setCode(u - 1, UNIT_INNER);
+      map.setCode(u, UNIT_INNER);
+      map.markUsed(u - before, before + from);
+    },
+    trim,
+  };
 }

@@ -9,7 +9,7 @@
  */
 import { beforeEach, describe, expect, it } from "vitest";
 import { createMachine } from "../../kernel/arch/machine.ts";
-import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../../kernel/params.ts";
+import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../../kernel/params.ts";
 import { asPhys, NULL } from "../../kernel/types.ts";
 import {
   createMemblock,
@@ -24,6 +24,8 @@ const K = 1024;
 const M = 1024 * K;
 const G = 1024 * M;
 const END_OF_WORLD = 4 * G;
+/** The cache line of Linux's harness, in which its cases count. */
+const LINE = 32;
 const { port } = createMachine({ nrCpus: 1, ramBytes: 16 * M, seed: "1", port: "bounds" });
 
 /** The memory of the allocation cases; what Linux's harness gets from malloc. */
@@ -33,6 +35,9 @@ const END = START + MEM_SIZE;
 
 /** A range as [base, size]. */
 type Range = readonly [base: number, size: number];
+/** Several ranges: base, size, base, size … */
+const pairs = (...numbers: readonly number[]): Range[] =>
+  numbers.flatMap((base, i) => (i % 2 === 0 ? [[base, numbers[i + 1] as number] as const] : []));
 
 let memblock: Memblock;
 const reset = (): void => {
@@ -66,7 +71,7 @@ function setupMemory(isBottomUp: boolean): void {
 }
 
 /** Allocates, and looks whether the memory is cleared. */
-function alloc(size: number, align: number = CACHE_LINE, window?: MemblockWindow): number {
+function alloc(size: number, align: number = LINE, window?: MemblockWindow): number {
   const addr = memblock.alloc(size, align, window);
   if (addr !== NULL) expect(port.readBytes(addr, size)).toEqual(new Uint8Array(size));
   return addr;
@@ -113,52 +118,12 @@ describe("memblock_initialization", () => {
 function additionCases(what: string, put: (range: Range) => void, expectTable: (...ranges: Range[]) => void): void {
   const cases: Readonly<Record<string, readonly [put: readonly Range[], expected: readonly Range[]]>> = {
     simple: [[[1 * G, 4 * M]], [[1 * G, 4 * M]]],
-    disjoint: [
-      [
-        [1 * G, 8 * K],
-        [1 * G + 16 * K, 8 * K],
-      ],
-      [
-        [1 * G, 8 * K],
-        [1 * G + 16 * K, 8 * K],
-      ],
-    ],
-    overlap_top: [
-      [
-        [512 * M, 1 * G],
-        [256 * M, 512 * M],
-      ],
-      [[256 * M, 1280 * M]],
-    ],
-    overlap_bottom: [
-      [
-        [128 * M, 512 * M],
-        [256 * M, 1 * G],
-      ],
-      [[128 * M, 1152 * M]],
-    ],
-    within: [
-      [
-        [8 * M, 32 * M],
-        [16 * M, 1 * M],
-      ],
-      [[8 * M, 32 * M]],
-    ],
-    twice: [
-      [
-        [16 * K, 2 * M],
-        [16 * K, 2 * M],
-      ],
-      [[16 * K, 2 * M]],
-    ],
-    between: [
-      [
-        [1 * G, 8 * K],
-        [1 * G + 16 * K, 8 * K],
-        [1 * G + 8 * K, 8 * K],
-      ],
-      [[1 * G, 24 * K]],
-    ],
+    disjoint: [pairs(1 * G, 8 * K, 1 * G + 16 * K, 8 * K), pairs(1 * G, 8 * K, 1 * G + 16 * K, 8 * K)],
+    overlap_top: [pairs(512 * M, 1 * G, 256 * M, 512 * M), [[256 * M, 1280 * M]]],
+    overlap_bottom: [pairs(128 * M, 512 * M, 256 * M, 1 * G), [[128 * M, 1152 * M]]],
+    within: [pairs(8 * M, 32 * M, 16 * M, 1 * M), [[8 * M, 32 * M]]],
+    twice: [pairs(16 * K, 2 * M, 16 * K, 2 * M), [[16 * K, 2 * M]]],
+    between: [pairs(1 * G, 8 * K, 1 * G + 16 * K, 8 * K, 1 * G + 8 * K, 8 * K), [[1 * G, 24 * K]]],
     near_max: [[[END_OF_WORLD - 1 * M, 2 * M]], [[END_OF_WORLD - 1 * M, 1 * M]]],
   };
   for (const [name, [ranges, expected]] of Object.entries(cases)) {
@@ -177,38 +142,14 @@ function removalCases(
   expectTable: (...ranges: Range[]) => void,
 ): void {
   const cases: Readonly<Record<string, readonly [put: readonly Range[], take: Range, expected: readonly Range[]]>> = {
-    simple: [
-      [
-        [2 * K, 4 * K],
-        [128 * K, 4 * M],
-      ],
-      [2 * K, 4 * K],
-      [[128 * K, 4 * M]],
-    ],
+    simple: [pairs(2 * K, 4 * K, 128 * K, 4 * M), [2 * K, 4 * K], [[128 * K, 4 * M]]],
     absent: [[[512 * K, 4 * M]], [64 * M, 1 * G], [[512 * K, 4 * M]]],
     overlap_top: [[[32 * M, 32 * M]], [16 * M, 32 * M], [[48 * M, 16 * M]]],
     overlap_bottom: [[[2 * M, 64 * M]], [32 * M, 256 * M], [[2 * M, 30 * M]]],
-    within: [
-      [[1 * M, 32 * M]],
-      [16 * M, 1 * M],
-      [
-        [1 * M, 15 * M],
-        [17 * M, 16 * M],
-      ],
-    ],
+    within: [[[1 * M, 32 * M]], [16 * M, 1 * M], pairs(1 * M, 15 * M, 17 * M, 16 * M)],
     only_region: [[[2 * K, 4 * K]], [2 * K, 4 * K], []],
     near_max: [[[END_OF_WORLD - 2 * M, 2 * M]], [END_OF_WORLD - 1 * M, 2 * M], [[END_OF_WORLD - 2 * M, 1 * M]]],
-    overlap_two: [
-      [
-        [16 * M, 32 * M],
-        [64 * M, 64 * M],
-      ],
-      [32 * M, 64 * M],
-      [
-        [16 * M, 16 * M],
-        [96 * M, 32 * M],
-      ],
-    ],
+    overlap_two: [pairs(16 * M, 32 * M, 64 * M, 64 * M), [32 * M, 64 * M], pairs(16 * M, 16 * M, 96 * M, 32 * M)],
   };
   for (const [name, [ranges, gone, expected]] of Object.entries(cases)) {
     it(`memblock_${what}_${name}_check`, () => {
@@ -326,36 +267,12 @@ describe("memblock_bottom_up", () => {
 });
 
 describe("memblock_trim_memory", () => {
-  const ALIGN = CACHE_LINE;
+  const ALIGN = LINE;
   const cases: Readonly<Record<string, readonly [added: readonly Range[], expected: readonly Range[]]>> = {
     aligned: [[[ALIGN, ALIGN * 4]], [[ALIGN, ALIGN * 4]]],
-    too_small: [
-      [
-        [ALIGN, ALIGN * 2],
-        [ALIGN * 4, ALIGN - 2],
-      ],
-      [[ALIGN, ALIGN * 2]],
-    ],
-    unaligned_base: [
-      [
-        [ALIGN, ALIGN * 2],
-        [ALIGN * 4 + 2, ALIGN * 2 - 2],
-      ],
-      [
-        [ALIGN, ALIGN * 2],
-        [ALIGN * 5, ALIGN],
-      ],
-    ],
-    unaligned_end: [
-      [
-        [ALIGN, ALIGN * 2],
-        [ALIGN * 4, ALIGN * 2 - 2],
-      ],
-      [
-        [ALIGN, ALIGN * 2],
-        [ALIGN * 4, ALIGN],
-      ],
-    ],
+    too_small: [pairs(ALIGN, ALIGN * 2, ALIGN * 4, ALIGN - 2), [[ALIGN, ALIGN * 2]]],
+    unaligned_base: [pairs(ALIGN, ALIGN * 2, ALIGN * 4 + 2, ALIGN * 2 - 2), pairs(ALIGN, ALIGN * 2, ALIGN * 5, ALIGN)],
+    unaligned_end: [pairs(ALIGN, ALIGN * 2, ALIGN * 4, ALIGN * 2 - 2), pairs(ALIGN, ALIGN * 2, ALIGN * 4, ALIGN)],
   };
   for (const [name, [added, expected]] of Object.entries(cases)) {
     it(`memblock_trim_memory_${name}_check`, () => {
@@ -368,23 +285,10 @@ describe("memblock_trim_memory", () => {
 
 describe("memblock_overlaps_region", () => {
   it("memblock_overlaps_region_check", () => {
-    const far: Range[] = [
-      [1 * M, 1 * M],
-      [2 * G, 1 * M],
-    ];
-    const neighbours: Range[] = [
-      [1 * G - 1 * M, 1 * M],
-      [1 * G + 4 * M, 1 * M],
-    ];
-    const partial: Range[] = [
-      [1 * G - 1 * M, 2 * M],
-      [1 * G + 2 * M, 2 * M],
-    ];
-    const whole: Range[] = [
-      [1 * G, 4 * M],
-      [1 * G - 2 * M, 8 * M],
-      [1 * G + 1 * M, 1 * M],
-    ];
+    const far: Range[] = pairs(1 * M, 1 * M, 2 * G, 1 * M);
+    const neighbours: Range[] = pairs(1 * G - 1 * M, 1 * M, 1 * G + 4 * M, 1 * M);
+    const partial: Range[] = pairs(1 * G - 1 * M, 2 * M, 1 * G + 2 * M, 2 * M);
+    const whole: Range[] = pairs(1 * G, 4 * M, 1 * G - 2 * M, 8 * M, 1 * G + 1 * M, 1 * M);
     add([1 * G, 4 * M]);
     reserve(1 * G, 4 * M);
     for (const [base, size] of [...far, ...neighbours]) {
@@ -401,23 +305,23 @@ describe("memblock_overlaps_region", () => {
 describe("memblock_alloc", () => {
   inOneDirection(false, {
     alloc_top_down_simple_check: () => {
-      expect(alloc(2)).toBe(END - CACHE_LINE);
-      expectReserved([END - CACHE_LINE, 2]);
+      expect(alloc(2)).toBe(END - LINE);
+      expectReserved([END - LINE, 2]);
     },
     alloc_top_down_disjoint_check: () => {
       reserve(END - 2, 2);
-      alloc(16, CACHE_LINE * 2);
-      expectReserved([END - CACHE_LINE * 2, 16], [END - 2, 2]);
+      alloc(16, LINE * 2);
+      expectReserved([END - LINE * 2, 16], [END - 2, 2]);
     },
     alloc_top_down_before_check: () => {
-      reserve(END - 512 - CACHE_LINE, CACHE_LINE);
+      reserve(END - 512 - LINE, LINE);
       alloc(512);
-      expectReserved([END - 512 - CACHE_LINE, 512 + CACHE_LINE]);
+      expectReserved([END - 512 - LINE, 512 + LINE]);
     },
     alloc_top_down_after_check: () => {
-      reserve(END - CACHE_LINE, 8);
+      reserve(END - LINE, 8);
       alloc(512);
-      expectReserved([END - CACHE_LINE - 512, 520]);
+      expectReserved([END - LINE - 512, 520]);
     },
     alloc_top_down_second_fit_check: () => {
       reserve(END - 512, 512);
@@ -434,8 +338,8 @@ describe("memblock_alloc", () => {
     },
     alloc_bottom_up_disjoint_check: () => {
       reserve(START + 2, 2);
-      alloc(16, CACHE_LINE * 2);
-      expectReserved([START + 2, 2], [START + CACHE_LINE * 2, 16]);
+      alloc(16, LINE * 2);
+      expectReserved([START + 2, 2], [START + LINE * 2, 16]);
     },
     alloc_bottom_up_before_check: () => {
       reserve(START + 512, 128);
@@ -443,9 +347,9 @@ describe("memblock_alloc", () => {
       expectReserved([START, 640]);
     },
     alloc_bottom_up_after_check: () => {
-      reserve(START + CACHE_LINE, 64);
+      reserve(START + LINE, 64);
       alloc(512);
-      expectReserved([START + CACHE_LINE, 576]);
+      expectReserved([START + LINE, 576]);
     },
     alloc_bottom_up_second_fit_check: () => {
       reserve(START, 512);
@@ -457,11 +361,11 @@ describe("memblock_alloc", () => {
 
   inBothDirections({
     alloc_in_between_generic_check: () => {
-      const size = (MEM_SIZE - (2 * CACHE_LINE + 64)) / 2;
-      reserve(END - CACHE_LINE - size, size);
-      reserve(START + CACHE_LINE, size);
+      const size = (MEM_SIZE - (2 * LINE + 64)) / 2;
+      reserve(END - LINE - size, size);
+      reserve(START + LINE, size);
       alloc(64);
-      expectReserved([START + CACHE_LINE, 2 * size + 64]);
+      expectReserved([START + LINE, 2 * size + 64]);
     },
     alloc_small_gaps_generic_check: () => {
       for (let base = START; base < END; base += 256 + 1 * K) reserve(base + 256, 1 * K);
@@ -493,34 +397,33 @@ describe("memblock_alloc", () => {
 });
 
 describe("memblock_alloc_from", () => {
-  const allocFrom = (size: number, minAddr: number): number => alloc(size, CACHE_LINE, { minAddr });
+  const allocFrom = (size: number, minAddr: number): number => alloc(size, LINE, { minAddr });
 
   inBothDirections({
     alloc_from_simple_generic_check: () => {
-      allocFrom(16, END - CACHE_LINE);
-      expectReserved([END - CACHE_LINE, 16]);
+      allocFrom(16, END - LINE);
+      expectReserved([END - LINE, 16]);
     },
     alloc_from_misaligned_generic_check: () => {
-      allocFrom(32, END - (CACHE_LINE * 2 - 1));
-      expectReserved([END - CACHE_LINE, 32]);
+      allocFrom(32, END - (LINE * 2 - 1));
+      expectReserved([END - LINE, 32]);
     },
   });
 
   inOneDirection(false, {
     alloc_from_top_down_high_addr_check: () => {
       allocFrom(32, END - 16);
-      expectReserved([END - CACHE_LINE, 32]);
+      expectReserved([END - LINE, 32]);
     },
     alloc_from_top_down_no_space_above_check: () => {
-      const minAddr = END - CACHE_LINE * 2;
-      // Nothing fits above: the rest up to the end is less than a cache line away from its start, or taken.
-      reserve(minAddr, CACHE_LINE * 2);
+      const minAddr = END - LINE * 2;
+      reserve(minAddr, 2);
       allocFrom(64, minAddr);
-      expectReserved([minAddr - 64, 64 + CACHE_LINE * 2]);
+      expectReserved([minAddr - 64, 64 + 2]);
     },
     alloc_from_top_down_min_addr_cap_check: () => {
       reserve(START + 64, MEM_SIZE - 64);
-      allocFrom(64, START - CACHE_LINE * 3);
+      allocFrom(64, START - LINE * 3);
       expectReserved([START, MEM_SIZE]);
     },
   });
@@ -532,53 +435,52 @@ describe("memblock_alloc_from", () => {
     },
     alloc_from_bottom_up_no_space_above_check: () => {
       const minAddr = START + 128;
-      reserve(minAddr - CACHE_LINE, END - minAddr);
+      reserve(minAddr - LINE, END - minAddr);
       allocFrom(64, minAddr);
-      expectReserved([START, 64 + END - minAddr]);
+      expectReserved([START, 64], [minAddr - LINE, END - minAddr]);
     },
     alloc_from_bottom_up_min_addr_cap_check: () => {
-      allocFrom(64, START - CACHE_LINE * 3);
+      allocFrom(64, START - LINE * 3);
       expectReserved([START, 64]);
     },
   });
 });
 
 describe("memblock_alloc_try_nid, range", () => {
-  const allocIn = (size: number, minAddr: number, maxAddr: number): number =>
-    alloc(size, CACHE_LINE, { minAddr, maxAddr });
+  const allocIn = (size: number, minAddr: number, maxAddr: number): number => alloc(size, LINE, { minAddr, maxAddr });
   /** r1 one line below the last line; r2 of 128 bytes ends `gap` bytes below r1. */
-  const R1 = END - CACHE_LINE * 2;
+  const R1 = END - LINE * 2;
   const reserveBorders = (gap: number): number => {
-    reserve(R1, CACHE_LINE);
+    reserve(R1, LINE);
     reserve(R1 - gap - 128, 128);
     return R1 - gap - 128;
   };
 
   inOneDirection(false, {
     alloc_nid_top_down_simple_check: () => {
-      const minAddr = START + CACHE_LINE * 2;
+      const minAddr = START + LINE * 2;
       allocIn(128, minAddr, minAddr + 512);
       expectReserved([minAddr + 512 - 128, 128]);
     },
     alloc_nid_top_down_end_misaligned_check: () => {
-      const minAddr = START + CACHE_LINE * 2;
+      const minAddr = START + LINE * 2;
       allocIn(128, minAddr, minAddr + 512 + 2);
       expectReserved([minAddr + 512 - 128, 128]);
     },
     alloc_nid_top_down_narrow_range_check: () => {
-      const maxAddr = START + 512 + CACHE_LINE;
+      const maxAddr = START + 512 + LINE;
       allocIn(256, START + 512, maxAddr);
       expectReserved([maxAddr - 256, 256]);
     },
     alloc_nid_top_down_reserved_with_space_check: () => {
-      const r2 = reserveBorders(64 + CACHE_LINE);
+      const r2 = reserveBorders(64 + LINE);
       allocIn(64, r2 + 128, R1);
-      expectReserved([r2, 128], [R1 - 64, 64 + CACHE_LINE]);
+      expectReserved([r2, 128], [R1 - 64, 64 + LINE]);
     },
     alloc_nid_top_down_reserved_no_space_check: () => {
-      const r2 = reserveBorders(CACHE_LINE);
+      const r2 = reserveBorders(LINE);
       allocIn(256, r2 + 128, R1);
-      expectReserved([r2 - 256, 384], [R1, CACHE_LINE]);
+      expectReserved([r2 - 256, 384], [R1, LINE]);
     },
     alloc_nid_top_down_cap_max_check: () => {
       allocIn(256, END - 1 * K, END + 256);
@@ -592,27 +494,27 @@ describe("memblock_alloc_try_nid, range", () => {
 
   inOneDirection(true, {
     alloc_nid_bottom_up_simple_check: () => {
-      const minAddr = START + CACHE_LINE * 2;
+      const minAddr = START + LINE * 2;
       allocIn(128, minAddr, minAddr + 512);
       expectReserved([minAddr, 128]);
     },
     alloc_nid_bottom_up_start_misaligned_check: () => {
       allocIn(128, START + 2, START + 2 + 512);
-      expectReserved([START + CACHE_LINE, 128]);
+      expectReserved([START + LINE, 128]);
     },
     alloc_nid_bottom_up_narrow_range_check: () => {
-      allocIn(256, START + 512, START + 512 + CACHE_LINE);
+      allocIn(256, START + 512, START + 512 + LINE);
       expectReserved([START, 256]);
     },
     alloc_nid_bottom_up_reserved_with_space_check: () => {
-      const r2 = reserveBorders(64 + CACHE_LINE);
+      const r2 = reserveBorders(64 + LINE);
       allocIn(64, r2 + 128, R1);
-      expectReserved([r2, 128 + 64], [R1, CACHE_LINE]);
+      expectReserved([r2, 128 + 64], [R1, LINE]);
     },
     alloc_nid_bottom_up_reserved_no_space_check: () => {
-      const r2 = reserveBorders(CACHE_LINE);
+      const r2 = reserveBorders(LINE);
       allocIn(256, r2 + 128, R1);
-      expectReserved([START, 256], [r2, 128], [R1, CACHE_LINE]);
+      expectReserved([START, 256], [r2, 128], [R1, LINE]);
     },
     alloc_nid_bottom_up_cap_max_check: () => {
       allocIn(256, START + 1 * K, END + 256);
@@ -626,11 +528,11 @@ describe("memblock_alloc_try_nid, range", () => {
 
   inBothDirections({
     alloc_nid_exact_address_generic_check: () => {
-      allocIn(1 * K, START + CACHE_LINE, START + CACHE_LINE + 1 * K);
-      expectReserved([START + CACHE_LINE, 1 * K]);
+      allocIn(1 * K, START + LINE, START + LINE + 1 * K);
+      expectReserved([START + LINE, 1 * K]);
     },
     alloc_nid_low_max_generic_check: () => {
-      expect(allocIn(1 * K, START, START + CACHE_LINE)).toBe(NULL);
+      expect(allocIn(1 * K, START, START + LINE)).toBe(NULL);
     },
     alloc_nid_min_reserved_generic_check: () => {
       reserve(END - 64 - 128, 128);
@@ -645,12 +547,12 @@ describe("memblock_alloc_try_nid, range", () => {
     alloc_nid_reserved_full_merge_generic_check: () => {
       const r2 = reserveBorders(64);
       allocIn(64, r2 + 128, R1);
-      expectReserved([r2, 128 + 64 + CACHE_LINE]);
+      expectReserved([r2, 128 + 64 + LINE]);
     },
     alloc_nid_reserved_all_generic_check: () => {
-      reserve(END - CACHE_LINE, CACHE_LINE);
-      reserve(START, MEM_SIZE - 2 * CACHE_LINE);
-      expect(allocIn(256, END - 2 * CACHE_LINE, END - CACHE_LINE)).toBe(NULL);
+      reserve(END - LINE, LINE);
+      reserve(START, MEM_SIZE - 2 * LINE);
+      expect(allocIn(256, END - 2 * LINE, END - LINE)).toBe(NULL);
     },
   });
 });

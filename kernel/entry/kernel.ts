@@ -1,0 +1,123 @@
+/**
+ * The running kernel as its host sees it: run it, feed its console, read its files, ask where everything is.
+ *
+ * `boot()` (boot.ts) returns one. The host (scripts/, tests, a browser page) drives it: `run()` executes until there
+ * is nothing left to do without new input, or until the power is off.
+ */
+
+import type { Machine, MachineImage } from "../arch/machine.ts";
+import type { ContextTracking } from "../context.ts";
+import type { Printk } from "../printk.ts";
+import type { Program, ProgramObserver } from "../uapi/program.ts";
+import type { KernelRecording } from "../uapi/recording.ts";
+
+/** Why `run()` came back. */
+export type RunStop =
+  /** A program called reboot(): clean end. */
+  | "poweroff"
+  /** The kernel panicked; `panicReport` says how. */
+  | "panic"
+  /** Every task waits for console input. */
+  | "input"
+  /** The cycle budget is used up, or `shouldStop` said so. */
+  | "budget"
+  /** Nothing is runnable, no timer is armed and nobody waits for input: only sleepers that nothing will wake. */
+  | "idle";
+
+export interface BootOptions {
+  readonly nrCpus: number;
+  readonly ramBytes: number;
+  readonly seed: string;
+  /** "bounds" checks every access (tests), "raw" is fast. */
+  readonly port: "raw" | "bounds";
+  /** The kernel command line. */
+  readonly cmdline: string;
+  /** Receives console output: the log while booting, then what programs write to the terminal. */
+  readonly console: (text: string) => void;
+  /** Path → code, for spawn(): `/bin/sh`, `/bin/free`, … */
+  readonly programs: ReadonlyMap<string, Program>;
+}
+
+/** One line of ps. */
+export interface TaskInfo {
+  readonly pid: number;
+  readonly tgid: number;
+  readonly ppid: number;
+  readonly comm: string;
+  readonly state: string;
+  readonly cpu: number;
+  readonly runCycles: number;
+  /** Pages resident, pages mapped, pages of page tables; 0 for kernel threads. */
+  readonly rssPages: number;
+  readonly vmPages: number;
+  readonly tablePages: number;
+  readonly minorFaults: number;
+  readonly isKernelThread: boolean;
+}
+
+export interface SpawnOptions {
+  readonly observer?: ProgramObserver;
+  /** Name for ps; default: the last part of the path. */
+  readonly comm?: string;
+}
+
+/** Where every page of RAM is. The parts add up to `total` (a checked identity). */
+export interface PageCensus {
+  readonly total: number;
+  /** Holes and firmware, kernel image, struct page, other boot memory. */
+  readonly reserved: number;
+  readonly freeBuddy: number;
+  readonly freePcp: number;
+  readonly slab: number;
+  readonly largeKmalloc: number;
+  readonly anon: number;
+  readonly pageTables: number;
+  readonly kernelStacks: number;
+  readonly other: number;
+}
+
+export interface Kernel {
+  readonly machine: Machine;
+  readonly printk: Printk;
+  readonly contexts: ContextTracking;
+  /** Executes until one of the reasons above. `budgetCycles` is an absolute virtual time. */
+  run(options?: { untilCycles?: number; shouldStop?: () => boolean }): RunStop;
+  /** Types bytes on the console. */
+  feedConsole(text: string): void;
+  /** End of file on the console (Ctrl-D, or the host's input ended). */
+  closeConsole(): void;
+  /** Sends SIGINT to the foreground program (Ctrl-C). */
+  interruptConsole(): void;
+  /** Starts a program as a child of init: pid, or −errno. Host side of spawn(). */
+  spawn(path: string, args: readonly string[], options?: SpawnOptions): number;
+  /** Starts kernel threads (one per recorded CPU) that replay kernel events; exits are seen with exitStatus(). */
+  spawnKernelReplay(recording: KernelRecording, observer: ProgramObserver): readonly number[];
+  /** Exit status of a process that has ended; undefined while it runs. Signals are 128 + number. */
+  exitStatus(pid: number): number | undefined;
+  /** Text of a file of /proc, /sys or the ramfs; null if there is none. Same bytes as `cat` in the shell. */
+  readFile(path: string): string | null;
+  /** Virtual time: the largest local clock, cycles. */
+  now(): number;
+  tasks(): readonly TaskInfo[];
+  census(): PageCensus;
+  /** Every invariant walk of the memory subsystem: the first violation, or null. */
+  check(): string | null;
+  /** Set after a panic: the screen, without ANSI codes. */
+  readonly panicReport: string | null;
+  /** Oopses, splats and bad frees since boot. */
+  nrReports(): number;
+  /** Power off as root would: for hosts that end a run. */
+  save(): MachineImage;
+}
+
+/** One row of /proc/slabinfo. */
+export interface SlabInfoRow {
+  readonly name: string;
+  readonly activeObjs: number;
+  readonly numObjs: number;
+  readonly objSize: number;
+  readonly objPerSlab: number;
+  readonly pagesPerSlab: number;
+  readonly activeSlabs: number;
+  readonly numSlabs: number;
+}

@@ -1,0 +1,34 @@
+/**
+ * What the files of /proc and /sys are made from: read-only access to the subsystems, gathered by boot.ts.
+ */
+
+import type {
+  PerCpuPages,
+  VmStat,
+  Zones,
+} from "../../mm/index.ts";
+import type { Harts } from "../arch/harts.ts";
+import type { MemoryPort } from "../arch/port.ts";
+import type { Printk } from "../printk.ts";
+import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
+
+export interface ProcSources {
+  readonly port: MemoryPort;
+  readonly harts: Harts;
+  readonly zones: Zones;
+  readonly vmstat: VmStat;
+  readonly pcp: PerCpuPages;
+  readonly printk: Printk;
+  readonly cmdline: string;
+  /** Bytes of all per-CPU areas. */
+  readonly percpuBytes: number;
+  /** Number of pageblocks of each migrate type in a zone. */
+  pageblockCounts(zone: number): readonly number[];
+  /** Newest cache first, as Linux lists them. */
+  slabCaches(): readonly SlabInfoRow[];
+  tasks(): readonly TaskInfo[];
+  /** `/proc/<pid>/maps` of a process, or null. */
+  maps(pid: number): string | null;
+  /** Interrupts delivered, per line and CPU; name of the line. */
+  interrupts(): readonly { readonly line: number; readonly name: string; readonly counts: readonly number[] }[];
+}
