@@ -1,0 +1,181 @@
+/**
+ * Bringing up the page level: from a memblock with free ranges to a page allocator.
+ *
+ * 1. `composePages` runs while the kernel is put together: static memory and per-CPU variables get their places.
+ * 2. `bringUp` runs once memblock knows RAM: it cuts RAM into zones, allocates `struct page` and the pageblock types from
+ *    memblock, and builds the allocators over them. Every frame is reserved at this point.
+ * 3. `handOver` gives what memblock did not use to the buddies. From then on memblock is closed.
+ *
+ *   INIT-1  every frame of RAM is reserved or managed, and managed = handed over      (spanned ≥ present ≥ managed)
+ */
+
+import { CYC_MEMMAP_ROW } from "../kernel/arch/charges.ts";
+import { E820_RAM } from "../kernel/arch/firmware_map.ts";
+import type { Machine } from "../kernel/arch/machine.ts";
+import type { ContextTracking } from "../kernel/context.ts";
+import type { KernelImage } from "../kernel/image.ts";
+import { CACHE_LINE, PAGE_SIZE } from "../kernel/params.ts";
+import type { PerCpu } from "../kernel/percpu.ts";
+import type { Printk } from "../kernel/printk.ts";
+import type { Spinlocks } from "../kernel/spinlock.ts";
+import { alignUp, asPfn, type Pfn } from "../kernel/types.ts";
+import { createBuddy } from "./buddy.ts";
+import type { FrameAllocator, FrameAllocatorFactory } from "./frame_allocator.ts";
+import type { Memblock } from "./memblock.ts";
+import { MIGRATE_MOVABLE, NR_MIGRATETYPES } from "./migratetype.ts";
+import {
+  createZones,
+  MAX_NR_ZONES,
+  MAX_PAGE_ORDER,
+  NR_PAGE_ORDERS,
+  PAGEBLOCK_NR_PAGES,
+  Z_PRESENT,
+  Z_SPANNED,
+  Z_START_PFN,
+  ZONE_BYTES,
+  type Zones,
+  zoneRanges,
+} from "./mmzone.ts";
+import { createPages, memmapBytes, PG_RESERVED, type Pages, ZONE_SHIFT } from "./page.ts";
+import { createPageAllocator, type PageAllocator } from "./page_alloc.ts";
+import { createPageLists, type PageLists } from "./page_list.ts";
+import { createPageblocks, type Pageblocks, pageblockBytes } from "./pageblock.ts";
+import { createPcp, type PerCpuPages, pcpHeads } from "./pcp.ts";
+import { createVmStat, type VmStat } from "./vmstat.ts";
+
+export interface PageLevel {
+  readonly pages: Pages;
+  readonly lists: PageLists;
+  readonly pageblocks: Pageblocks;
+  readonly frames: readonly FrameAllocator[];
+  readonly pcp: PerCpuPages;
+  readonly pageAlloc: PageAllocator;
+  readonly zoneBounds: readonly (readonly [start: number, end: number])[];
+}
+
+export interface PageLevelSetup {
+  readonly vmstat: VmStat;
+  readonly zones: Zones;
+  /** Step 2. `dma32LimitPfn` and `movablePages` as in zoneRanges. */
+  bringUp(memblock: Memblock, dma32LimitPfn: number, movablePages: number): PageLevel;
+  /** Step 3; `minFreeKbytes` overrides W1. Returns the number of pages handed over. */
+  handOver(level: PageLevel, memblock: Memblock, minFreeKbytes?: number): number;
+}
+
+export interface PageLevelDeps {
+  readonly machine: Machine;
+  readonly image: KernelImage;
+  readonly percpu: PerCpu;
+  readonly contexts: ContextTracking;
+  readonly spinlocks: Spinlocks;
+  readonly printk: Printk;
+  /** The FrameAllocator seam: default is the buddy. */
+  readonly frameAllocator?: FrameAllocatorFactory | undefined;
+}
+
+export function composePages(deps: PageLevelDeps): PageLevelSetup {
+  const { machine, image, percpu, contexts, spinlocks, printk } = deps;
+  const { port, harts } = machine;
+  const { clock } = harts;
+  const vmstat = createVmStat(port, image, percpu, harts.nrCpus);
+  const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
+  const zoneState = image.bss("min_free_kbytes", 8, 8);
+  const allocState = image.bss("page_alloc_state", 16, 8);
+  const bindPcp = createPcp({ machine, percpu, contexts, spinlocks, vmstat });
+  const zones = createZones(port, zonesBase, zoneState);
+  const bootClock = (cycles: number): void => {
+    const cpu = harts.current[0] as number;
+    clock[cpu] = (clock[cpu] as number) + cycles;
+  };
+
+  const isRam = (pfn: number): boolean =>
+    machine.firmwareMap.some(
+      (region) => region.type === E820_RAM && pfn * PAGE_SIZE >= region.start && (pfn + 1) * PAGE_SIZE <= region.end,
+    );
+
+  /** All frames reserved, with their zone; all pageblocks movable. */
+  const initMemmap = (pages: Pages, pageblocks: Pageblocks, bounds: PageLevel["zoneBounds"], endPfn: number): void => {
+    for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+      const [start, end] = bounds[zone] as readonly [number, number];
+      let present = 0;
+      for (let pfn = start; pfn < end; pfn++) {
+        port.st32(pages.flagsBase + pfn * 4, (zone << ZONE_SHIFT) | PG_RESERVED);
+        if (pfn * PAGE_SIZE >= 0x10_0000 || isRam(pfn)) present++;
+      }
+      zones.setField(zone, Z_START_PFN, end > start ? start : 0);
+      zones.setField(zone, Z_SPANNED, Math.max(0, end - start));
+      zones.setField(zone, Z_PRESENT, present);
+      bootClock(CYC_MEMMAP_ROW * Math.max(0, end - start));
+    }
+    // Frame 0, and the rows beyond RAM that exist so that every frame has a buddy.
+    port.st32(pages.flagsBase, PG_RESERVED);
+    for (let pfn = endPfn; pfn < pages.nrFrames; pfn++) port.st32(pages.flagsBase + pfn * 4, PG_RESERVED);
+    for (let pfn = 0; pfn < pages.nrFrames; pfn += PAGEBLOCK_NR_PAGES) {
+      pageblocks.setMigratetype(asPfn(pfn), MIGRATE_MOVABLE);
+    }
+  };
+
+  return {
+    vmstat,
+    zones,
+    bringUp(memblock, dma32LimitPfn, movablePages) {
+      const endPfn = Math.floor(memblock.endOfDram() / PAGE_SIZE);
+      const nrFrames = alignUp(endPfn, 1 << MAX_PAGE_ORDER);
+      const nrZoneHeads = NR_PAGE_ORDERS * NR_MIGRATETYPES;
+      const nrHeads = MAX_NR_ZONES * nrZoneHeads + pcpHeads(harts.nrCpus);
+      const memmap = memblock.alloc(memmapBytes(nrFrames, nrHeads), PAGE_SIZE, { topDown: false });
+      const blocks = memblock.alloc(pageblockBytes(nrFrames), CACHE_LINE, { topDown: false });
+      if (memmap === 0 || blocks === 0) throw new Error("mm_init: no room for struct page");
+
+      const pages = createPages(port, memmap, nrFrames, nrHeads);
+      const pageblocks = createPageblocks(port, blocks, nrFrames);
+      const lists = createPageLists(port, pages);
+      const zoneBounds = zoneRanges(endPfn, dma32LimitPfn, movablePages);
+      initMemmap(pages, pageblocks, zoneBounds, endPfn);
+
+      const createFrames = deps.frameAllocator ?? createBuddy;
+      const frames = Array.from({ length: MAX_NR_ZONES }, (_, zone) =>
+        createFrames({
+          port,
+          pages,
+          lists,
+          pageblocks,
+          zone,
+          zoneAddr: zones.addr(zone),
+          firstHead: pages.firstHead + zone * nrZoneHeads,
+          charge: bootClock,
+        }),
+      );
+      const pcp = bindPcp(pages, lists, zones, frames, pages.firstHead + MAX_NR_ZONES * nrZoneHeads);
+      const pageAlloc = createPageAllocator({
+        machine,
+        contexts,
+        spinlocks,
+        printk,
+        vmstat,
+        pages,
+        pageblocks,
+        zones,
+        frames,
+        pcp,
+        state: allocState,
+      });
+      return { pages, lists, pageblocks, frames, pcp, pageAlloc, zoneBounds };
+    },
+    handOver(level, memblock, minFreeKbytes) {
+      let nrPages = 0;
+      const give = (start: Pfn, end: Pfn): void => {
+        level.pageAlloc.addManagedRange(start, end);
+        nrPages += end - start;
+      };
+      const ranges: [Pfn, Pfn][] = [];
+      memblock.forEachFreeRange((start, end) => {
+        ranges.push([start, end]);
+      });
+      for (const [start, end] of ranges) give(start, end);
+      memblock.discard(give);
+      zones.setupMarks(harts.nrCpus, minFreeKbytes);
+      return nrPages;
+    },
+  };
+}

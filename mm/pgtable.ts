@@ -1,0 +1,141 @@
+/**
+ * Page tables of a process: making, finding, changing and tearing down Sv39 entries in RAM.
+ *
+ *   root (level 2) ─▶ level 1 ─▶ level 0 ─▶ page           one frame per table, PG_TABLE, counted in NR_PAGETABLE
+ *
+ * The format is the hardware's (kernel/arch/mmu.ts). This file only edits tables; whoever removes or restricts an entry
+ * flushes the TLBs that may hold it.
+ *
+ *   PGT-1  every table of an address space is reachable from its root, and from no other
+ *   PGT-2  nrTables(mm) counts them
+ *
+ * Context: process, with the address space's lock; allocation never sleeps here (GFP_KERNEL pages are tried first by
+ * the caller). Linux: mm/memory.c, arch/riscv/include/asm/pgtable.h.
+ */
+
+import { PT_LEVELS, PTE_LEAF, PTE_V, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import { PAGE_SIZE } from "../kernel/params.ts";
+import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr, type Pfn, pfnToPhys } from "../kernel/types.ts";
+import { __GFP_ZERO, GFP_KERNEL } from "./gfp.ts";
+import { PG_TABLE, type Pages } from "./page.ts";
+import type { PageAllocator } from "./page_alloc.ts";
+import { NR_PAGETABLE, type VmStat } from "./vmstat.ts";
+
+export interface PageTables {
+  /** A new, empty root; NO_PFN without memory. */
+  createRoot(ctx: Context): Pfn;
+  /** Address of the level-0 entry for page `vpn`; makes the tables on the way if `make`. NULL: none, or no memory. */
+  walk(ctx: Context, root: Pfn, vpn: number, make: boolean): PhysAddr;
+  readPte(pte: PhysAddr): number;
+  writePte(pte: PhysAddr, value: number): void;
+  /** Calls `visit(pte, vpn)` for each valid leaf entry in `[from, to)`. */
+  forEachLeaf(root: Pfn, from: number, to: number, visit: (pte: PhysAddr, vpn: number) => void): void;
+  /** Frees every table of an address space whose leaves are gone; returns their number. */
+  destroy(ctx: Context, root: Pfn): number;
+  /** Tables below and including the root. O(tables). */
+  count(root: Pfn): number;
+}
+
+export function createPageTables(
+  port: MemoryPort,
+  pages: Pages,
+  pageAlloc: PageAllocator,
+  vmstat: VmStat,
+): PageTables {
+  const allocTable = (ctx: Context): Pfn => {
+    const pfn = pageAlloc.tryAllocPages(ctx, 0, GFP_KERNEL | __GFP_ZERO);
+    if (pfn !== NO_PFN) {
+      pages.addFlags(pfn, PG_TABLE);
+      vmstat.modItem(NR_PAGETABLE, 1);
+    }
+    return pfn;
+  };
+  const freeTable = (ctx: Context, pfn: Pfn): void => {
+    pages.clearFlags(pfn, PG_TABLE);
+    vmstat.modItem(NR_PAGETABLE, -1);
+    pageAlloc.freePages(ctx, pfn, 0);
+  };
+  const entryAt = (table: number, level: number, vpn: number): PhysAddr =>
+    asPhys(table * PAGE_SIZE + ((vpn >>> (9 * level)) & (PTES_PER_TABLE - 1)) * 8);
+  const isTable = (pte: number): boolean => (pte & PTE_V) !== 0 && (pte & PTE_LEAF) === 0;
+
+  const walk = (ctx: Context, root: Pfn, vpn: number, make: boolean): PhysAddr => {
+    let table: number = root;
+    for (let level = PT_LEVELS - 1; level > 0; level--) {
+      const entry = entryAt(table, level, vpn);
+      const pte = port.ld32(entry);
+      if ((pte & PTE_V) !== 0) {
+        table = pte >>> 10;
+        continue;
+      }
+      if (!make) return NULL;
+      const fresh = allocTable(ctx);
+      if (fresh === NO_PFN) return NULL;
+      port.st32(entry, ((fresh << 10) | PTE_V) >>> 0);
+      table = fresh;
+    }
+    return entryAt(table, 0, vpn);
+  };
+
+  const visitTable = (
+    table: number,
+    level: number,
+    base: number,
+    from: number,
+    to: number,
+    visit: (pte: PhysAddr, vpn: number) => void,
+  ): void => {
+    const span = 2 ** (9 * level);
+    const first = Math.max(0, Math.floor((from - base) / span));
+    const last = Math.min(PTES_PER_TABLE, Math.ceil((to - base) / span));
+    for (let index = first; index < last; index++) {
+      const entry = asPhys(table * PAGE_SIZE + index * 8);
+      const pte = port.ld32(entry);
+      if ((pte & PTE_V) === 0) continue;
+      const vpn = base + index * span;
+      if (level === 0) visit(entry, vpn);
+      else if (isTable(pte)) visitTable(pte >>> 10, level - 1, vpn, from, to, visit);
+    }
+  };
+
+  const destroyTable = (ctx: Context, table: Pfn, level: number): number => {
+    let nr = 1;
+    if (level > 0) {
+      for (let index = 0; index < PTES_PER_TABLE; index++) {
+        const pte = port.ld32(table * PAGE_SIZE + index * 8);
+        if (isTable(pte)) nr += destroyTable(ctx, asPfn(pte >>> 10), level - 1);
+      }
+    }
+    freeTable(ctx, table);
+    return nr;
+  };
+
+  const countTables = (table: number, level: number): number => {
+    let nr = 1;
+    if (level === 0) return nr;
+    for (let index = 0; index < PTES_PER_TABLE; index++) {
+      const pte = port.ld32(table * PAGE_SIZE + index * 8);
+      if (isTable(pte)) nr += countTables(pte >>> 10, level - 1);
+    }
+    return nr;
+  };
+
+  return {
+    createRoot: allocTable,
+    walk,
+    readPte: (pte) => port.ld32(pte),
+    writePte(pte, value) {
+      port.st32(pte, value >>> 0);
+      port.st32(pte + 4, 0);
+    },
+    forEachLeaf: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit),
+    destroy: (ctx, root) => destroyTable(ctx, root, PT_LEVELS - 1),
+    count: (root) => countTables(root, PT_LEVELS - 1),
+  };
+}
+
+/** The frame a leaf entry points at, and back. */
+export const pfnOfPte = (pte: number): Pfn => asPfn(pte >>> 10);
+export const pteOf = (pfn: Pfn, flags: number): number => ((pfn << 10) | flags) >>> 0;
+export const pageOfPte = (pte: number): PhysAddr => pfnToPhys(pfnOfPte(pte));
