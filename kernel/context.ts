@@ -82,6 +82,8 @@ export interface ContextTracking {
 
   /** Prints C2's splat unless the caller could sleep here. `where` is `file:function`. At most one a second. */
   mightSleep(ctx: Context, where: string): void;
+  /** Prints C3's line if a task gives up its CPU in atomic context, and puts the count right. Scheduler only. */
+  scheduleDebug(ctx: Context): void;
   /** Number of splats since boot, printed or not. */
   nrAtomicSleeps(): number;
 
@@ -216,6 +218,17 @@ export function createContextTracking(
 
     mightSleep(ctx, where) {
       if ((port.ld32(ctx.area + PREEMPT_COUNT) & COUNT_MASK) !== 0 || irqOn[ctx.cpu] === 0) splat(ctx, where);
+    },
+    scheduleDebug(ctx) {
+      const count = preemptCount(ctx);
+      if (count === 0 && irqOn[ctx.cpu] === 1) return;
+      port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);
+      const task = port.ld32(ctx.area + CURRENT) * 8;
+      const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
+      const hex = count.toString(16).padStart(8, "0");
+      printk(KERN_ERR, `BUG: scheduling while atomic: ${taskComm(port, task)}/${pid}/0x${hex}`);
+      port.st32(ctx.area + PREEMPT_COUNT, 0);
+      irqOn[ctx.cpu] = 1;
     },
     nrAtomicSleeps: () => port.ld32(NR_SPLATS),
 

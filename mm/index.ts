@@ -2,7 +2,37 @@
  * The front door of the memory subsystem: what other rooms may use.
  */
 
-export { gfpNames, parseGfpNames } from "./gfp.ts";
+export {
+  __GFP_NOWARN,
+  __GFP_ZERO,
+  type BlockingGfp,
+  type Gfp,
+  GFP_ATOMIC,
+  GFP_KERNEL,
+  gfpMigratetype,
+  gfpNames,
+  gfpWith,
+  parseGfpNames,
+} from "./gfp.ts";
+export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
+export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
+export {
+  MM_ASID,
+  MM_FAULTS,
+  MM_PGD,
+  MM_RSS,
+  MM_STRUCT_BYTES,
+  MM_TOTAL_VM,
+  MM_USERS,
+  VMA_ANON,
+  VMA_BYTES,
+  VMA_HEAP,
+  VMA_STACK,
+} from "./mm_struct.ts";
+export { createProcessMemory, type MmCaches, type ProcessMemory } from "./mmap.ts";
+export { createPageTables, type PageTables } from "./pgtable.ts";
+export type { PageAllocator } from "./page_alloc.ts";
+export { type Pages, PG_ALLOCATED, PG_ANON, PG_BUDDY, PG_LARGE_KMALLOC, PG_PCP, PG_RESERVED, PG_SLAB, PG_STATE, PG_TABLE, orderOfFlags, PAGE_STRUCT_BYTES } from "./page.ts";
 export { MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export {
   freeCountAddr,

@@ -20,8 +20,8 @@
  *   double free          the pointer is to a chunk that is free or cached, or lies inside a free chunk now
  *   interior pointer     it points into a chunk in use, not at its start
  *   misaligned pointer   no pointer of malloc's has these low bits
- *   foreign pointer      nothing was ever allocated there: stack, wild values, the allocator's own tables
- *   corrupted list       the caller wrote to a chunk after freeing it, and what it hit was a link
+ *   foreign pointer      nothing is allocated there: stack, wild values, a mapped block that is gone
+ *   corrupted heap       the caller wrote to a chunk after freeing it and hit a link, or to the map
  *
  * Contract, as C's with what C leaves open: malloc(0) and realloc(p, 0) return a pointer of their own that may be
  * freed; a size that is no integer in [0, 2^35), and calloc's overflow, return 0; realloc returning 0 leaves p as it
@@ -37,7 +37,7 @@ import { SYS_brk } from "../kernel/uapi/syscall.ts";
 import { type Arena, createArena, promptResult } from "./umalloc_arena.ts";
 import { createBins } from "./umalloc_bins.ts";
 import { BROKEN_LIST, CACHE_UNITS, createThreadCache } from "./umalloc_cache.ts";
-import { createHeapWalker, type UmallocStats } from "./umalloc_check.ts";
+import { createHeapWalker, EMPTY_STATS, type UmallocStats } from "./umalloc_check.ts";
 import { createCounters } from "./umalloc_counters.ts";
 import {
   CACHE_BYTES,
@@ -45,6 +45,8 @@ import {
   FIRST_UNIT,
   HEAP_MAGIC,
   INITIAL_UNITS,
+  MAX_CHUNK_UNITS,
+  ST_CACHES,
   ST_END,
   ST_MAGIC,
   ST_MAIN_CACHE,
@@ -53,19 +55,19 @@ import {
   UNIT_BYTES,
   unitsFor,
 } from "./umalloc_layout.ts";
-import { createUnitMap, UNIT_FREE, UNIT_USED, type UnitMap } from "./umalloc_map.ts";
+import { createUnitMap, UNIT_FREE, UNIT_USED } from "./umalloc_map.ts";
 import { createMappedBlocks } from "./umalloc_mapped.ts";
 import { createMisuseDesk, type MisuseKind } from "./umalloc_misuse.ts";
 
 /** Requests above this many bytes get a mapping of their own. */
-export const MMAP_THRESHOLD = 64 * 1024;
+export const MMAP_THRESHOLD = 32 * 1024;
 const MAX_HEAP_ALIGN = 4096;
 const CACHE_MAX_BYTES = CACHE_MAX_UNITS * UNIT_BYTES;
 
 export interface UmallocOptions {
   /** `base` of a heap of this process to attach to, for a second thread. */
   readonly attach?: number;
-  /** Told of each misuse instead of fd 2. `ptr` is what the caller passed (0 for a corrupted list). */
+  /** Told of each misuse instead of fd 2. `ptr` is what the caller passed (0 if malloc found the corruption). */
   readonly onMisuse?: (kind: MisuseKind, ptr: number) => void;
 }
 
@@ -102,16 +104,18 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   const bins = createBins(mem, base);
   const arena = createArena(env, base, map, bins, counters);
   const walker = createHeapWalker(mem, base, map, bins, counters);
-  const own = options.attach === undefined ? mainCache : attachedCache(mem, base, arena);
+  const own = options.attach === undefined ? MAIN_CACHE : attachedCache(mem, base, arena);
   const cache = createThreadCache(mem, base, own, map, arena, counters);
-  if (own !== mainCache) cache.enlist();
+  if (own !== MAIN_CACHE) cache.enlist();
   let isReady = options.attach !== undefined;
+  /** The heap is set up at the first call that needs it, and again at the next if the kernel refused. */
+  const ready = (): boolean => isReady || (isReady = setUp(env, base));
 
   // ── Getting chunks and blocks ────────────────────────────────────────────────────────────────────────────────────
 
   /** A chunk in use, by all means but the caller's own cache. Unit, or 0. */
   const allocateUnits = (units: number): number => {
-    if (!isReady && !(isReady = setUp(env, base, map))) return 0;
+    if (!ready()) return 0;
     let u = arena.take(units);
     if (u === 0 && cache.flushAll()) u = arena.take(units);
     return u === 0 ? arena.grow(units) : u;
@@ -121,55 +125,202 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   const misuse = createMisuseDesk(env, base, walker, blocks, options.onMisuse);
 
   const allocateMapped = (bytes: number, align: number): number => {
-    if (!isReady && !(isReady = setUp(env, base, map))) return 0;
-    return blocks.allocate(Math.ceil(bytes / PAGE_SIZE), align);
+    if (!ready()) return 0;
+    return blocks.allocate(Math.max(1, Math.ceil(bytes / PAGE_SIZE)), align);
   };
 
   const mallocSlow = (bytes: number): number => {
-    if (!isSize(bytes)) return 0;
-    if (bytes > MMAP_THRESHOLD) return allocateMapped(bytes, PAGE_SIZE);
-    const u = allocateUnits(unitsFor(bytes));
+    if (!isSize(bytes) || !ready()) return 0;
+    const units = unitsFor(bytes);
+    const isLarge = bytes > MMAP_THRESHOLD;
+    // A large request is mapped only if no hole of the heap takes it: holes are paid for already.
+    const u = !isLarge ? allocateUnits(units) : units <= MAX_CHUNK_UNITS ? arena.take(units) : 0;
     if (u !== 0) return base + u * UNIT_BYTES;
-    return bytes < PAGE_SIZE ? 0 : allocateMapped(bytes, PAGE_SIZE);
+    return isLarge || bytes >= PAGE_SIZE ? allocateMapped(bytes, PAGE_SIZE) : 0;
   };
 
   const malloc = (bytes: number): number => {
-    if (!(bytes <= CACHE_MAX_BYTES && bytes >= 0)) return mallocSlow(bytes);
-    const p = cache.take(bytes <= UNIT_BYTES ? 1 : (bytes + 15) >> 4);
-    if (p > 0 && Number.isInteger(bytes)) return p;
-    if (p === BROKEN_LIST) misuse.report("corrupted list", 0, "malloc");
+    if (!isReady || (bytes | 0) !== bytes || bytes > CACHE_MAX_BYTES || bytes < 0) return mallocSlow(bytes);
+    const p = cache.take(bytes === 0 ? 1 : (bytes + 15) >> 4);
+    if (p > 0) return p;
+    if (p === BROKEN_LIST) misuse.report("corrupted heap", 0, "malloc");
     return mallocSlow(bytes);
   };
 
   // ── Giving them back ─────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Unit at `p`, if `p` could be a chunk of the heap; 0 if not. */
+  /** Unit of `p`, if that lies between the first chunk and the break and is aligned; 0 if not. */
   const unitAt = (p: number): number => {
     const exact = (p - base) / UNIT_BYTES;
     const u = exact | 0;
     return u === exact && u >= FIRST_UNIT && isReady && u < mem.ld32(endWord) ? u : 0;
   };
 
-  const freeElsewhere = (p: number): void => {
-    if (p === 0) return;
-    if (isReady && blocks.pagesOf(p) !== 0) blocks.free(p);
-    else misuse.reportPointer(p, isReady, "free");
+  /** Units of the chunk in use at `u`; 0, and a report, if there is none. */
+  const unitsOrReport = (u: number, p: number, caller: string): number => {
+    const word = mem.ld32(map.wordAddress(u));
+    if (((word >>> ((u & 15) << 1)) & 3) === UNIT_USED) {
+      const units = map.usedUnits(u, word);
+      if (units > 0) return units;
+      misuse.report("corrupted heap", p, caller);
+    } else misuse.reportPointer(p, caller);
+    return 0;
+  };
+
+  /** Pages of the mapped block at `p`; 0, and a report, if there is none. */
+  const pagesOrReport = (p: number, caller: string): number => {
+    if (!ready()) return 0;
+    const pages = blocks.pagesOf(p);
+    if (pages === 0) misuse.reportPointer(p, caller);
+    return pages;
   };
 
   const free = (p: number): void => {
     const u = unitAt(p);
     if (u === 0) {
-      freeElsewhere(p);
+      if (p !== 0 && pagesOrReport(p, "free") !== 0) blocks.free(p);
       return;
     }
     const word = mem.ld32(map.wordAddress(u));
-    if (((word >>> ((u & 15) << 1)) & 3) !== UNIT_USED) {
-      misuse.reportPointer(p, true, "free");
-      return;
-    }
-    const units = map.usedUnits(u, word);
-    if (units <= CACHE_MAX_UNITS) cache.put(u, units, word);
+    const isUsed = ((word >>> ((u & 15) << 1)) & 3) === UNIT_USED;
+    const units = isUsed ? map.usedUnits(u, word) : 0;
+    if (units === 0) unitsOrReport(u, p, "free");
+    else if (units <= CACHE_MAX_UNITS) cache.put(u, units, word);
     else arena.release(u, units);
   };
-  return {} as Umalloc;
+
+  // ── Changing their size ──────────────────────────────────────────────────────────────────────────────────────────
+
+  const move = (p: number, oldBytes: number, bytes: number): number => {
+    const q = malloc(bytes);
+    if (q === 0) return 0;
+    mem.copy(q, p, Math.min(oldBytes, bytes));
+    free(p);
+    return q;
+  };
+
+  const reallocMapped = (p: number, bytes: number): number => {
+    const pages = pagesOrReport(p, "realloc");
+    if (pages === 0) return 0;
+    const moved = bytes > MMAP_THRESHOLD ? 0 : move(p, pages * PAGE_SIZE, bytes);
+    if (moved !== 0) return moved;
+    const resized = blocks.resize(p, Math.max(1, Math.ceil(bytes / PAGE_SIZE)));
+    return resized === 0 ? move(p, pages * PAGE_SIZE, bytes) : resized;
+  };
+
+  /** Lengthens a chunk: into what is free behind it, else down into what is free before it, else by moving. */
+  const lengthen = (p: number, u: number, from: number, bytes: number): number => {
+    const to = unitsFor(bytes);
+    if (arena.extend(u, from, to)) return p;
+    const before = arena.freeBefore(u);
+    const joined = before + from;
+    if (joined < to) return move(p, from * UNIT_BYTES, bytes);
+    arena.joinBefore(u, before, from);
+    const q = p - before * UNIT_BYTES;
+    mem.copy(q, p, from * UNIT_BYTES);
+    if (joined > to) arena.shrink(u - before, joined, to);
+    return q;
+  };
+
+  const realloc = (p: number, bytes: number): number => {
+    if (p === 0) return malloc(bytes);
+    if (!isSize(bytes)) return 0;
+    const u = unitAt(p);
+    if (u === 0) return reallocMapped(p, bytes);
+    const from = unitsOrReport(u, p, "realloc");
+    if (from === 0) return 0;
+    const to = unitsFor(bytes);
+    if (to > MAX_CHUNK_UNITS) return move(p, from * UNIT_BYTES, bytes);
+    if (to > from) return lengthen(p, u, from, bytes);
+    if (to < from) arena.shrink(u, from, to);
+    return p;
+  };
+
+  // ── The rest of the family ───────────────────────────────────────────────────────────────────────────────────────
+
+  const calloc = (count: number, bytes: number): number => {
+    const total = count * bytes;
+    if (!isSize(count) || !isSize(bytes) || !isSize(total)) return 0;
+    const p = malloc(total);
+    // A fresh mapping is zero already.
+    if (p !== 0 && unitAt(p) !== 0) mem.fill(p, 0, total);
+    return p;
+  };
+
+  const memalign = (align: number, bytes: number): number => {
+    if (!isSize(bytes) || !isPowerOfTwo(align)) return 0;
+    if (align <= UNIT_BYTES) return malloc(bytes);
+    if (align > MAX_HEAP_ALIGN || bytes > MMAP_THRESHOLD) return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
+    const units = unitsFor(bytes);
+    const alignUnits = align / UNIT_BYTES;
+    const taken = units + alignUnits - 1;
+    const u = allocateUnits(taken);
+    if (u === 0) return 0;
+    // The base is at a page, so unit numbers are aligned as addresses are.
+    const start = Math.ceil(u / alignUnits) * alignUnits;
+    const kept = start + units - u;
+    if (kept < taken) arena.shrink(u, taken, kept);
+    if (start > u) arena.dropFront(u, start, kept);
+    return base + start * UNIT_BYTES;
+  };
+
+  const usableSize = (p: number): number => {
+    const u = unitAt(p);
+    if (u === 0) return isReady ? blocks.pagesOf(p) * PAGE_SIZE : 0;
+    return map.codeOf(u) === UNIT_USED ? map.usedUnits(u, mem.ld32(map.wordAddress(u))) * UNIT_BYTES : 0;
+  };
+
+  return {
+    base,
+    malloc,
+    calloc,
+    realloc,
+    free,
+    memalign,
+    usableSize,
+    trim() {
+      if (!isReady) return;
+      cache.flushAll();
+      arena.trim(0);
+    },
+    stats: () => (isReady ? walker.stats() : EMPTY_STATS),
+    check: () => (isReady ? (walker.check() ?? blocks.check()) : null),
+    detach() {
+      if (own === MAIN_CACHE) return;
+      cache.retire();
+      arena.release(own, CACHE_UNITS);
+    },
+  };
+}
+
+const MAIN_CACHE = (STATE_OFFSET + ST_MAIN_CACHE) / UNIT_BYTES;
+
+const isSize = (bytes: number): boolean => Number.isInteger(bytes) && bytes >= 0 && bytes < TASK_SIZE;
+
+const isPowerOfTwo = (n: number): boolean => isSize(n) && n > 0 && 2 ** Math.round(Math.log2(n)) === n;
+
+/** Gets the first pages of the heap and writes its state. False if the kernel refuses. */
+function setUp(env: ProgramEnv, base: number): boolean {
+  const { mem } = env;
+  const wanted = base + INITIAL_UNITS * UNIT_BYTES;
+  // Somebody who has moved the break since `base` was chosen owns what is there now.
+  if (promptResult(env.syscall(SYS_brk, 0)) > base) return false;
+  if (promptResult(env.syscall(SYS_brk, wanted)) !== wanted) return false;
+  const state = base + STATE_OFFSET;
+  mem.st32(state + ST_TOP, FIRST_UNIT);
+  mem.st32(state + ST_END, INITIAL_UNITS);
+  mem.st32(state + ST_CACHES, MAIN_CACHE);
+  createUnitMap(mem, base).setCode(FIRST_UNIT, UNIT_FREE);
+  createCounters(mem, base).notePeak();
+  mem.st32(state + ST_MAGIC, HEAP_MAGIC);
+  return true;
+}
+
+/** The unit of a new cache for a thread that attaches; if there is no memory for it, it shares the main thread's. */
+function attachedCache(mem: UserMemory, base: number, arena: Arena): number {
+  if (mem.ld32(base + STATE_OFFSET + ST_MAGIC) !== HEAP_MAGIC) throw new Error("umalloc: no heap to attach to");
+  const u = arena.take(CACHE_UNITS) || arena.grow(CACHE_UNITS);
+  if (u === 0) return MAIN_CACHE;
+  mem.fill(base + u * UNIT_BYTES, 0, CACHE_BYTES);
+  return u;
 }

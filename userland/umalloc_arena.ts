@@ -7,7 +7,7 @@
  *
  * take     best fit over the bins; what is left of the chunk stays a free chunk at its place, and the caller gets the
  *          upper end: mostly the rest stays in its bin, and then no list is touched. No fit: the bottom of the top.
- * grow     asks brk for what is missing, in steps of 1/128 of the heap, so that few calls are made and little is idle.
+ * grow     asks brk for what is missing, in steps of 1/256 of the heap, so that few calls are made and little is idle.
  *          A chunk never crosses a segment, so a chunk too long for the last segment opens the next one; what was left
  *          of the top becomes a free chunk.
  * release  joins a chunk with a free one before and behind it (the map tells) and files the result; next to the
@@ -21,6 +21,7 @@
  * range. Source: as umalloc_layout.ts.
  */
 
+import type { MaySleep } from "../kernel/types.ts";
 import type { ProgramEnv } from "../kernel/uapi/program.ts";
 import { SYS_brk } from "../kernel/uapi/syscall.ts";
 import type { Bins } from "./umalloc_bins.ts";
@@ -46,9 +47,9 @@ import { UNIT_FREE, UNIT_INNER, UNIT_USED, type UnitMap } from "./umalloc_map.ts
 const TRIM_UNITS = 8192;
 /** What automatic trimming leaves: 32 KiB, so that a program at the edge does not call brk all the time. */
 const TRIM_PAD_UNITS = 2048;
-/** The heap grows by 1/128 of itself, but no more than 64 KiB, beyond what is needed. */
-const GROWTH_SHIFT = 7;
-const MAX_GROWTH_UNITS = 4096;
+/** The heap grows by 1/256 of itself, but no more than 32 KiB, beyond what is needed. */
+const GROWTH_SHIFT = 8;
+const MAX_GROWTH_UNITS = 2048;
 
 export interface Arena {
   /** A chunk of `units` units from the bins or the top, in use; 0 if neither has one. */
@@ -65,12 +66,18 @@ export interface Arena {
   freeBefore(u: number): number;
   /** Makes one chunk in use of `[u − before, u + from)`, `before` being what freeBefore() said. Copies nothing. */
   joinBefore(u: number, before: number, from: number): void;
+  /** Makes two chunks in use of the one at `u`: `[u, at)`, which is freed, and `[at, u + units)`. */
+  dropFront(u: number, at: number, units: number): void;
   /** Gives the pages of the top beyond `pad` units back to the kernel. */
   trim(pad: number): void;
 }
 
-/** Result of a system call that never sleeps. An object would be the rest of one that does: a failure here. */
-export const promptResult = (result: number | object): number => (typeof result === "number" ? result : -1);
+/** Result of a system call that never sleeps. An object would be the rest of one that does: closed, and a failure. */
+export function promptResult(result: MaySleep<number>): number {
+  if (typeof result === "number") return result;
+  result.return(-1);
+  return -1;
+}
 
 const pagesUp = (units: number): number => Math.ceil(units / UNITS_PER_PAGE) * UNITS_PER_PAGE;
 
@@ -80,8 +87,7 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
   const topWord = base + STATE_OFFSET + ST_TOP;
   const endWord = base + STATE_OFFSET + ST_END;
 
-  const freeBefore = (u: number): number =>
-    map.codeOf(u - 1) === UNIT_FREE ? mem.ld32(base + u * UNIT_BYTES - 4) : 0;
+  const freeBefore = (u: number): number => (map.codeOf(u - 1) === UNIT_FREE ? mem.ld32(base + u * UNIT_BYTES - 4) : 0);
 
   const setTop = (top: number): void => {
     mem.st32(topWord, top);
@@ -250,6 +256,12 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
       map.setCode(u - 1, UNIT_INNER);
       map.setCode(u, UNIT_INNER);
       map.markUsed(u - before, before + from);
+    },
+    dropFront(u, at, units) {
+      map.clearSize(u, units);
+      map.markUsed(u, at - u);
+      map.markUsed(at, u + units - at);
+      release(u, at - u);
     },
     trim,
   };

@@ -70,6 +70,29 @@ export interface UmallocStats {
   readonly nrMisuses: number;
 }
 
+/** Of a heap that nobody has used yet. */
+export const EMPTY_STATS: UmallocStats = {
+  heapBytes: 0,
+  mappedBytes: 0,
+  peakBytes: 0,
+  nrUsed: 0,
+  usedBytes: 0,
+  nrCached: 0,
+  cachedBytes: 0,
+  nrFree: 0,
+  freeBytes: 0,
+  longestFreeBytes: 0,
+  topBytes: 0,
+  metaBytes: 0,
+  nrThreads: 0,
+  nrGrown: 0,
+  nrTrimmed: 0,
+  nrMapped: 0,
+  nrUnmapped: 0,
+  nrFlushed: 0,
+  nrMisuses: 0,
+};
+
 export interface HeapWalker {
   /** Calls `visit` for each chunk in order of address; stops at its first result that is not null. */
   walk(visit: (u: number, units: number, code: number) => string | null): string | null;

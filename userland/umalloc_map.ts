@@ -63,8 +63,7 @@ export interface UnitMap {
 }
 
 /** True if a chunk covers the whole map word behind its first: its size is stored there. */
-export const isLong = (u: number, units: number): boolean =>
-  units >= 2 * UNITS_PER_WORD - (u & (UNITS_PER_WORD - 1));
+export const isLong = (u: number, units: number): boolean => units >= 2 * UNITS_PER_WORD - (u & (UNITS_PER_WORD - 1));
 
 /** Bit i of `n` (16 bits) to bit 2 i + 1. */
 export function spreadBits(n: number): number {

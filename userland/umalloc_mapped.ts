@@ -61,12 +61,7 @@ export interface TableMemory {
 }
 
 /** The mapped blocks of the heap that starts at `base`. */
-export function createMappedBlocks(
-  env: ProgramEnv,
-  base: number,
-  heap: TableMemory,
-  counters: Counters,
-): MappedBlocks {
+export function createMappedBlocks(env: ProgramEnv, base: number, heap: TableMemory, counters: Counters): MappedBlocks {
   const { mem } = env;
   const state = base + STATE_OFFSET;
 

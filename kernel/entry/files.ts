@@ -1,0 +1,262 @@
+/**
+ * Open files: the console, pipes, files of the ramfs, and texts that the kernel makes on the spot (/proc, /sys).
+ *
+ * An OpenFile is what a file descriptor points at; several descriptors may share one, and it is closed with the last.
+ * The bytes of ramfs files and pipes are in RAM, in frames of the page allocator (NR_FILE_PAGES); names, sizes and
+ * positions are host objects for now: the file system is not what this kernel is about.
+ */
+
+import type { MemoryPort } from "../arch/port.ts";
+import { PAGE_SIZE } from "../params.ts";
+import type { Task } from "../task.ts";
+import { asPhys, type Context, NO_PFN, type PhysAddr, type Pfn, pfnToPhys, type Sleeping } from "../types.ts";
+import { EBADF, EINVAL, ENOSPC, EPIPE } from "../uapi/errno.ts";
+import { SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
+import type { WaitQueues } from "../wait.ts";
+import { encodeUtf8 } from "./user_mode.ts";
+
+export interface OpenFile {
+  refs: number;
+  /** True for the terminal: reads wait for a line, Ctrl-C reaches its readers. */
+  readonly isConsole: boolean;
+  /** At most `max` bytes; empty at the end of the file; −errno. */
+  read(task: Task, max: number): Sleeping<Uint8Array | number>;
+  write(task: Task, bytes: Uint8Array): Sleeping<number>;
+  seek(offset: number, whence: number): number;
+  /** The last descriptor is gone. */
+  release(): void;
+}
+
+const notSeekable = (): number => -EINVAL;
+
+// biome-ignore lint/correctness/useYield: a file operation may sleep; this one never has to.
+function* cannot(): Sleeping<number> {
+  return -EBADF;
+}
+
+/** A text made when it was opened: the files of /proc and /sys. */
+export function textFile(text: string, onWrite?: (text: string) => number): OpenFile {
+  const bytes = encodeUtf8(text);
+  let position = 0;
+  return {
+    refs: 1,
+    isConsole: false,
+    *read(_task, max) {
+      const part = bytes.subarray(position, position + max);
+      position += part.length;
+      return part;
+    },
+    *write(_task, source) {
+      return onWrite === undefined ? -EBADF : onWrite(String.fromCharCode(...source)) || source.length;
+    },
+    seek(offset, whence) {
+      position = Math.max(0, (whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : bytes.length) + offset);
+      return position;
+    },
+    release() {},
+  };
+}
+
+/** Swallows everything, is empty: /dev/null. */
+export const nullFile = (): OpenFile => ({
+  refs: 1,
+  isConsole: false,
+  *read() {
+    return new Uint8Array(0);
+  },
+  *write(_task, bytes) {
+    return bytes.length;
+  },
+  seek: () => 0,
+  release() {},
+});
+
+// ── Frames with bytes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface PageBytes {
+  readonly port: MemoryPort;
+  readonly pageAlloc: PageAllocator;
+  readonly vmstat: VmStat;
+  /** Context of whoever runs at this moment. */
+  readonly context: () => Context;
+}
+
+const allocFilePage = ({ pageAlloc, vmstat, context }: PageBytes): Pfn => {
+  const pfn = pageAlloc.tryAllocPages(context(), 0, GFP_KERNEL);
+  if (pfn !== NO_PFN) vmstat.modItem(NR_FILE_PAGES, 1);
+  return pfn;
+};
+const freeFilePage = ({ pageAlloc, vmstat, context }: PageBytes, pfn: Pfn): void => {
+  vmstat.modItem(NR_FILE_PAGES, -1);
+  pageAlloc.freePages(context(), pfn, 0);
+};
+
+/** A file of the ramfs: its frames, in order, and its length. */
+export interface RamfsNode {
+  readonly frames: Pfn[];
+  size: number;
+}
+
+/** Drops the content of a ramfs file. */
+export function truncateNode(memory: PageBytes, node: RamfsNode): void {
+  for (const pfn of node.frames) freeFilePage(memory, pfn);
+  node.frames.length = 0;
+  node.size = 0;
+}
+
+export function ramfsFile(memory: PageBytes, node: RamfsNode, append: boolean): OpenFile {
+  let position = append ? node.size : 0;
+  const { port } = memory;
+  return {
+    refs: 1,
+    isConsole: false,
+    *read(_task, max) {
+      const bytes = new Uint8Array(Math.max(0, Math.min(max, node.size - position)));
+      for (let done = 0; done < bytes.length; ) {
+        const offset = position % PAGE_SIZE;
+        const n = Math.min(bytes.length - done, PAGE_SIZE - offset);
+        const frame = node.frames[Math.floor(position / PAGE_SIZE)] as Pfn;
+        bytes.set(port.readBytes(pfnToPhys(frame) + offset, n), done);
+        done += n;
+        position += n;
+      }
+      return bytes;
+    },
+    *write(_task, source) {
+      let done = 0;
+      while (done < source.length) {
+        const index = Math.floor(position / PAGE_SIZE);
+        while (node.frames.length <= index) {
+          const pfn = allocFilePage(memory);
+          if (pfn === NO_PFN) return done > 0 ? done : -ENOSPC;
+          port.fill(pfnToPhys(pfn), 0, PAGE_SIZE);
+          node.frames.push(pfn);
+        }
+        const offset = position % PAGE_SIZE;
+        const n = Math.min(source.length - done, PAGE_SIZE - offset);
+        port.writeBytes(pfnToPhys(node.frames[index] as Pfn) + offset, source.subarray(done, done + n));
+        done += n;
+        position += n;
+        node.size = Math.max(node.size, position);
+      }
+      return done;
+    },
+    seek(offset, whence) {
+      const base = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? node.size : -1;
+      if (base < 0 || base + offset < 0) return -EINVAL;
+      position = base + offset;
+      return position;
+    },
+    release() {},
+  };
+}
+
+/**
+ * A pipe: one page of RAM as a ring. Returns the two ends, or null without memory.
+ *
+ *   PIPE-1  0 ≤ written − read ≤ 4080; a reader sleeps on an empty ring with writers, a writer on a full one
+ */
+export function createPipe(memory: PageBytes, waits: WaitQueues): { readEnd: OpenFile; writeEnd: OpenFile } | null {
+  const pfn = allocFilePage(memory);
+  if (pfn === NO_PFN) return null;
+  const { port } = memory;
+  const base = pfnToPhys(pfn);
+  const queue: PhysAddr = base;
+  const ring = asPhys(base + 16);
+  const ringBytes = PAGE_SIZE - 16;
+  waits.init(queue);
+  let [read, written, isReadOpen, isWriteOpen] = [0, 0, true, true];
+  const releaseEnd = (): void => {
+    waits.wakeUp(queue);
+    if (!isReadOpen && !isWriteOpen) freeFilePage(memory, pfn);
+  };
+  const readEnd: OpenFile = {
+    refs: 1,
+    isConsole: false,
+    *read(task, max) {
+      while (written === read && isWriteOpen) yield* waits.waitOn(queue, task);
+      const bytes = new Uint8Array(Math.min(max, written - read));
+      for (let i = 0; i < bytes.length; i++) bytes[i] = port.ld8(ring + (read++ % ringBytes));
+      waits.wakeUp(queue);
+      return bytes;
+    },
+    write: cannot,
+    seek: notSeekable,
+    release() {
+      isReadOpen = false;
+      releaseEnd();
+    },
+  };
+  const writeEnd: OpenFile = {
+    refs: 1,
+    isConsole: false,
+    read: cannot,
+    *write(task, source) {
+      for (let done = 0; done < source.length; ) {
+        while (written - read === ringBytes && isReadOpen) yield* waits.waitOn(queue, task);
+        if (!isReadOpen) return -EPIPE;
+        while (done < source.length && written - read < ringBytes) {
+          port.st8(ring + (written++ % ringBytes), source[done++] as number);
+        }
+        waits.wakeUp(queue);
+      }
+      return source.length;
+    },
+    seek: notSeekable,
+    release() {
+      isWriteOpen = false;
+      releaseEnd();
+    },
+  };
+  return { readEnd, writeEnd };
+}
+
+/** The terminal: output goes to the host as it is; input comes line by line. */
+export interface ConsoleDevice {
+  open(): OpenFile;
+  feed(text: string): void;
+  close(): void;
+  /** True while some task sleeps in read. */
+  hasReader(): boolean;
+}
+
+export function createConsole(waits: WaitQueues, queue: PhysAddr, out: (bytes: Uint8Array) => void): ConsoleDevice {
+  let input = "";
+  let isClosed = false;
+  waits.init(queue);
+  const file: OpenFile = {
+    refs: 1,
+    isConsole: true,
+    *read(task, max) {
+      while (!input.includes("\n") && !isClosed) yield* waits.waitOn(queue, task);
+      const newline = input.indexOf("\n");
+      const line = newline < 0 ? input : input.slice(0, newline + 1);
+      const bytes = encodeUtf8(line);
+      const part = bytes.subarray(0, max);
+      input = part.length === bytes.length ? input.slice(line.length) : input.slice(Math.max(1, max));
+      return part;
+    },
+    *write(_task, bytes) {
+      out(bytes);
+      return bytes.length;
+    },
+    seek: notSeekable,
+    release() {},
+  };
+  return {
+    open: () => {
+      file.refs++;
+      return file;
+    },
+    feed(text) {
+      input += text;
+      waits.wakeUp(queue);
+    },
+    close() {
+      isClosed = true;
+      waits.wakeUp(queue);
+    },
+    hasReader: () => !waits.isEmpty(queue),
+  };
+}

@@ -1,0 +1,60 @@
+/**
+ * /proc/interrupts, /proc/softirqs, /proc/stat: what happened on each CPU.
+ *
+ * Softirqs and context switches are not counted: their lines are there, with 0. Virtual time begins at 0, and so does
+ * `btime`. Source: kernel/irq/proc.c, fs/proc/softirqs.c, fs/proc/stat.c.
+ */
+
+import type { ProcSources } from "../proc_sources.ts";
+import { left, right, words } from "./columns.ts";
+import { type CpuTime, CYCLES_PER_USER_HZ, cpuTimes, onlineCpus } from "./cpu_time.ts";
+
+const SOFTIRQS = words("HI TIMER NET_TX NET_RX BLOCK IRQ_POLL TASKLET SCHED HRTIMER RCU");
+
+const cpuHeader = (cpus: readonly number[]): string => cpus.map((cpu) => `CPU${left(cpu, 8)}`).join("");
+
+export function formatInterrupts(s: ProcSources): string {
+  const cpus = onlineCpus(s);
+  const rows = s.interrupts().map(({ line, name, counts }) => {
+    const cells = cpus.map((cpu) => `${right(counts[cpu] ?? 0, 10)} `).join("");
+    return `${right(line, 3)}: ${cells}${right("INTC", 8)} ${right(line, 3)}-${left("level", 8)}  ${name}\n`;
+  });
+  return `${" ".repeat(11)}${cpuHeader(cpus)}\n${rows.join("")}ERR:${right(0, 11)}\n`;
+}
+
+export function formatSoftirqs(s: ProcSources): string {
+  const cpus = onlineCpus(s);
+  const zeros = cpus.map(() => right(0, 11)).join("");
+  return `${" ".repeat(20)}${cpuHeader(cpus)}\n${SOFTIRQS.map((name) => `${right(name, 12)}:${zeros}\n`).join("")}`;
+}
+
+const userHz = (cycles: number): number => Math.floor(cycles / CYCLES_PER_USER_HZ);
+
+/** user nice system idle iowait irq softirq steal guest guest_nice */
+const cpuFields = ({ user, system, idle }: Omit<CpuTime, "cpu">): string =>
+  `${userHz(user)} 0 ${userHz(system)} ${userHz(idle)} 0 0 0 0 0 0\n`;
+
+function interruptTotals(s: ProcSources): string {
+  const perLine: number[] = [];
+  for (const { line, counts } of s.interrupts()) perLine[line] = counts.reduce((sum, count) => sum + count, 0);
+  const lines = Array.from(perLine, (count) => count ?? 0);
+  return ["intr", lines.reduce((sum, count) => sum + count, 0), ...lines].join(" ");
+}
+
+export function formatStat(s: ProcSources): string {
+  const times = cpuTimes(s);
+  const sum = (of: (time: CpuTime) => number): number => times.reduce((total, time) => total + of(time), 0);
+  const all = { user: sum((t) => t.user), system: sum((t) => t.system), idle: sum((t) => t.idle) };
+  const tasks = s.tasks();
+  return (
+    `cpu  ${cpuFields(all)}` +
+    times.map((time) => `cpu${time.cpu} ${cpuFields(time)}`).join("") +
+    `${interruptTotals(s)}\n` +
+    "ctxt 0\n" +
+    "btime 0\n" +
+    `processes ${tasks.reduce((most, task) => Math.max(most, task.pid), 0)}\n` +
+    `procs_running ${tasks.filter((task) => task.state === "R").length}\n` +
+    "procs_blocked 0\n" +
+    `softirq 0 ${SOFTIRQS.map(() => 0).join(" ")}\n`
+  );
+}

@@ -1,0 +1,123 @@
+/**
+ * /proc/meminfo: where the memory is, in kilobytes.
+ *
+ *   MemTotal      4 · Σ managed pages of the zones
+ *   MemFree       4 · Σ pages free in the buddies; pages on per-CPU lists are used memory here (W9)
+ *   MemAvailable  what a new program could get without swapping: free, less what zones keep back, plus the part of the
+ *                 reclaimable slabs above the low marks
+ *   Slab          SReclaimable + SUnreclaim
+ *   Cached        pages of files. A ramfs has no other copy of them, so they are also Unevictable, as in Linux
+ *   Active(anon)  all anonymous memory: pages are not aged here, so there is one list only
+ *   CommitLimit   half of RAM: without swap, vm.overcommit_ratio = 50 of it
+ *   DirectMap2M   the identity map of all RAM
+ *
+ * What this kernel has not (swap, huge pages, files that are mapped) is 0, never absent: programs look for the names.
+ * Source: fs/proc/meminfo.c, mm/show_mem.c (si_mem_available).
+ */
+
+import {
+  NR_ANON_MAPPED,
+  NR_COMMITTED,
+  NR_FILE_PAGES,
+  NR_KERNEL_STACK_KB,
+  NR_PAGETABLE,
+  NR_SLAB_RECLAIMABLE,
+  NR_SLAB_UNRECLAIMABLE,
+  NR_VMALLOC,
+} from "../../../mm/index.ts";
+import { PAGE_SIZE } from "../../params.ts";
+import type { ProcSources } from "../proc_sources.ts";
+import { left, pagesToKib, right } from "./columns.ts";
+import { totalLowWmark, totalReservePages } from "./zone_reader.ts";
+
+const KIB = 1024;
+const HUGE_PAGE_KIB = 2048;
+/** The vmalloc area of a 39-bit address space: 64 GiB. */
+const VMALLOC_TOTAL_KIB = 64 * 1024 * 1024;
+const OVERCOMMIT_RATIO = 50;
+
+/** si_mem_available(), pages. File pages of a ramfs cannot be reclaimed and do not count. */
+export function availablePages(s: ProcSources): number {
+  const reclaimable = s.vmstat.item(NR_SLAB_RECLAIMABLE);
+  const kept = Math.min(Math.floor(reclaimable / 2), totalLowWmark(s));
+  return Math.max(0, s.zones.totalFree() - totalReservePages(s) + reclaimable - kept);
+}
+
+type Row = readonly [name: string, kib: number];
+
+function memoryRows(s: ProcSources): readonly Row[] {
+  const { zones, vmstat } = s;
+  const anon = pagesToKib(vmstat.item(NR_ANON_MAPPED));
+  const cached = pagesToKib(vmstat.item(NR_FILE_PAGES));
+  return [
+    ["MemTotal", pagesToKib(zones.totalManaged())],
+    ["MemFree", pagesToKib(zones.totalFree())],
+    ["MemAvailable", pagesToKib(availablePages(s))],
+    ["Buffers", 0],
+    ["Cached", cached],
+    ["SwapCached", 0],
+    ["Active", anon],
+    ["Inactive", 0],
+    ["Active(anon)", anon],
+    ["Inactive(anon)", 0],
+    ["Active(file)", 0],
+    ["Inactive(file)", 0],
+    ["Unevictable", cached],
+    ["Mlocked", 0],
+    ["SwapTotal", 0],
+    ["SwapFree", 0],
+    ["Dirty", 0],
+    ["Writeback", 0],
+    ["AnonPages", anon],
+    ["Mapped", 0],
+    ["Shmem", 0],
+  ];
+}
+
+function kernelRows(s: ProcSources): readonly Row[] {
+  const { zones, vmstat } = s;
+  const reclaimable = pagesToKib(vmstat.item(NR_SLAB_RECLAIMABLE));
+  const unreclaimable = pagesToKib(vmstat.item(NR_SLAB_UNRECLAIMABLE));
+  return [
+    ["KReclaimable", reclaimable],
+    ["Slab", reclaimable + unreclaimable],
+    ["SReclaimable", reclaimable],
+    ["SUnreclaim", unreclaimable],
+    ["KernelStack", vmstat.item(NR_KERNEL_STACK_KB)],
+    ["PageTables", pagesToKib(vmstat.item(NR_PAGETABLE))],
+    ["SecPageTables", 0],
+    ["NFS_Unstable", 0],
+    ["Bounce", 0],
+    ["WritebackTmp", 0],
+    ["CommitLimit", pagesToKib(Math.floor((zones.totalManaged() * OVERCOMMIT_RATIO) / 100))],
+    ["Committed_AS", pagesToKib(vmstat.item(NR_COMMITTED))],
+    ["VmallocTotal", VMALLOC_TOTAL_KIB],
+    ["VmallocUsed", pagesToKib(vmstat.item(NR_VMALLOC))],
+    ["VmallocChunk", 0],
+    ["Percpu", pagesToKib(Math.ceil(s.percpuBytes / PAGE_SIZE))],
+    ["HardwareCorrupted", 0],
+    ["AnonHugePages", 0],
+    ["ShmemHugePages", 0],
+    ["ShmemPmdMapped", 0],
+    ["FileHugePages", 0],
+    ["FilePmdMapped", 0],
+    ["Unaccepted", 0],
+  ];
+}
+
+/** Numbers of huge pages; these lines have no unit. */
+const HUGE_PAGE_COUNTS = ["HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"];
+
+const formatKib = ([name, kib]: Row): string => `${left(`${name}:`, 16)}${right(kib, 8)} kB\n`;
+
+export function formatMeminfo(s: ProcSources): string {
+  const ramKib = Math.floor(s.port.sizeBytes / KIB);
+  const tail: readonly Row[] = [
+    ["Hugepagesize", HUGE_PAGE_KIB],
+    ["Hugetlb", 0],
+    ["DirectMap4k", ramKib % HUGE_PAGE_KIB],
+    ["DirectMap2M", ramKib - (ramKib % HUGE_PAGE_KIB)],
+  ];
+  const counts = HUGE_PAGE_COUNTS.map((name) => `${left(`${name}:`, 16)}${right(0, 8)}\n`);
+  return [...memoryRows(s), ...kernelRows(s)].map(formatKib).join("") + counts.join("") + tail.map(formatKib).join("");
+}

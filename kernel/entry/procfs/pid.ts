@@ -1,0 +1,145 @@
+/**
+ * /proc/<pid>: status, stat, statm, maps, comm of one task.
+ *
+ * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident. All resident
+ * memory is anonymous, hence VmRSS = RssAnon and nothing is shared. Peaks are not kept: VmPeak and VmHWM are the
+ * present sizes. Everybody is root. A kernel thread has no memory of its own: its statm is 0, its status has no Vm
+ * lines, its maps are empty. Source: fs/proc/array.c, fs/proc/task_mmu.c.
+ */
+
+import { PAGE_SIZE } from "../../params.ts";
+import { PF_KTHREAD } from "../../task_struct.ts";
+import type { TaskInfo } from "../kernel.ts";
+import type { ProcSources } from "../proc_sources.ts";
+import { pagesToKib, right } from "./columns.ts";
+import { CYCLES_PER_USER_HZ, onlineCpus } from "./cpu_time.ts";
+
+const NO_LIMIT = "18446744073709551615";
+const ALL_CAPABILITIES = "000001ffffffffff";
+const NO_BITS = "0000000000000000";
+
+const STATE_NAMES: ReadonlyMap<string, string> = new Map([
+  ["R", "running"],
+  ["S", "sleeping"],
+  ["D", "disk sleep"],
+  ["T", "stopped"],
+  ["Z", "zombie"],
+  ["X", "dead"],
+  ["I", "idle"],
+]);
+
+/** Pages of a process by what they are for; data is what remains. */
+interface VmParts {
+  readonly stack: number;
+  readonly text: number;
+  readonly data: number;
+}
+
+/** Sorts the mappings of `maps`: `start-end perms offset dev inode path`, addresses in hexadecimal. */
+function vmParts(s: ProcSources, task: TaskInfo): VmParts {
+  let stack = 0;
+  let text = 0;
+  for (const line of (s.maps(task.tgid) ?? "").split("\n")) {
+    const [range = "", permissions = ""] = line.split(" ", 2);
+    const [start = "0", end = "0"] = range.split("-");
+    const pages = (Number.parseInt(end, 16) - Number.parseInt(start, 16)) / PAGE_SIZE;
+    if (line.endsWith("[stack]")) stack += pages;
+    else if (permissions[2] === "x") text += pages;
+  }
+  return { stack, text, data: Math.max(0, task.vmPages - stack - text) };
+}
+
+/** Threads of the process. */
+const nrThreads = (s: ProcSources, task: TaskInfo): number =>
+  s.tasks().filter((other) => other.tgid === task.tgid).length;
+
+/** size resident shared text lib data dirty, in pages. */
+function formatStatm(s: ProcSources, task: TaskInfo): string {
+  if (task.isKernelThread) return "0 0 0 0 0 0 0\n";
+  const { stack, text, data } = vmParts(s, task);
+  return `${task.vmPages} ${task.rssPages} 0 ${text} 0 ${data + stack} 0\n`;
+}
+
+function memoryLines(s: ProcSources, task: TaskInfo): string {
+  const { stack, text, data } = vmParts(s, task);
+  const rows: readonly (readonly [name: string, pages: number])[] = [
+    ["VmPeak", task.vmPages],
+    ["VmSize", task.vmPages],
+    ["VmLck", 0],
+    ["VmPin", 0],
+    ["VmHWM", task.rssPages],
+    ["VmRSS", task.rssPages],
+    ["RssAnon", task.rssPages],
+    ["RssFile", 0],
+    ["RssShmem", 0],
+    ["VmData", data],
+    ["VmStk", stack],
+    ["VmExe", text],
+    ["VmLib", 0],
+    ["VmPTE", task.tablePages],
+    ["VmSwap", 0],
+    ["HugetlbPages", 0],
+  ];
+  const lines = rows.map(([name, pages]) => `${name}:\t${right(pagesToKib(pages), 8)} kB\n`);
+  return `${lines.join("")}CoreDumping:\t0\nTHP_enabled:\t0\n`;
+}
+
+/** CPUs as a mask in hexadecimal, groups of 32, and as a list. */
+function cpuSet(cpus: readonly number[]): { readonly mask: string; readonly list: string } {
+  const last = cpus[cpus.length - 1] ?? 0;
+  const groups = new Array<number>(Math.floor(last / 32) + 1).fill(0);
+  for (const cpu of cpus) {
+    const group = groups.length - 1 - Math.floor(cpu / 32);
+    groups[group] = (groups[group] as number) + 2 ** (cpu % 32);
+  }
+  const mask = groups.map((bits, i) => (i === 0 ? bits.toString(16) : bits.toString(16).padStart(8, "0"))).join(",");
+  return { mask, list: cpus.length === last + 1 && last > 0 ? `0-${last}` : cpus.join(",") };
+}
+
+function formatStatus(s: ProcSources, task: TaskInfo): string {
+  const { mask, list } = cpuSet(onlineCpus(s));
+  return (
+    `Name:\t${task.comm}\nUmask:\t0022\n` +
+    `State:\t${task.state} (${STATE_NAMES.get(task.state) ?? "unknown"})\n` +
+    `Tgid:\t${task.tgid}\nNgid:\t0\nPid:\t${task.pid}\nPPid:\t${task.ppid}\nTracerPid:\t0\n` +
+    "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \n" +
+    `NStgid:\t${task.tgid}\nNSpid:\t${task.pid}\nNSpgid:\t0\nNSsid:\t0\n` +
+    `Kthread:\t${task.isKernelThread ? 1 : 0}\n` +
+    (task.isKernelThread ? "" : memoryLines(s, task)) +
+    `Threads:\t${nrThreads(s, task)}\nSigQ:\t0/0\n` +
+    ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"].map((name) => `${name}:\t${NO_BITS}\n`).join("") +
+    ["CapPrm", "CapEff", "CapBnd"].map((name) => `${name}:\t${ALL_CAPABILITIES}\n`).join("") +
+    `CapAmb:\t${NO_BITS}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n` +
+    `Cpus_allowed:\t${mask}\nCpus_allowed_list:\t${list}\nMems_allowed:\t1\nMems_allowed_list:\t0\n` +
+    "voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
+  );
+}
+
+/** The 52 fields of proc_pid_stat(5), in their order. */
+function formatPidStat(s: ProcSources, task: TaskInfo): string {
+  const ticks = Math.floor(task.runCycles / CYCLES_PER_USER_HZ);
+  const [utime, stime] = task.isKernelThread ? [0, ticks] : [ticks, 0];
+  const flags = task.isKernelThread ? PF_KTHREAD : 0;
+  const zeros = (count: number): string => new Array<number>(count).fill(0).join(" ");
+  return [
+    `${task.pid} (${task.comm}) ${task.state} ${task.ppid}`,
+    // pgrp session tty_nr tpgid, flags, then faults
+    `0 0 0 -1 ${flags} ${task.minorFaults} 0 0 0`,
+    // times, priority, nice, threads, itrealvalue, starttime
+    `${utime} ${stime} 0 0 20 0 ${nrThreads(s, task)} 0 0`,
+    `${task.vmPages * PAGE_SIZE} ${task.rssPages} ${NO_LIMIT}`,
+    // code and stack addresses, signals, wchan, nswap, cnswap; exit_signal is SIGCHLD
+    `${zeros(12)} 17 ${task.cpu}`,
+    // rt_priority, policy, delays, guest times, data and argument addresses, exit_code
+    `${zeros(13)}\n`,
+  ].join(" ");
+}
+
+/** Files of /proc/<pid>. */
+export const PID_FILES: ReadonlyMap<string, (s: ProcSources, task: TaskInfo) => string> = new Map([
+  ["comm", (_s: ProcSources, task: TaskInfo) => `${task.comm}\n`],
+  ["maps", (s: ProcSources, task: TaskInfo) => s.maps(task.tgid) ?? ""],
+  ["stat", formatPidStat],
+  ["statm", formatStatm],
+  ["status", formatStatus],
+]);

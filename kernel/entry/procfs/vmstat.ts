@@ -1,0 +1,85 @@
+/**
+ * /proc/vmstat: every counter, one `name value` a line.
+ *
+ * Allocation stalls are counted once here; they stand under `allocstall_normal`, where Linux puts those of GFP_KERNEL.
+ * Source: mm/vmstat.c (vmstat_text), mm/page-writeback.c (global_dirty_limits).
+ */
+
+import { ALLOCSTALL, MAX_NR_ZONES, NUMA_HIT, PGALLOC_DMA, PGFAULT, PGFREE } from "../../../mm/index.ts";
+import { PAGE_SIZE } from "../../params.ts";
+import type { ProcSources } from "../proc_sources.ts";
+import { words } from "./columns.ts";
+import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS } from "./counters.ts";
+import { totalReservePages } from "./zone_reader.ts";
+
+/** Files that count allocations by zone have a column for devices' memory as well. */
+const ZONE_SUFFIXES = ["dma", "dma32", "normal", "movable", "device"];
+const perZone = (name: string): readonly string[] => ZONE_SUFFIXES.map((suffix) => `${name}_${suffix}`);
+
+if (ZONE_SUFFIXES.length !== MAX_NR_ZONES + 1) throw new Error("vmstat: a zone has no name");
+
+const EVENTS: readonly string[] = [
+  ...words("pgpgin pgpgout pswpin pswpout"),
+  ...perZone("pgalloc"),
+  ...perZone("allocstall"),
+  ...perZone("pgskip"),
+  ...words(`
+    pgfree pgactivate pgdeactivate pglazyfree pgfault pgmajfault pglazyfreed pgrefill pgreuse
+    pgsteal_kswapd pgsteal_direct pgsteal_khugepaged pgscan_kswapd pgscan_direct pgscan_khugepaged
+    pgscan_direct_throttle pgscan_anon pgscan_file pgsteal_anon pgsteal_file zone_reclaim_success zone_reclaim_failed
+    pginodesteal slabs_scanned kswapd_inodesteal kswapd_low_wmark_hit_quickly kswapd_high_wmark_hit_quickly
+    pageoutrun pgrotated drop_pagecache drop_slab oom_kill
+    numa_pte_updates numa_huge_pte_updates numa_hint_faults numa_hint_faults_local numa_pages_migrated
+    pgmigrate_success pgmigrate_fail thp_migration_success thp_migration_fail thp_migration_split
+    compact_migrate_scanned compact_free_scanned compact_isolated compact_stall compact_fail compact_success
+    compact_daemon_wake compact_daemon_migrate_scanned compact_daemon_free_scanned
+    htlb_buddy_alloc_success htlb_buddy_alloc_fail
+    unevictable_pgs_culled unevictable_pgs_scanned unevictable_pgs_rescued unevictable_pgs_mlocked
+    unevictable_pgs_munlocked unevictable_pgs_cleared unevictable_pgs_stranded
+    thp_fault_alloc thp_fault_fallback thp_fault_fallback_charge thp_collapse_alloc thp_collapse_alloc_failed
+    thp_file_alloc thp_file_fallback thp_file_fallback_charge thp_file_mapped thp_split_page thp_split_page_failed
+    thp_deferred_split_page thp_underused_split_page thp_split_pmd thp_scan_exceed_none_pte thp_scan_exceed_swap_pte
+    thp_scan_exceed_share_pte thp_split_pud thp_zero_page_alloc thp_zero_page_alloc_failed thp_swpout
+    thp_swpout_fallback balloon_inflate balloon_deflate balloon_migrate
+    swap_ra swap_ra_hit swpin_zero swpout_zero ksm_swpin_copy cow_ksm direct_map_level2_splits direct_map_level3_splits
+    nr_unstable
+  `),
+];
+
+const EVENT_IDS: ReadonlyMap<string, number> = new Map([
+  ["pgalloc_dma", PGALLOC_DMA],
+  ["pgalloc_dma32", PGALLOC_DMA + 1],
+  ["pgalloc_normal", PGALLOC_DMA + 2],
+  ["pgalloc_movable", PGALLOC_DMA + 3],
+  ["allocstall_normal", ALLOCSTALL],
+  ["pgfree", PGFREE],
+  ["pgfault", PGFAULT],
+]);
+
+const DIRTY_RATIO = 20;
+const DIRTY_BACKGROUND_RATIO = 10;
+
+/** Pages that may be dirty before writers are slowed down; ratios are in 1/4096, as in Linux. */
+function dirtyThreshold(s: ProcSources, percent: number): number {
+  const dirtyable = Math.max(0, s.zones.totalFree() - totalReservePages(s)) + 1;
+  return Math.floor((Math.floor((percent * PAGE_SIZE) / 100) * dirtyable) / PAGE_SIZE);
+}
+
+export function formatVmstat(s: ProcSources): string {
+  const { vmstat, zones } = s;
+  const hits = vmstat.event(NUMA_HIT);
+  const rows: (readonly [name: string, value: number])[] = [];
+  ZONE_COUNTERS.forEach((name, i) => {
+    rows.push([name, i === 0 ? zones.totalFree() : 0]);
+  });
+  for (const name of NUMA_COUNTERS) rows.push([name, name === "numa_hit" || name === "numa_local" ? hits : 0]);
+  for (const name of NODE_COUNTERS) rows.push([name, nodeCounter(vmstat, name)]);
+  rows.push(["nr_dirty_threshold", dirtyThreshold(s, DIRTY_RATIO)]);
+  rows.push(["nr_dirty_background_threshold", dirtyThreshold(s, DIRTY_BACKGROUND_RATIO)]);
+  rows.push(["nr_memmap_pages", 0], ["nr_memmap_boot_pages", 0]);
+  for (const name of EVENTS) {
+    const id = EVENT_IDS.get(name);
+    rows.push([name, id === undefined ? 0 : vmstat.event(id)]);
+  }
+  return rows.map(([name, value]) => `${name} ${value}\n`).join("");
+}

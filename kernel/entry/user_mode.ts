@@ -1,0 +1,216 @@
+/**
+ * User mode: the loads and stores of a program, through its page tables, and the kernel's own access to user memory.
+ *
+ *   program ─▶ UserMemory.ld32(va) ─▶ TLB / walk ─▶ RAM
+ *                                        └ fault ─▶ handleFault ─▶ again, or a signal that unwinds the program
+ *
+ * A program's access that is not allowed raises a signal by throwing `FatalSignal`, which unwinds the program's
+ * generator up to the scheduler: the simulated trap. The kernel's own copies (uaccess) never throw: a bad user pointer
+ * is −EFAULT for the caller.
+ *
+ *   UAC-1  no byte outside the process's mappings is read or written by either
+ *   UAC-2  every access costs CYC_USER_ACCESS, bulk copies CYC_PER_LINE per 64 bytes, misses and faults what they do
+ */
+
+import { CYC_PER_LINE, CYC_USER_ACCESS } from "../arch/charges.ts";
+import type { Machine } from "../arch/machine.ts";
+import type { Mmu } from "../arch/mmu.ts";
+import type { MemoryPort } from "../arch/port.ts";
+import { PAGE_SIZE } from "../params.ts";
+import type { PhysAddr, TaskContext } from "../types.ts";
+import { EFAULT, ENOMEM } from "../uapi/errno.ts";
+import { SIGKILL, SIGSEGV } from "../uapi/mman.ts";
+import type { UserMemory } from "../uapi/program.ts";
+import type { ProcessMemory } from "../../mm/index.ts";
+
+export const SIGBUS = 7;
+
+/** Unwinds a program that a signal kills. `message` is what the log says about it. */
+export class FatalSignal extends Error {
+  readonly signal: number;
+  constructor(signal: number, message: string) {
+    super(message);
+    this.name = "FatalSignal";
+    this.signal = signal;
+  }
+}
+
+/** Serves a fault: the physical address, or throws FatalSignal. */
+export type FaultHandler = (va: number, isWrite: boolean) => number;
+
+/** A fault handler for one task; looks the address space up at each fault. */
+export function createFaultHandler(
+  machine: Machine,
+  processMemory: ProcessMemory,
+  ctx: TaskContext,
+  mm: PhysAddr,
+): FaultHandler {
+  const { mmu } = machine;
+  return (va, isWrite) => {
+    const result = processMemory.handleFault(ctx, mm, va, isWrite);
+    if (result === 0) {
+      const addr = mmu.translate(ctx.cpu, va, isWrite);
+      if (addr >= 0) return addr;
+    }
+    const where = Number.isInteger(va) && va >= 0 ? va.toString(16).padStart(16, "0") : String(va);
+    if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`);
+    throw new FatalSignal(SIGSEGV, `segfault at ${where} ip 0000000000010000 error ${isWrite ? 6 : 4}`);
+  };
+}
+
+/** The memory that a program sees. One class for all programs, so that its accesses stay monomorphic. */
+export class TaskMemory implements UserMemory {
+  private readonly port: MemoryPort;
+  private readonly mmu: Mmu;
+  private readonly clock: Float64Array;
+  private readonly ctx: TaskContext;
+  private readonly fault: FaultHandler;
+
+  constructor(machine: Machine, ctx: TaskContext, fault: FaultHandler) {
+    this.port = machine.port;
+    this.mmu = machine.mmu;
+    this.clock = machine.harts.clock;
+    this.ctx = ctx;
+    this.fault = fault;
+  }
+
+  private at(va: number, isWrite: boolean): number {
+    const cpu = this.ctx.cpu;
+    this.clock[cpu] = (this.clock[cpu] as number) + CYC_USER_ACCESS;
+    const addr = this.mmu.translate(cpu, va, isWrite);
+    return addr >= 0 ? addr : this.fault(va, isWrite);
+  }
+  private at4(va: number, isWrite: boolean): number {
+    const addr = this.at(va, isWrite);
+    if (addr % 4 !== 0) throw new FatalSignal(SIGBUS, `misaligned access at ${va.toString(16)}`);
+    return addr;
+  }
+
+  ld8(va: number): number {
+    const addr = this.at(va, false);
+    if (!Number.isInteger(addr)) throw new FatalSignal(SIGBUS, `misaligned access at ${va}`);
+    return this.port.ld8(addr);
+  }
+  ld32(va: number): number {
+    return this.port.ld32(this.at4(va, false));
+  }
+  st8(va: number, value: number): void {
+    const addr = this.at(va, true);
+    if (!Number.isInteger(addr)) throw new FatalSignal(SIGBUS, `misaligned access at ${va}`);
+    this.port.st8(addr, value & 0xff);
+  }
+  st32(va: number, value: number): void {
+    this.port.st32(this.at4(va, true), value >>> 0);
+  }
+
+  /** Calls `part` for each piece of `[va, va + bytes)` that lies in one page. */
+  private forEachPart(va: number, bytes: number, isWrite: boolean, part: (addr: number, n: number, done: number) => void) {
+    const { ctx } = this;
+    for (let done = 0; done < bytes; ) {
+      const addr = this.at(va + done, isWrite);
+      const n = Math.min(bytes - done, PAGE_SIZE - (addr % PAGE_SIZE));
+      this.clock[ctx.cpu] = (this.clock[ctx.cpu] as number) + CYC_PER_LINE * Math.ceil(n / 64);
+      part(addr, n, done);
+      done += n;
+    }
+  }
+  fill(va: number, byte: number, bytes: number): void {
+    this.forEachPart(va, bytes, true, (addr, n) => this.port.fill(addr, byte & 0xff, n));
+  }
+  copy(dst: number, src: number, bytes: number): void {
+    if (dst === src || !(bytes > 0)) return;
+    // Through a host buffer: overlapping ranges and pages that are not neighbours in RAM are one case.
+    this.write(dst, this.read(src, bytes));
+  }
+  read(va: number, bytes: number): Uint8Array {
+    const out = new Uint8Array(bytes);
+    this.forEachPart(va, bytes, false, (addr, n, done) => out.set(this.port.readBytes(addr, n), done));
+    return out;
+  }
+  write(va: number, source: Uint8Array): void {
+    this.forEachPart(va, source.length, true, (addr, n, done) =>
+      this.port.writeBytes(addr, source.subarray(done, done + n)),
+    );
+  }
+}
+
+/** copy_from_user, copy_to_user: bytes, or −EFAULT / 0, never an exception. */
+export interface UserAccess {
+  copyFrom(ptr: number, bytes: number): Uint8Array | undefined;
+  /** 0 or −EFAULT. */
+  copyTo(ptr: number, source: Uint8Array): number;
+  /** NUL-terminated string of at most `max` bytes; undefined for a bad pointer or no NUL. */
+  string(ptr: number, max: number): string | undefined;
+}
+
+/** Largest single copy that a system call accepts. */
+const MAX_COPY = 16 * 1024 * 1024;
+
+/** uaccess over a task's memory. */
+export function createUserAccess(memory: UserMemory): UserAccess {
+  const guarded = <T>(access: () => T): T | undefined => {
+    try {
+      return access();
+    } catch (error) {
+      if (error instanceof FatalSignal) return undefined;
+      throw error;
+    }
+  };
+  return {
+    copyFrom: (ptr, bytes) =>
+      Number.isInteger(ptr) && bytes >= 0 && bytes <= MAX_COPY ? guarded(() => memory.read(ptr, bytes)) : undefined,
+    copyTo: (ptr, source) =>
+      Number.isInteger(ptr) && guarded(() => (memory.write(ptr, source), true)) === true ? 0 : -EFAULT,
+    string(ptr, max) {
+      if (!Number.isInteger(ptr)) return undefined;
+      const bytes: number[] = [];
+      const isWhole = guarded(() => {
+        for (let i = 0; i < max; i++) {
+          const byte = memory.ld8(ptr + i);
+          if (byte === 0) return true;
+          bytes.push(byte);
+        }
+        return false;
+      });
+      return isWhole === true ? decodeUtf8(bytes) : undefined;
+    },
+  };
+}
+
+/** UTF-8 to text; a broken sequence becomes U+FFFD. The language library of the portable rooms has no decoder. */
+export function decodeUtf8(bytes: ArrayLike<number>): string {
+  let text = "";
+  for (let i = 0; i < bytes.length; ) {
+    const lead = bytes[i++] as number;
+    const extra = lead < 0x80 ? 0 : lead >= 0xf0 && lead < 0xf8 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : -1;
+    if (extra < 0 || lead >= 0xf8) {
+      text += "\ufffd";
+      continue;
+    }
+    let code = extra === 0 ? lead : lead & (0x3f >> extra);
+    let isGood = true;
+    for (let k = 0; k < extra; k++) {
+      const next = bytes[i];
+      if (next === undefined || (next & 0xc0) !== 0x80) {
+        isGood = false;
+        break;
+      }
+      code = (code << 6) | (next & 0x3f);
+      i++;
+    }
+    text += isGood && code <= 0x10_ffff ? String.fromCodePoint(code) : "\ufffd";
+  }
+  return text;
+}
+
+export function encodeUtf8(text: string): Uint8Array {
+  const bytes: number[] = [];
+  for (const char of text) {
+    const code = char.codePointAt(0) as number;
+    if (code < 0x80) bytes.push(code);
+    else if (code < 0x800) bytes.push(0xc0 | (code >> 6), 0x80 | (code & 0x3f));
+    else if (code < 0x1_0000) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
+    else bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 0x3f), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
+  }
+  return Uint8Array.from(bytes);
+}

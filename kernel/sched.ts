@@ -1,0 +1,375 @@
+/**
+ * The scheduler: which task runs on which CPU, and which CPU the host executes next.
+ *
+ * 1. Each CPU has a runqueue in its per-CPU area: a list per real-time order (SCHED_FIFO, highest priority first), and a red-black
+ *    tree of fair tasks ordered by virtual run time. Real-time tasks go first; among fair tasks the one that has had least
+ *    runs next, so that all advance together (Linux's CFS until 6.5, without weights).
+ *
+ * 2. A waking task goes to the least busy CPU, its old one if that is as good; a CPU that runs out of work pulls the
+ *    task that would run next from the busiest.
+ *
+ * 3. The host executes one CPU at a time: always the one with work whose local clock is least, a seeded draw deciding
+ *    ties. It runs one task until that yields: its slice is over (`timeIsUp`), it sleeps, or it ends. Slices are short
+ *    while several CPUs have work, so that their clocks stay within one slice of each other.
+ *
+ *   SCH-1  a task on a runqueue is TASK_RUNNING, and on one queue only
+ *   SCH-2  nr_running = tasks in the queue
+ *   SCH-3  min_vruntime never decreases; a waking task starts at least there
+ *   SCH-4  a local clock never runs backwards
+ *
+ * Sleepers (nanosleep) are in one tree by wake-up time, linked through the same node: a task sleeps or queues.
+ * Locks: none; everything here runs between two tasks, or with interrupts off in the timer handler.
+ */
+
+import { CYC_CONTEXT_SWITCH } from "./arch/charges.ts";
+import { IRQ_TIMER } from "./arch/irqchip.ts";
+import type { Machine } from "./arch/machine.ts";
+import type { ContextTracking } from "./context.ts";
+import type { KernelImage } from "./image.ts";
+import type { Irqs } from "./irq.ts";
+import { createRbTree } from "./lib/rbtree.ts";
+import { CYCLES_PER_TICK } from "./params.ts";
+import type { PerCpu } from "./percpu.ts";
+import type { Task, Tasks } from "./task.ts";
+import {
+  SCHED_FIFO,
+  TASK_CPU,
+  TASK_INTERRUPTIBLE,
+  TASK_ON_QUEUE,
+  TASK_POLICY,
+  TASK_PRIORITY,
+  TASK_RUN_CYCLES,
+  TASK_RUNNING,
+  TASK_STATE,
+  TASK_SWITCHES,
+  TASK_VRUNTIME,
+  TASK_WAKE_TIME,
+} from "./task_struct.ts";
+import { asPhys, BLOCKED, NULL, type PhysAddr, type Sleeping } from "./types.ts";
+
+/** Slice while other CPUs have work too: bounds how far clocks drift apart. */
+const SLICE_SHARED = 100_000;
+/** Slice of a lone CPU: one timer tick. */
+const SLICE_ALONE = CYCLES_PER_TICK;
+
+const RQ_RT_ROOT = 0;
+const RQ_FAIR_ROOT = 4;
+const RQ_NR_RUNNING = 8;
+const RQ_MIN_VRUNTIME = 16;
+const RQ_BYTES = 24;
+
+export type StepResult = "ran" | "advanced" | "nothing";
+
+export interface Scheduler {
+  /** Puts a runnable task on a runqueue (new, or woken). Any context. */
+  wake(task: Task): void;
+  /** Sleeps until virtual time `wakeTime`, or until woken. */
+  sleepUntil(task: Task, wakeTime: number): Sleeping<void>;
+  /** Sets the state a task will block in; it then yields BLOCKED. */
+  prepareToBlock(task: Task): void;
+  /** Executes the next slice anywhere in the machine. */
+  step(): StepResult;
+  /** True when the task running on `cpu` should yield. */
+  timeIsUp(cpu: number): boolean;
+  setPolicy(task: Task, policy: number, priority: number): void;
+  /** The task on a CPU at this moment; undefined while the scheduler or an idle loop runs. */
+  current(cpu: number): Task | undefined;
+  nrRunning(): number;
+  nrSwitches(): number;
+  /** Hooks of the layer above: around each slice, and when a body returned or threw. */
+  onSwitch(activate: (task: Task, cpu: number) => void): void;
+  /** What to throw into a task instead of resuming it (a fatal signal); undefined to resume. */
+  onResume(doom: (task: Task) => unknown): void;
+  onEnd(ended: (task: Task, status: number, error: unknown) => void): void;
+  check(): string | null;
+}
+
+export interface SchedulerDeps {
+  readonly machine: Machine;
+  readonly image: KernelImage;
+  readonly percpu: PerCpu;
+  readonly contexts: ContextTracking;
+  readonly irqs: Irqs;
+}
+
+export function createScheduler(deps: SchedulerDeps): (tasks: Tasks) => Scheduler {
+  const RQ = deps.percpu.define("runqueue", RQ_BYTES, 8);
+  const sleepers = deps.image.bss("sleepers", 8, 8);
+  return (tasks) => bindScheduler(deps, RQ, sleepers, tasks);
+}
+
+function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, tasks: Tasks): Scheduler {
+  const { machine, percpu, contexts, irqs } = deps;
+  const { port, harts, random } = machine;
+  const { clock, online, timerDeadline, current, nrCpus } = harts;
+  const jitter = random.stream("sched");
+  const running: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
+  const previous: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
+  const horizon = new Float64Array(nrCpus);
+  let activate: (task: Task, cpu: number) => void = () => {};
+  let doom: (task: Task) => unknown = () => undefined;
+  let ended: (task: Task, status: number, error: unknown) => void = () => {};
+  let nrSwitches = 0;
+
+  const rqOf = (cpu: number): PhysAddr => asPhys(percpu.areaOf(cpu) + RQ);
+  const vruntime = (struct: PhysAddr): number => port.ldF64(struct + TASK_VRUNTIME);
+  const fair = createRbTree(port, { less: (a, b) => vruntime(a) < vruntime(b) });
+  const realTime = createRbTree(port, { less: (a, b) => port.ld32(a + TASK_PRIORITY) > port.ld32(b + TASK_PRIORITY) });
+  const byWakeTime = createRbTree(port, {
+    less: (a, b) => port.ldF64(a + TASK_WAKE_TIME) < port.ldF64(b + TASK_WAKE_TIME),
+  });
+
+  // ── Runqueues ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const nrRunningOf = (cpu: number): number => port.ld32(rqOf(cpu) + RQ_NR_RUNNING);
+  const isRealTime = (struct: PhysAddr): boolean => port.ld32(struct + TASK_POLICY) === SCHED_FIFO;
+
+  const enqueue = (task: Task, cpu: number): void => {
+    const rq = rqOf(cpu);
+    const { struct } = task;
+    if (isRealTime(struct)) realTime.insert(asPhys(rq + RQ_RT_ROOT), struct);
+    else {
+      port.stF64(struct + TASK_VRUNTIME, Math.max(vruntime(struct), port.ldF64(rq + RQ_MIN_VRUNTIME)));
+      fair.insert(asPhys(rq + RQ_FAIR_ROOT), struct);
+    }
+    port.st32(struct + TASK_ON_QUEUE, 1);
+    port.st32(struct + TASK_CPU, cpu);
+    port.st32(rq + RQ_NR_RUNNING, port.ld32(rq + RQ_NR_RUNNING) + 1);
+  };
+
+  const dequeue = (struct: PhysAddr, cpu: number): void => {
+    const rq = rqOf(cpu);
+    if (isRealTime(struct)) realTime.erase(asPhys(rq + RQ_RT_ROOT), struct);
+    else fair.erase(asPhys(rq + RQ_FAIR_ROOT), struct);
+    port.st32(struct + TASK_ON_QUEUE, 0);
+    port.st32(rq + RQ_NR_RUNNING, port.ld32(rq + RQ_NR_RUNNING) - 1);
+  };
+
+  /** The task that would run next on a CPU, or NULL. */
+  const peek = (cpu: number): PhysAddr => {
+    const rq = rqOf(cpu);
+    const urgent = realTime.first(asPhys(rq + RQ_RT_ROOT));
+    return urgent !== NULL ? urgent : fair.first(asPhys(rq + RQ_FAIR_ROOT));
+  };
+
+  const leastBusyCpu = (last: number): number => {
+    let best = online[last] === 1 ? last : 0;
+    for (let cpu = 0; cpu < nrCpus; cpu++) {
+      if (online[cpu] === 1 && loadOf(cpu) < loadOf(best)) best = cpu;
+    }
+    return best;
+  };
+  const loadOf = (cpu: number): number => nrRunningOf(cpu) + (running[cpu] === undefined ? 0 : 1);
+
+  const wake = (task: Task): void => {
+    const { struct } = task;
+    if (port.ld32(struct + TASK_ON_QUEUE) === 1 || running[port.ld32(struct + TASK_CPU)] === task) {
+      port.st32(struct + TASK_STATE, TASK_RUNNING);
+      return;
+    }
+    if (port.ldF64(struct + TASK_WAKE_TIME) !== 0) {
+      byWakeTime.erase(sleepers, struct);
+      port.stF64(struct + TASK_WAKE_TIME, 0);
+    }
+    const now = clock[current[0] as number] as number;
+    const cpu = leastBusyCpu(port.ld32(struct + TASK_CPU));
+    // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
+    if (loadOf(cpu) === 0) clock[cpu] = Math.max(clock[cpu] as number, now);
+    port.st32(struct + TASK_STATE, TASK_RUNNING);
+    enqueue(task, cpu);
+  };
+
+  /** Gives an idle CPU the next task of the busiest queue that has more than it can run. */
+  const pull = (cpu: number): void => {
+    let busiest = -1;
+    for (let other = 0; other < nrCpus; other++) {
+      if (other !== cpu && nrRunningOf(other) > (busiest < 0 ? 1 : nrRunningOf(busiest))) busiest = other;
+    }
+    if (busiest < 0) return;
+    const struct = peek(busiest);
+    const task = tasks.at(struct);
+    if (task === undefined) return;
+    dequeue(struct, busiest);
+    clock[cpu] = Math.max(clock[cpu] as number, clock[busiest] as number);
+    enqueue(task, cpu);
+  };
+
+  // ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const wakeSleepers = (now: number): void => {
+    for (let struct = byWakeTime.first(sleepers); struct !== NULL; struct = byWakeTime.first(sleepers)) {
+      if (port.ldF64(struct + TASK_WAKE_TIME) > now) return;
+      const task = tasks.at(struct);
+      if (task !== undefined) wake(task);
+    }
+  };
+
+  irqs.requestIrq(IRQ_TIMER, "timer", (ctx) => {
+    timerDeadline[ctx.cpu] = (clock[ctx.cpu] as number) + CYCLES_PER_TICK;
+    wakeSleepers(clock[ctx.cpu] as number);
+  });
+
+  /** Nothing is runnable: time jumps to the first sleeper. */
+  const advance = (): boolean => {
+    const first = byWakeTime.first(sleepers);
+    if (first === NULL) return false;
+    const wakeTime = port.ldF64(first + TASK_WAKE_TIME);
+    const cpu = port.ld32(first + TASK_CPU);
+    current[0] = cpu;
+    clock[cpu] = Math.max(clock[cpu] as number, wakeTime);
+    wakeSleepers(clock[cpu] as number);
+    return true;
+  };
+
+  // ── One slice ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The CPU with work and the least clock; −1 if none has work. */
+  const nextCpu = (): number => {
+    let best = -1;
+    for (let cpu = 0; cpu < nrCpus; cpu++) {
+      if (online[cpu] === 0) continue;
+      if (nrRunningOf(cpu) === 0) {
+        pull(cpu);
+        if (nrRunningOf(cpu) === 0) continue;
+      }
+      if (best < 0 || (clock[cpu] as number) < (clock[best] as number)) best = cpu;
+      else if (clock[cpu] === clock[best] && jitter.next() < 0.5) best = cpu;
+    }
+    return best;
+  };
+
+  const nrBusyCpus = (): number => {
+    let busy = 0;
+    for (let cpu = 0; cpu < nrCpus; cpu++) if (nrRunningOf(cpu) > 0) busy++;
+    return busy;
+  };
+
+  const setHorizon = (cpu: number, alone: boolean): void => {
+    const now = clock[cpu] as number;
+    if (timerDeadline[cpu] === Number.POSITIVE_INFINITY) timerDeadline[cpu] = now + CYCLES_PER_TICK;
+    const first = byWakeTime.first(sleepers);
+    const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
+    horizon[cpu] = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
+  };
+
+  const finishSlice = (task: Task, cpu: number, startedAt: number): void => {
+    const { struct } = task;
+    const used = (clock[cpu] as number) - startedAt;
+    port.stF64(struct + TASK_RUN_CYCLES, port.ldF64(struct + TASK_RUN_CYCLES) + used);
+    port.stF64(struct + TASK_VRUNTIME, vruntime(struct) + used);
+    const rq = rqOf(cpu);
+    const first = fair.first(asPhys(rq + RQ_FAIR_ROOT));
+    const least = first === NULL ? vruntime(struct) : Math.min(vruntime(struct), vruntime(first));
+    if (!isRealTime(struct)) port.stF64(rq + RQ_MIN_VRUNTIME, Math.max(port.ldF64(rq + RQ_MIN_VRUNTIME), least));
+  };
+
+  /** Resumes a task's code once; false when it has ended. */
+  const resume = (task: Task, cpu: number): boolean => {
+    try {
+      const fatal = doom(task);
+      const result = fatal === undefined ? task.code.next() : task.code.throw(fatal);
+      if (result.done === true) {
+        running[cpu] = undefined;
+        contexts.setCurrentTask(cpu, 0);
+        ended(task, result.value, undefined);
+        return false;
+      }
+      running[cpu] = undefined;
+      contexts.scheduleDebug(task.ctx);
+      contexts.setCurrentTask(cpu, 0);
+      const state = port.ld32(task.struct + TASK_STATE);
+      if (result.value !== BLOCKED || state === TASK_RUNNING) enqueue(task, cpu);
+      return true;
+    } catch (error) {
+      running[cpu] = undefined;
+      ended(task, -1, error);
+      contexts.setCurrentTask(cpu, 0);
+      return false;
+    }
+  };
+
+  const runOn = (cpu: number): void => {
+    current[0] = cpu;
+    irqs.checkpoint(cpu);
+    const struct = peek(cpu);
+    const task = tasks.at(struct);
+    if (task === undefined) return;
+    const alone = nrBusyCpus() === 1;
+    dequeue(struct, cpu);
+    if (previous[cpu] !== task) {
+      clock[cpu] = (clock[cpu] as number) + CYC_CONTEXT_SWITCH;
+      port.st32(struct + TASK_SWITCHES, port.ld32(struct + TASK_SWITCHES) + 1);
+      nrSwitches++;
+    }
+    previous[cpu] = task;
+    running[cpu] = task;
+    contexts.migrate(task.ctx, cpu);
+    contexts.setCurrentTask(cpu, struct);
+    activate(task, cpu);
+    setHorizon(cpu, alone);
+    const startedAt = clock[cpu] as number;
+    const isAlive = resume(task, cpu);
+    if (isAlive) finishSlice(task, cpu, startedAt);
+    irqs.checkpoint(cpu);
+  };
+
+  return {
+    wake,
+    *sleepUntil(task, wakeTime) {
+      port.stF64(task.struct + TASK_WAKE_TIME, Math.max(wakeTime, 1));
+      port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE);
+      byWakeTime.insert(sleepers, task.struct);
+      yield BLOCKED;
+    },
+    prepareToBlock: (task) => port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE),
+    step() {
+      const cpu = nextCpu();
+      if (cpu >= 0) {
+        runOn(cpu);
+        return "ran";
+      }
+      return advance() ? "advanced" : "nothing";
+    },
+    timeIsUp: (cpu) => (clock[cpu] as number) >= (horizon[cpu] as number),
+    setPolicy(task, policy, priority) {
+      const cpu = port.ld32(task.struct + TASK_CPU);
+      const wasQueued = port.ld32(task.struct + TASK_ON_QUEUE) === 1;
+      if (wasQueued) dequeue(task.struct, cpu);
+      port.st32(task.struct + TASK_POLICY, policy);
+      port.st32(task.struct + TASK_PRIORITY, priority);
+      if (wasQueued) enqueue(task, cpu);
+    },
+    current: (cpu) => running[cpu],
+    nrRunning() {
+      let nr = 0;
+      for (let cpu = 0; cpu < nrCpus; cpu++) nr += loadOf(cpu);
+      return nr;
+    },
+    nrSwitches: () => nrSwitches,
+    onSwitch(hook) {
+      activate = hook;
+    },
+    onResume(hook) {
+      doom = hook;
+    },
+    onEnd(hook) {
+      ended = hook;
+    },
+    check() {
+      for (let cpu = 0; cpu < nrCpus; cpu++) {
+        const rq = rqOf(cpu);
+        const broken = fair.check(asPhys(rq + RQ_FAIR_ROOT)) ?? realTime.check(asPhys(rq + RQ_RT_ROOT));
+        if (broken !== null) return `runqueue ${cpu}: ${broken}`;
+        let nr = 0;
+        for (const [queue, root] of [[fair, RQ_FAIR_ROOT], [realTime, RQ_RT_ROOT]] as const) {
+          for (let node = queue.first(asPhys(rq + root)); node !== NULL; node = queue.next(node)) {
+            if (port.ld32(node + TASK_STATE) !== TASK_RUNNING) return `SCH-1: queued task at ${node} is not runnable`;
+            nr++;
+          }
+        }
+        if (nr !== nrRunningOf(cpu)) return `SCH-2: CPU ${cpu} queues ${nr} tasks, nr_running ${nrRunningOf(cpu)}`;
+      }
+      return null;
+    },
+  };
+}

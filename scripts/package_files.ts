@@ -1,0 +1,15 @@
+/**
+ * Files that ship with the package: found from the sources (scripts/) and from the build (dist/scripts/) alike.
+ */
+
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+/** Path of `name` inside scripts/, as in `samples/tar.rep.gz`. Throws if the package lacks it. */
+export function packageFile(name: string): string {
+  for (const base of ["./", "../../scripts/"]) {
+    const path = fileURLToPath(new URL(`${base}${name}`, import.meta.url));
+    if (existsSync(path)) return path;
+  }
+  throw new Error(`the package is incomplete: scripts/${name} is missing`);
+}

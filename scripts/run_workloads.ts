@@ -1,0 +1,259 @@
+/**
+ * A run: boots a machine, starts the workloads, lets them end, and collects what happened.
+ *
+ *   boot ── settle ── start those whose time has come ── run a slice ── sample ──┐ ── settle ── check ── collect
+ *                     └──────────────────────────────────────────────────────────┘ until all have ended
+ *
+ * Between two slices the host breathes: Ctrl-C arrives, progress is shown. Slices are measured in virtual time and
+ * never in the host's, so that the same seed gives the same run on every computer.
+ *
+ *   RUN-1  A run ends when all workloads have ended, or at a stop (budget, Ctrl-C, power off, panic, nothing to do).
+ *   RUN-2  Nothing of the host (speed, terminal, progress) reaches the machine.
+ */
+
+import { setImmediate } from "node:timers/promises";
+import { boot } from "../kernel/entry/boot.ts";
+import type { Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
+import { PAGE_SIZE } from "../kernel/params.ts";
+import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
+import type { MachineOptions } from "./options.ts";
+import { NO_PROGRESS, type Progress } from "./progress.ts";
+import { UsageError } from "./usage_error.ts";
+import type { Workload, WorkloadSet } from "./workloads.ts";
+
+/** Shared with the signal handlers: why the host wants the run to end. */
+export interface StopRequest {
+  reason: "none" | "interrupt" | "closed";
+}
+
+export interface RunRequest {
+  readonly machine: MachineOptions;
+  readonly set: WorkloadSet;
+  /** Stop after so much virtual time; undefined: when all is done. */
+  readonly cyclesLimit?: number | undefined;
+  /** What programs write to the terminal, and the kernel's messages after boot. */
+  readonly console?: ((text: string) => void) | undefined;
+  /** The boot log. */
+  readonly bootLog?: ((text: string) => void) | undefined;
+  readonly progress?: Progress | undefined;
+  readonly stop?: StopRequest | undefined;
+}
+
+export interface WorkloadResult {
+  readonly name: string;
+  readonly kind: Workload["kind"];
+  readonly pids: readonly number[];
+  /** Greatest exit status of its tasks; undefined if it did not end. −errno if it could not be started. */
+  readonly exitStatus: number | undefined;
+  readonly nrOps: number;
+  readonly nrFailed: number;
+}
+
+export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic";
+
+export interface RunResult {
+  readonly machine: MachineOptions;
+  readonly end: RunEnd;
+  readonly workloads: readonly WorkloadResult[];
+  readonly observers: readonly LatencyObserver[];
+  readonly virtualCycles: number;
+  readonly hostSeconds: number;
+  readonly peakBytes: number;
+  readonly census: PageCensus;
+  /** Pages that workloads left behind. */
+  readonly leakedPages: number;
+  readonly warnings: readonly string[];
+  readonly nrReports: number;
+  readonly oomKills: number;
+  readonly buddyinfo: string;
+  /** First broken invariant, or null. */
+  readonly violation: string | null;
+  readonly panicReport: string | null;
+}
+
+interface Started {
+  readonly workload: Workload;
+  readonly observer: LatencyObserver;
+  pids: readonly number[];
+  startError: number | undefined;
+}
+
+/** Slices begin at a millisecond of virtual time and grow, so that long runs are not sampled to death. */
+const FIRST_SLICE_CYCLES = 1_000_000;
+const LAST_SLICE_CYCLES = 32_000_000;
+const SLICES_PER_SIZE = 64;
+/** How long init may take to bury the dead. */
+const SETTLE_CYCLES = 200_000_000;
+
+/** Boots, with the host's lack of memory turned into a message. */
+export function bootMachine(
+  machine: MachineOptions,
+  programs: WorkloadSet["programs"],
+  console: (text: string) => void,
+): Kernel {
+  try {
+    return boot({ ...machine, port: "raw", console, programs });
+  } catch (error) {
+    if (!(error instanceof RangeError) || !/allocation failed|array length/i.test(error.message)) throw error;
+    throw new UsageError("this computer has not enough memory for the machine's RAM", "ask for less with --mem");
+  }
+}
+
+/** Runs `request` and hands the kernel back as it stands afterwards. */
+export async function runWorkloads(request: RunRequest): Promise<{ result: RunResult; kernel: Kernel }> {
+  const sinks = { boot: request.bootLog ?? ignore, run: request.console ?? ignore };
+  let sink = sinks.boot;
+  const kernel = bootMachine(request.machine, request.set.programs, (text) => sink(text));
+  settle(kernel);
+  sink = sinks.run;
+  const run = new Run(kernel, request);
+  const end = await run.execute();
+  run.stopClocks();
+  if (end === "done") settle(kernel);
+  return { result: run.collect(end), kernel };
+}
+
+class Run {
+  readonly #kernel: Kernel;
+  readonly #request: RunRequest;
+  readonly #started: Started[] = [];
+  readonly #waiting: Workload[];
+  readonly #base: PageCensus;
+  readonly #startCycles: number;
+  readonly #startHostMs = performance.now();
+  readonly #nrOpsTotal: number;
+  #leastFree: number;
+  #virtualCycles = 0;
+  #hostSeconds = 0;
+
+  constructor(kernel: Kernel, request: RunRequest) {
+    this.#kernel = kernel;
+    this.#request = request;
+    this.#waiting = [...request.set.workloads].sort((a, b) => a.atCycles - b.atCycles);
+    this.#base = kernel.census();
+    this.#startCycles = kernel.now();
+    this.#leastFree = freePages(this.#base);
+    this.#nrOpsTotal = request.set.workloads.reduce((sum, { nrOps }) => sum + (nrOps ?? 0), 0);
+  }
+
+  async execute(): Promise<RunEnd> {
+    const { cyclesLimit, stop, progress = NO_PROGRESS } = this.#request;
+    const limit = cyclesLimit === undefined ? Number.POSITIVE_INFINITY : this.#startCycles + cyclesLimit;
+    for (let nrSlices = 0; ; nrSlices++) {
+      this.#startDue();
+      if (this.#isDone()) return "done";
+      const now = this.#kernel.now();
+      if (now >= limit) return "cycles";
+      const slice = Math.min(FIRST_SLICE_CYCLES * 2 ** Math.floor(nrSlices / SLICES_PER_SIZE), LAST_SLICE_CYCLES);
+      const next = this.#nextStart();
+      const reason = this.#kernel.run({ untilCycles: Math.min(now + slice, limit, next) });
+      this.#leastFree = Math.min(this.#leastFree, freePages(this.#kernel.census()));
+      const end = this.#endOf(reason);
+      if (end !== null) return end;
+      progress.update(this.#nrOps(), this.#nrOpsTotal, this.#kernel.now() - this.#startCycles);
+      await setImmediate();
+      if (stop !== undefined && stop.reason !== "none") return "interrupt";
+    }
+  }
+
+  /** What comes after is no part of the measurements. */
+  stopClocks(): void {
+    this.#virtualCycles = this.#kernel.now() - this.#startCycles;
+    this.#hostSeconds = (performance.now() - this.#startHostMs) / 1000;
+  }
+
+  collect(end: RunEnd): RunResult {
+    const kernel = this.#kernel;
+    const census = kernel.census();
+    return {
+      machine: this.#request.machine,
+      end,
+      workloads: this.#started.map((started) => this.#resultOf(started)),
+      observers: this.#started.map(({ observer }) => observer),
+      virtualCycles: this.#virtualCycles,
+      hostSeconds: this.#hostSeconds,
+      peakBytes: (census.total - this.#leastFree) * PAGE_SIZE,
+      census,
+      leakedPages: Math.max(0, heldPages(census) - heldPages(this.#base)),
+      warnings: this.#started.flatMap(({ workload }) => workload.warnings.map((text) => `${workload.name}: ${text}`)),
+      nrReports: kernel.nrReports(),
+      oomKills: vmstatCounter(kernel, "oom_kill"),
+      buddyinfo: kernel.readFile("/proc/buddyinfo") ?? "",
+      violation: end === "panic" ? null : kernel.check(),
+      panicReport: kernel.panicReport,
+    };
+  }
+
+  #startDue(): void {
+    const now = this.#kernel.now() - this.#startCycles;
+    while ((this.#waiting[0]?.atCycles ?? Number.POSITIVE_INFINITY) <= now) {
+      const workload = this.#waiting.shift();
+      if (workload !== undefined) this.#started.push(this.#start(workload));
+    }
+  }
+
+  #start(workload: Workload): Started {
+    const observer = createLatencyObserver(workload.kind === "kernel" ? KERNEL_KINDS : HEAP_KINDS);
+    if (workload.kind === "kernel") {
+      const pids = this.#kernel.spawnKernelReplay(workload.recording, observer);
+      const startError = pids.find((pid) => pid < 0);
+      return { workload, observer, pids: pids.filter((pid) => pid >= 0), startError };
+    }
+    const pid = this.#kernel.spawn(workload.path, workload.args, { observer });
+    return { workload, observer, pids: pid < 0 ? [] : [pid], startError: pid < 0 ? pid : undefined };
+  }
+
+  #nextStart(): number {
+    const next = this.#waiting[0];
+    return next === undefined ? Number.POSITIVE_INFINITY : this.#startCycles + next.atCycles;
+  }
+
+  #isDone(): boolean {
+    if (this.#waiting.length > 0) return false;
+    return this.#started.every(({ pids }) => pids.every((pid) => this.#kernel.exitStatus(pid) !== undefined));
+  }
+
+  #endOf(reason: RunStop): RunEnd | null {
+    if (reason === "panic") return "panic";
+    if (reason === "budget") return null;
+    if (this.#isDone()) return "done";
+    if (reason === "poweroff") return "poweroff";
+    const next = this.#waiting.shift();
+    if (next === undefined) return "stuck";
+    // Nothing to do until the next start: begin it now, the machine has no reason to let time pass.
+    this.#started.push(this.#start(next));
+    return null;
+  }
+
+  #nrOps(): number {
+    return this.#started.reduce((sum, { observer }) => sum + observer.nrOps, 0);
+  }
+
+  #resultOf({ workload, observer, pids, startError }: Started): WorkloadResult {
+    const statuses = pids.map((pid) => this.#kernel.exitStatus(pid));
+    const exitStatus = statuses.includes(undefined) ? undefined : Math.max(0, ...statuses.map((status) => status ?? 0));
+    const { nrOps, nrFailed } = observer;
+    return { name: workload.name, kind: workload.kind, pids, exitStatus: startError ?? exitStatus, nrOps, nrFailed };
+  }
+}
+
+/** Lets the kernel go on until it has nothing more to do. */
+function settle(kernel: Kernel): void {
+  if (kernel.panicReport === null) kernel.run({ untilCycles: kernel.now() + SETTLE_CYCLES });
+}
+
+function freePages(census: PageCensus): number {
+  return census.freeBuddy + census.freePcp;
+}
+
+/** Pages that somebody has to give back: caches may keep theirs. */
+function heldPages(census: PageCensus): number {
+  return census.largeKmalloc + census.anon + census.pageTables + census.kernelStacks + census.other;
+}
+
+function vmstatCounter(kernel: Kernel, name: string): number {
+  const match = new RegExp(`^${name} (\\d+)$`, "m").exec(kernel.readFile("/proc/vmstat") ?? "");
+  return Number(match?.[1] ?? 0);
+}
+
+function ignore(): void {}

@@ -1,0 +1,227 @@
+/**
+ * Scenarios: a YAML file that says which machine to boot, what to run on it, and what to expect.
+ *
+ *   machine: { cpus: 4, mem: 128M, seed: 7 }       all optional; options on the command line go first
+ *   cmdline: slub_debug=FZP                        kernel parameters
+ *   programs:
+ *     - run: stress --ops 1000                     name of a built-in program and its arguments
+ *       at: 5M                                     virtual time after the start, cycles; default 0
+ *       count: 3                                   so many of them; default 1
+ *   recordings:
+ *     - file: ../samples/sqlite3.rep.gz            relative to the scenario
+ *       touch: first                               which bytes the replay writes: none, first, all
+ *   expect:
+ *     leaks: 0                                     see expectations.ts for the metrics
+ *     latency.malloc.p999: < 900 cycles
+ *
+ * The shape is a valibot schema; places in the file come from yaml_document.ts.
+ */
+
+import * as v from "valibot";
+import {
+  type Expectation,
+  expectationForm,
+  METRIC_NAMES,
+  parseExpectation,
+} from "./expectations.ts";
+import { didYouMean } from "./nearest.ts";
+import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
+import type { InputFile } from "./readers/input.ts";
+import { InputError, quoted } from "./readers/input_error.ts";
+import { splitWords } from "./words.ts";
+import { readYaml, type YamlDocument } from "./yaml_document.ts";
+
+export const TOUCH_MODES = ["none", "first", "all"] as const;
+export type TouchMode = (typeof TOUCH_MODES)[number];
+
+export interface ScenarioProgram {
+  /** Name and arguments. */
+  readonly words: readonly string[];
+  readonly atCycles: number;
+  readonly count: number;
+  /** An error at this entry, for whoever finds that there is no such program. */
+  error(what: string, hint?: string): InputError;
+}
+
+export interface ScenarioRecording {
+  readonly file: string;
+  readonly atCycles: number;
+  readonly touch: TouchMode | undefined;
+}
+
+export interface Scenario {
+  readonly machine: MachineRequest;
+  readonly programs: readonly ScenarioProgram[];
+  readonly recordings: readonly ScenarioRecording[];
+  readonly expectations: readonly Expectation[];
+}
+
+const MAX_COUNT = 1000;
+const MAX_WORKLOADS = 10_000;
+
+/** True if `parse` takes the text; its own message is not used, the schema's is. */
+function takes(parse: (text: string) => unknown): (value: string | number) => boolean {
+  return (value) => {
+    try {
+      parse(String(value));
+      return true;
+    } catch {
+      return false;
+    }
+  };
+}
+
+/** A string or number that `parse` takes. The message of a schema is what it expected. */
+function scalar(parse: (text: string) => unknown, expected: string) {
+  return v.pipe(v.union([v.string(), v.number()], expected), v.check(takes(parse), expected));
+}
+
+const WORDS = "a program and its arguments, as in `stress --ops 1000`";
+const at = v.optional(v.union([v.literal(0), scalar(parseCycles, "")], "cycles, as in 500000 or 5M"));
+const text = (expected: string) => v.pipe(v.string(expected), v.nonEmpty(expected));
+const count = v.pipe(v.number(`1 to ${MAX_COUNT}`), v.integer(`1 to ${MAX_COUNT}`), v.minValue(1, `1 to ${MAX_COUNT}`));
+
+const SCHEMA = v.strictObject(
+  {
+    machine: v.optional(
+      v.strictObject(
+        {
+          cpus: v.optional(scalar(parseCpus, "1 to 64")),
+          mem: v.optional(scalar(parseMem, "a size from 8M to 4G, as in 64M")),
+          seed: v.optional(scalar(parseSeed, "a short text or a number")),
+        },
+        "keys cpus, mem, seed",
+      ),
+    ),
+    cmdline: v.optional(v.pipe(v.string("a line of text"), v.check(takes(parseCmdline), "one line of text"))),
+    programs: v.optional(
+      v.array(
+        v.strictObject(
+          {
+            run: v.pipe(text(WORDS), v.check(takes(splitWords), WORDS)),
+            at,
+            count: v.optional(v.pipe(count, v.maxValue(MAX_COUNT, `1 to ${MAX_COUNT}`))),
+          },
+          "keys run, at, count",
+        ),
+        "a list of programs",
+      ),
+    ),
+    recordings: v.optional(
+      v.array(
+        v.strictObject(
+          {
+            file: text("a file name"),
+            at,
+            touch: v.optional(v.picklist(TOUCH_MODES, TOUCH_MODES.join(", "))),
+          },
+          "keys file, at, touch",
+        ),
+        "a list of recordings",
+      ),
+    ),
+    expect: v.optional(
+      v.record(v.string(), v.union([v.number(), v.string()], "a number or a comparison"), "metrics with values"),
+    ),
+  },
+  "a scenario: keys machine, cmdline, programs, recordings, expect",
+);
+
+type RawScenario = v.InferOutput<typeof SCHEMA>;
+
+/** The keys that a mapping may have, by the path to it with `*` for list positions. */
+const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
+  ["", Object.keys(SCHEMA.entries)],
+  ["machine", ["cpus", "mem", "seed"]],
+  ["programs.*", ["run", "at", "count"]],
+  ["recordings.*", ["file", "at", "touch"]],
+]);
+
+/** The scenario in `input`. Throws `InputError` with the place of the first mistake. */
+export function readScenario(input: InputFile): Scenario {
+  const doc = readYaml(input);
+  const result = v.safeParse(SCHEMA, doc.value);
+  if (!result.success) throw issueError(doc, result.issues[0]);
+  const raw = result.output;
+  const programs = readPrograms(doc, raw);
+  const recordings = (raw.recordings ?? []).map(
+    ({ file, at: start, touch }): ScenarioRecording => ({ file, atCycles: cyclesOf(start), touch }),
+  );
+  if (programs.length + recordings.length === 0) {
+    throw doc.errorAt([], "runs nothing", { expected: "programs or recordings", hint: EXAMPLE_HINT });
+  }
+  const nrWorkloads = recordings.length + programs.reduce((sum, program) => sum + program.count, 0);
+  if (nrWorkloads > MAX_WORKLOADS) {
+    throw doc.errorAt(["programs"], `starts ${nrWorkloads} programs`, { expected: `at most ${MAX_WORKLOADS}` });
+  }
+  return { machine: readMachine(raw), programs, recordings, expectations: readExpectations(doc, raw) };
+}
+
+const EXAMPLE_HINT = "scripts/scenarios/demo.yaml is a scenario to start from";
+
+function readMachine(raw: RawScenario): MachineRequest {
+  const { cpus, mem, seed } = raw.machine ?? {};
+  return {
+    nrCpus: cpus === undefined ? undefined : parseCpus(String(cpus)),
+    ramBytes: mem === undefined ? undefined : parseMem(String(mem)),
+    seed: seed === undefined ? undefined : String(seed),
+    cmdline: raw.cmdline,
+  };
+}
+
+function readPrograms(doc: YamlDocument, raw: RawScenario): ScenarioProgram[] {
+  return (raw.programs ?? []).map((entry, index) => ({
+    words: splitWords(entry.run),
+    atCycles: cyclesOf(entry.at),
+    count: entry.count ?? 1,
+    error: (what, hint) => doc.errorAt(["programs", index, "run"], what, { hint }),
+  }));
+}
+
+function readExpectations(doc: YamlDocument, raw: RawScenario): Expectation[] {
+  return Object.entries(raw.expect ?? {}).map(([metric, value]) => {
+    if (!METRIC_NAMES.includes(metric)) {
+      throw doc.errorAt(
+        ["expect", metric],
+        `unknown metric ${quoted(metric)}`,
+        { expected: "leaks, failures, latency.malloc.p99, …", hint: didYouMean(metric, METRIC_NAMES) },
+        true,
+      );
+    }
+    const expectation = parseExpectation(metric, value);
+    if (expectation !== null) return expectation;
+    const what = `${metric}: ${quoted(String(value))} is no expectation`;
+    throw doc.errorAt(["expect", metric], what, { expected: expectationForm(metric) });
+  });
+}
+
+function cyclesOf(start: string | number | undefined): number {
+  return start === undefined || start === 0 ? 0 : parseCycles(String(start));
+}
+
+function issueError(doc: YamlDocument, issue: v.InferIssue<typeof SCHEMA>): InputError {
+  const path = (issue.path ?? []).map((item) => item.key as PropertyKey);
+  const last = path.at(-1);
+  const where = path.map(String).join(".");
+  const parent = path.slice(0, -1).map((step) => (typeof step === "number" ? "*" : String(step)));
+  if (issue.type === "strict_object" && last !== undefined && issue.expected === "never") {
+    const keys = KEYS.get(parent.join(".")) ?? [];
+    const details = { expected: keys.join(", "), hint: didYouMean(String(last), keys) };
+    return doc.errorAt(path, `unknown key ${quoted(String(last))}`, details, true);
+  }
+  if (issue.type === "strict_object" && issue.input === undefined && last !== undefined) {
+    return doc.errorAt(path.slice(0, -1), `${where} is missing`, { expected: `the key ${quoted(String(last))}` });
+  }
+  const subject = where === "" ? "the file" : where;
+  return doc.errorAt(path, `${subject} is ${describe(issue.input)}`, {
+    expected: issue.message,
+    hint: where === "" ? EXAMPLE_HINT : undefined,
+  });
+}
+
+function describe(value: unknown): string {
+  if (value === null) return "empty";
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object") return "a mapping";
+  return typeof value === "string" ? quoted(value) : String(value);
+}

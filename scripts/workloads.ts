@@ -1,0 +1,185 @@
+/**
+ * Workloads: what the arguments of `run` stand for, read and ready to be started.
+ *
+ *   redis.rep.gz, -              a recording: of a heap → a program that replays it; of a kernel → kernel threads
+ *   demo.yaml                    a scenario, which holds programs and recordings of its own
+ *   stress, "stress --ops 1000"  a built-in program, with its arguments inside the same word
+ *
+ * A bare name is a built-in program if there is one; `./name` is always a file.
+ */
+
+import { dirname, isAbsolute, join } from "node:path";
+import type { Program } from "../kernel/uapi/program.ts";
+import type { HeapRecording, KernelRecording } from "../kernel/uapi/recording.ts";
+import { builtinPrograms, heapReplayProgram } from "../userland/index.ts";
+import type { Expectation } from "./expectations.ts";
+import { didYouMean } from "./nearest.ts";
+import type { MachineRequest } from "./options.ts";
+import { type ReadRecordingOptions, readRecording } from "./readers/detect.ts";
+import { readInput } from "./readers/input.ts";
+import { InputError } from "./readers/input_error.ts";
+import { readOps } from "./readers/ops.ts";
+import { readScenario, type Scenario, type TouchMode } from "./scenario.ts";
+import { UsageError } from "./usage_error.ts";
+import { splitWords } from "./words.ts";
+
+interface WorkloadBase {
+  /** Short name, for the summary. */
+  readonly name: string;
+  /** When to start, cycles after the first. */
+  readonly atCycles: number;
+  /** Operations it will perform, if known before. */
+  readonly nrOps: number | undefined;
+  readonly warnings: readonly string[];
+}
+
+/** A process: a built-in program, or the replay of a recorded heap. */
+export interface ProgramWorkload extends WorkloadBase {
+  readonly kind: "program" | "heap";
+  readonly path: string;
+  readonly args: readonly string[];
+}
+
+export interface KernelWorkload extends WorkloadBase {
+  readonly kind: "kernel";
+  readonly recording: KernelRecording;
+}
+
+export type Workload = ProgramWorkload | KernelWorkload;
+
+/** Everything that one run needs, besides the machine. */
+export interface WorkloadSet {
+  readonly workloads: readonly Workload[];
+  /** Path → code, the built-in ones and one for each heap recording. */
+  readonly programs: ReadonlyMap<string, Program>;
+  /** What a scenario asks of the machine. */
+  readonly machine: MachineRequest;
+  readonly expectations: readonly Expectation[];
+}
+
+export interface WorkloadOptions extends ReadRecordingOptions {
+  /** Which bytes a heap replay writes; undefined: what the scenario or the replayer says. */
+  readonly touch?: TouchMode | undefined;
+  /** An operation list to run as well. */
+  readonly ops?: string | undefined;
+}
+
+const SCENARIO_ENDING = /\.ya?ml$/i;
+
+/** Reads all of `targets`. Throws `InputError` and `UsageError`. */
+export async function loadWorkloads(targets: readonly string[], options: WorkloadOptions = {}): Promise<WorkloadSet> {
+  const loader = new WorkloadLoader(options);
+  if (targets.filter((target) => target === "-").length > 1) {
+    throw new UsageError("standard input (-) can be read only once", "name it once");
+  }
+  for (const target of targets) await loader.add(target);
+  if (options.ops !== undefined) loader.addHeap(readOps(options.ops), 0, options.touch);
+  return loader.finish();
+}
+
+class WorkloadLoader {
+  readonly #options: WorkloadOptions;
+  readonly #workloads: Workload[] = [];
+  readonly #builtins = builtinPrograms();
+  readonly #programs = new Map(this.#builtins);
+  #scenario: Scenario | undefined;
+
+  constructor(options: WorkloadOptions) {
+    this.#options = options;
+  }
+
+  async add(target: string): Promise<void> {
+    if (SCENARIO_ENDING.test(target)) return this.#addScenario(target);
+    const words = this.#programWords(target);
+    if (words !== undefined) return this.#addProgram(words, 0);
+    await this.#addRecording(target, 0, this.#options.touch);
+  }
+
+  addHeap(recording: HeapRecording, atCycles: number, touch: TouchMode | undefined): void {
+    const path = this.#freePath(recording.name);
+    this.#programs.set(path, heapReplayProgram(recording, touch === undefined ? {} : { touch }));
+    const { name, nrOps, warnings } = recording;
+    this.#workloads.push({ kind: "heap", name, atCycles, nrOps, warnings, path, args: [baseName(path)] });
+  }
+
+  finish(): WorkloadSet {
+    return {
+      workloads: this.#workloads,
+      programs: this.#programs,
+      machine: this.#scenario?.machine ?? {},
+      expectations: this.#scenario?.expectations ?? [],
+    };
+  }
+
+  async #addScenario(path: string): Promise<void> {
+    if (this.#scenario !== undefined) {
+      throw new UsageError(`${path}: there is one scenario already`, "a scenario can name several programs itself");
+    }
+    const scenario = readScenario(await readInput(path));
+    this.#scenario = scenario;
+    for (const { words, atCycles, count, error } of scenario.programs) {
+      const name = words[0] ?? "";
+      if (!this.#builtins.has(binPath(name))) throw error(`no built-in program "${name}"`, this.#programHint(name));
+      for (let i = 0; i < count; i++) this.#addProgram(words, atCycles);
+    }
+    for (const { file, atCycles, touch } of scenario.recordings) {
+      if (file === "-") throw new InputError(path, "a scenario cannot read standard input");
+      const found = isAbsolute(file) ? file : join(dirname(path), file);
+      await this.#addRecording(found, atCycles, this.#options.touch ?? touch);
+    }
+  }
+
+  /** The words of `target` if it names a built-in program; undefined if it has to be a file. */
+  #programWords(target: string): string[] | undefined {
+    const first = /^\S+/.exec(target)?.[0] ?? "";
+    const isProgram = this.#builtins.has(binPath(first)) && (!first.includes("/") || first.startsWith("/bin/"));
+    return isProgram ? splitWords(target) : undefined;
+  }
+
+  #addProgram(words: readonly string[], atCycles: number): void {
+    const path = binPath(words[0] ?? "");
+    const args = [baseName(path), ...words.slice(1)];
+    const name = args.join(" ");
+    this.#workloads.push({ kind: "program", name, atCycles, nrOps: undefined, warnings: [], path, args });
+  }
+
+  async #addRecording(target: string, atCycles: number, touch: TouchMode | undefined): Promise<void> {
+    const { lenient, format } = this.#options;
+    const recording = readRecording(await this.#open(target), { lenient, format });
+    if (recording.kind === "heap") return this.addHeap(recording, atCycles, touch);
+    const { name, nrEvents, warnings } = recording;
+    this.#workloads.push({ kind: "kernel", name, atCycles, nrOps: nrEvents, warnings, recording });
+  }
+
+  async #open(target: string): Promise<Awaited<ReturnType<typeof readInput>>> {
+    try {
+      return await readInput(target);
+    } catch (error) {
+      const isBareName = error instanceof InputError && error.message === "no such file" && /^[\w -]+$/.test(target);
+      if (!isBareName) throw error;
+      throw new InputError(target, "no such file, and no built-in program of this name", {
+        hint: this.#programHint(target.split(" ")[0] ?? target),
+      });
+    }
+  }
+
+  #programHint(name: string): string {
+    const names = [...this.#builtins.keys()].map(baseName).sort();
+    return didYouMean(name, names) ?? `built-in programs: ${names.join(" ")}`;
+  }
+
+  #freePath(name: string): string {
+    const base = `/bin/${name.replace(/[^\w.-]/g, "_").slice(0, 40) || "replay"}`;
+    let path = base;
+    for (let i = 2; this.#programs.has(path); i++) path = `${base}.${i}`;
+    return path;
+  }
+}
+
+function binPath(name: string): string {
+  return name.startsWith("/") ? name : `/bin/${name}`;
+}
+
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}

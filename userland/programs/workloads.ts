@@ -1,0 +1,196 @@
+/**
+ * memhog, stress and leak: programs that use memory so that one can watch.
+ */
+
+import { PAGE_SIZE } from "../../kernel/params.ts";
+import { strerror } from "../../kernel/uapi/errno.ts";
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
+import type { ProgramEnv } from "../../kernel/uapi/program.ts";
+import { SYS_clone, SYS_mmap, SYS_nanosleep, SYS_thread_join } from "../../kernel/uapi/syscall.ts";
+import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
+import { createUmalloc, type Umalloc } from "../umalloc.ts";
+import { parseCount, parseOptions, parseSize } from "./arguments.ts";
+import { createRandom } from "./random.ts";
+import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
+
+const MIB = 1024 * 1024;
+
+// ── memhog ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Maps and touches `bytes` in pieces: bytes got, and the error that stopped it or 0. */
+function* hog(tool: Tool, bytes: number): Sleeping<{ gotBytes: number; error: number }> {
+  let gotBytes = 0;
+  while (gotBytes < bytes) {
+    const piece = Math.min(MIB, bytes - gotBytes);
+    const va = yield* tool.sys(SYS_mmap, 0, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (va < 0) return { gotBytes, error: va };
+    for (let at = 0; at < piece; at += PAGE_SIZE) {
+      tool.env.mem.st8(va + at, 0xa5);
+      if (tool.env.timeIsUp()) yield PREEMPTED;
+    }
+    gotBytes += piece;
+  }
+  return { gotBytes, error: 0 };
+}
+
+const memhog: ToolDefinition = {
+  name: "memhog",
+  synopsis: "SIZE [--hold CYCLES]",
+  summary: "map and touch SIZE bytes (64M), hold them, end",
+  *main(tool) {
+    const options = parseOptions(tool.args, { values: { "--hold": parseCount }, minOperands: 1, maxOperands: 1 });
+    const bytes = parseSize(options?.operands[0] ?? "");
+    if (options === null || bytes === null || bytes === 0) return yield* tool.usage();
+    const { gotBytes, error } = yield* hog(tool, bytes);
+    const kib = (n: number): string => `${Math.ceil(n / 1024)} KiB`;
+    if (error < 0) yield* tool.complain(`stopped at ${kib(gotBytes)} of ${kib(bytes)}: ${strerror(error)}`);
+    else yield* tool.out(`memhog: ${kib(gotBytes)} touched\n`);
+    const holdCycles = options.values.get("--hold") ?? 0;
+    if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
+    return error < 0 ? EXIT_FAILED : EXIT_OK;
+  },
+};
+
+// ── stress ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const NR_SLOTS = 256;
+const NOBODY = 0;
+
+interface StressPlan {
+  readonly nrOps: number;
+  readonly seed: number;
+  readonly maxBytes: number;
+}
+
+interface StressResult {
+  /** Blocks whose content was not what had been written. */
+  nrWrong: number;
+  nrRefused: number;
+}
+
+const isFilledWith = (env: ProgramEnv, p: number, bytes: number, byte: number): boolean =>
+  env.mem.read(p, bytes).every((b) => b === byte);
+
+/** One thread's share: blocks come, grow and go at random, each filled with a byte of its own and checked. */
+function* stressHeap(env: ProgramEnv, heap: Umalloc, plan: StressPlan): Sleeping<StressResult> {
+  const random = createRandom(plan.seed);
+  const blocks = new Float64Array(NR_SLOTS);
+  const sizes = new Float64Array(NR_SLOTS);
+  const fills = new Uint8Array(NR_SLOTS);
+  const result: StressResult = { nrWrong: 0, nrRefused: 0 };
+  const verify = (slot: number, bytes: number): void => {
+    if (!isFilledWith(env, blocks[slot] as number, bytes, fills[slot] as number)) result.nrWrong++;
+  };
+  const release = (slot: number): void => {
+    verify(slot, sizes[slot] as number);
+    heap.free(blocks[slot] as number);
+    blocks[slot] = NOBODY;
+  };
+  const obtain = (slot: number, resize: boolean): void => {
+    const bytes = random.size(plan.maxBytes);
+    const p = resize ? heap.realloc(blocks[slot] as number, bytes) : heap.malloc(bytes);
+    if (p === NOBODY) {
+      result.nrRefused++;
+      return;
+    }
+    blocks[slot] = p;
+    if (resize) verify(slot, Math.min(bytes, sizes[slot] as number));
+    sizes[slot] = bytes;
+    fills[slot] = random.below(256);
+    env.mem.fill(p, fills[slot] as number, bytes);
+  };
+  for (let op = 0; op < plan.nrOps; op++) {
+    const slot = random.below(NR_SLOTS);
+    const isLive = blocks[slot] !== NOBODY;
+    if (isLive && random.below(4) > 0) release(slot);
+    else obtain(slot, isLive);
+    if (env.timeIsUp()) yield PREEMPTED;
+  }
+  for (let slot = 0; slot < NR_SLOTS; slot++) if (blocks[slot] !== NOBODY) release(slot);
+  return result;
+}
+
+/** Starts threads 1…n−1, which attach to the heap and report trouble by their exit status; their ids. */
+function* startThreads(tool: Tool, base: number, nrThreads: number, plan: StressPlan): Sleeping<number[]> {
+  const tids: number[] = [];
+  for (let nr = 1; nr < nrThreads; nr++) {
+    const entry = tool.env.entryOf(function* (env) {
+      const heap = createUmalloc(env, { attach: base });
+      const result = yield* stressHeap(env, heap, { ...plan, seed: plan.seed + nr });
+      heap.detach();
+      return result.nrWrong > 0 ? EXIT_FAILED : EXIT_OK;
+    });
+    const tid = yield* tool.sys(SYS_clone, 0, 0, entry, nr);
+    if (tid < 0) {
+      yield* tool.complain(`thread ${nr}: ${strerror(tid)}`);
+      break;
+    }
+    tids.push(tid);
+  }
+  return tids;
+}
+
+const stress: ToolDefinition = {
+  name: "stress",
+  synopsis: "--ops N [--seed S] [--max BYTES] [--threads T]",
+  summary: "random malloc, realloc and free with checked contents",
+  *main(tool) {
+    const values = { "--ops": parseCount, "--seed": parseCount, "--max": parseSize, "--threads": parseCount };
+    const options = parseOptions(tool.args, { values });
+    const nrOps = options?.values.get("--ops");
+    const maxBytes = options?.values.get("--max") ?? 4096;
+    const nrThreads = options?.values.get("--threads") ?? 1;
+    if (options === null || nrOps === undefined || maxBytes < 1 || nrThreads < 1 || nrThreads > 64) {
+      return yield* tool.usage();
+    }
+    const plan = { nrOps, seed: options.values.get("--seed") ?? 1, maxBytes };
+    const heap = createUmalloc(tool.env);
+    // The first allocation lays the heap out; only then others may attach.
+    heap.free(heap.malloc(1));
+    const tids = yield* startThreads(tool, heap.base, nrThreads, plan);
+    const result = yield* stressHeap(tool.env, heap, plan);
+    let nrFailed = nrThreads - 1 - tids.length;
+    for (const tid of tids) if ((yield* tool.sys(SYS_thread_join, tid)) !== EXIT_OK) nrFailed++;
+    const broken = heap.check();
+    if (broken !== null) yield* tool.complain(`heap: ${broken}`);
+    const stats = heap.stats();
+    const isGood = result.nrWrong === 0 && nrFailed === 0 && broken === null && stats.nrMisuses === 0;
+    const threads = `${nrThreads} thread${nrThreads === 1 ? "" : "s"}`;
+    yield* tool.out(
+      `stress: ${threads} of ${nrOps} operations, seed ${plan.seed}: peak ${Math.ceil(stats.peakBytes / 1024)} KiB, ` +
+        `${result.nrRefused} refused, ${isGood ? "contents good" : `${result.nrWrong} WRONG, ${nrFailed} threads FAILED`}\n`,
+    );
+    return isGood ? EXIT_OK : EXIT_FAILED;
+  },
+};
+
+// ── leak ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const leak: ToolDefinition = {
+  name: "leak",
+  synopsis: "N [--size BYTES] [--hold CYCLES]",
+  summary: "allocate N blocks and forget them",
+  *main(tool) {
+    const values = { "--size": parseSize, "--hold": parseCount };
+    const options = parseOptions(tool.args, { values, minOperands: 1, maxOperands: 1 });
+    const nr = parseCount(options?.operands[0] ?? "");
+    if (options === null || nr === null) return yield* tool.usage();
+    const bytes = options.values.get("--size") ?? 64;
+    const heap = createUmalloc(tool.env);
+    let nrLeaked = 0;
+    while (nrLeaked < nr && heap.malloc(bytes) !== 0) {
+      nrLeaked++;
+      if (tool.env.timeIsUp()) yield PREEMPTED;
+    }
+    const { heapBytes, mappedBytes } = heap.stats();
+    yield* tool.out(
+      `leak: ${nrLeaked} blocks of ${bytes} bytes have no owner any more; the heap holds ` +
+        `${Math.ceil((heapBytes + mappedBytes) / 1024)} KiB until this process ends\n`,
+    );
+    const holdCycles = options.values.get("--hold") ?? 0;
+    if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
+    return nrLeaked === nr ? EXIT_OK : EXIT_FAILED;
+  },
+};
+
+export const WORKLOAD_TOOLS: readonly ToolDefinition[] = [memhog, stress, leak];
