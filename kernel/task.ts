@@ -19,7 +19,6 @@ import {
   TASK_PID,
   TASK_RUNNING,
   TASK_STATE,
-  TASK_STRUCT_BYTES,
   TASK_TGID,
 } from "./task_struct.ts";
 import { type Context, NULL, type PhysAddr, type Sleeping, type TaskContext } from "./types.ts";
@@ -60,6 +59,7 @@ export interface Tasks {
 
 /** Where task_structs come from: a slab cache, given by boot. */
 export interface TaskMemory {
+  /** A zeroed task_struct with its kernel stack; NULL without memory. */
   alloc(ctx: Context): PhysAddr;
   free(ctx: Context, struct: PhysAddr): void;
 }
@@ -74,7 +74,6 @@ export function createTasks(machine: Machine, contexts: ContextTracking, memory:
     create(ctx, { comm, tgid, parent, flags, body }) {
       const struct = memory.alloc(ctx);
       if (struct === NULL) return undefined;
-      port.fill(struct, 0, TASK_STRUCT_BYTES);
       const pid = ++lastPid;
       port.st32(struct + TASK_PID, pid);
       port.st32(struct + TASK_TGID, tgid ?? pid);

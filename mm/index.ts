@@ -49,6 +49,7 @@ export {
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
+  ZONE_DMA32_LIMIT,
   ZONE_NAMES,
   type Zones,
 } from "./mmzone.ts";
@@ -76,3 +77,8 @@ export {
   PGFREE,
 } from "./vmstat.ts";
 export type { VmStat } from "./vmstat.ts";
+export { type Census, takeCensus } from "./census.ts";
+export type { KmemCache } from "./slab_descriptor.ts";
+export { createSlabSubsystem, type SlabSubsystem } from "./slab_subsystem.ts";
+export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
+export type { Pageblocks } from "./pageblock.ts";

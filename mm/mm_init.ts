@@ -33,6 +33,7 @@ import {
   Z_SPANNED,
   Z_START_PFN,
   ZONE_BYTES,
+  ZONE_DMA_LIMIT,
   type Zones,
   zoneRanges,
 } from "./mmzone.ts";
@@ -123,8 +124,10 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const nrFrames = alignUp(endPfn, 1 << MAX_PAGE_ORDER);
       const nrZoneHeads = NR_PAGE_ORDERS * NR_MIGRATETYPES;
       const nrHeads = MAX_NR_ZONES * nrZoneHeads + pcpHeads(harts.nrCpus);
-      const memmap = memblock.alloc(memmapBytes(nrFrames, nrHeads), PAGE_SIZE, { topDown: false });
-      const blocks = memblock.alloc(pageblockBytes(nrFrames), CACHE_LINE, { topDown: false });
+      // Above ZONE_DMA where there is such memory: the first 16 MiB are for devices.
+      const window = { minAddr: ZONE_DMA_LIMIT, topDown: false };
+      const memmap = memblock.alloc(memmapBytes(nrFrames, nrHeads), PAGE_SIZE, window);
+      const blocks = memblock.alloc(pageblockBytes(nrFrames), CACHE_LINE, window);
       if (memmap === 0 || blocks === 0) throw new Error("mm_init: no room for struct page");
 
       const pages = createPages(port, memmap, nrFrames, nrHeads);

@@ -71,6 +71,8 @@ export interface ObjectCacheStats {
   readonly nrEmpty: number;
   /** Rounds of a magazine; 0 while the cache is not cached per CPU. */
   readonly magazineSize: number;
+  /** Magazines of this cache, wherever they are. */
+  readonly magazines: number;
 }
 
 /** The seam. */

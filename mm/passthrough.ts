@@ -13,7 +13,7 @@ import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, type Gfp } from "./gfp.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import { createSlabCheck } from "./slab_check.ts";
-import { cacheName, type KmemCache, OBJECT_CACHED } from "./slab_descriptor.ts";
+import { cacheName, type KmemCache, NO_CACHE, OBJECT_CACHED, OBJECT_LIVE } from "./slab_descriptor.ts";
 import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 
@@ -43,7 +43,11 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
     kmemCacheFree: slabs.freeObject,
-    freeFromSlab: (ctx, slab, obj) => slabs.freeObject(ctx, objects.cacheOfSlab(slab), obj),
+    freeFromSlab(ctx, slab, obj) {
+      const state = objects.stateOf(slab, obj);
+      if (state === 0 || port.ld8(state) !== OBJECT_LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
+      return slabs.freeObject(ctx, objects.cacheOfSlab(slab), obj);
+    },
     drain: () => 0,
     stats: () => ({
       cached: 0,
@@ -54,6 +58,7 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
       nrFull: 0,
       nrEmpty: 0,
       magazineSize: 0,
+      magazines: 0,
     }),
     check(cache) {
       if (countStates(cache, OBJECT_CACHED) !== 0) return `cache ${cacheName(port, cache)}: an object is cached`;

@@ -127,10 +127,10 @@ import {
   type KmemCache,
   LIST_EMPTY,
   LIST_FULLEST,
+  liveState,
   NO_CACHE,
   NO_SLAB,
   OBJECT_CACHED,
-  OBJECT_LIVE,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_INUSE,
@@ -328,7 +328,7 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
       return -EINVAL;
     }
     const state = stateOf(slab, obj);
-    if (state === 0 || port.ld8(state) !== OBJECT_LIVE || cacheOfSlab(slab) !== cache) {
+    if (cacheOfSlab(slab) !== cache || state === 0 || port.ld8(state) !== liveState(port.ld32(cache + CACHE_FLAGS))) {
       return objects.reportBadFree(ctx, cache, slab, obj);
     }
     putBack(ctx, cache, slab, obj, CACHE_SLAB_FREES);

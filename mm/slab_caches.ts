@@ -30,7 +30,6 @@ import {
   CACHE_FREE_POINTER,
   CACHE_HAS_CTOR,
   CACHE_ID,
-  CACHE_IS_STATIC,
   CACHE_MIN_PARTIAL,
   CACHE_NAME,
   CACHE_NODE,
@@ -49,7 +48,7 @@ import {
   NO_CACHE,
   NR_SLAB_LISTS,
   OBJECT_FREE,
-  OBJECT_LIVE,
+  OBJECT_INTERNAL,
   SLAB_BASE,
   SLAB_DESCRIPTOR_SIZES,
   SLAB_OBJECTS,
@@ -64,6 +63,7 @@ import {
   reciprocalOf,
   SLAB_CACHE_DMA,
   SLAB_HWCACHE_ALIGN,
+  SLAB_INTERNAL,
   SLAB_KMALLOC,
   SLAB_MAX_ORDER,
   SLAB_PANIC,
@@ -78,7 +78,10 @@ const LIST_HEAD = 8;
 const STATIC_CACHES = CACHE_LINE;
 
 const MAX_OBJECT_BYTES = 4 * 1024 * 1024;
-const KNOWN_FLAGS = SLAB_HWCACHE_ALIGN | SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_PANIC | SLAB_KMALLOC;
+/** A slab is naturally aligned and at least one object large, and an object is a multiple of its alignment. */
+const MAX_ALIGN = PAGE_SIZE * 2 ** SLAB_MAX_ORDER;
+const KNOWN_FLAGS =
+  SLAB_HWCACHE_ALIGN | SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_PANIC | SLAB_KMALLOC | SLAB_INTERNAL;
 
 /** Static memory of the slab layer: the list and six descriptors. On a cache line, zeroed. */
 export const slabStaticBytes = (nrCpus: number): number =>
@@ -152,7 +155,7 @@ export function createSlabCaches(deps: SlabDeps, { allocObject, freeObject, shri
   const checkParams = ({ name, size, align = 0, flags = 0, ctor }: CacheParams): number => {
     if (!/^[!-~]+$/.test(name) || name.length > MAX_CACHE_NAME) return -EINVAL;
     if (!Number.isInteger(size) || size < 1 || size > MAX_OBJECT_BYTES) return -EINVAL;
-    if (!Number.isInteger(align) || align < 0 || align > PAGE_SIZE || (align & (align - 1)) !== 0) return -EINVAL;
+    if (!Number.isInteger(align) || align < 0 || align > MAX_ALIGN || (align & (align - 1)) !== 0) return -EINVAL;
     if ((flags & ~KNOWN_FLAGS) !== 0) return -EINVAL;
     // The word behind the object, where its link goes, must still fit the largest block.
     if (ctor !== undefined && size > MAX_OBJECT_BYTES - PAGE_SIZE) return -EINVAL;
@@ -219,11 +222,11 @@ export function createSlabCaches(deps: SlabDeps, { allocObject, freeObject, shri
     const irq = spinlocks.spinLockIrqsave(ctx, LOCK);
     const bytes = cacheBytes(nrCpus);
     const layout = calculateSizes({ objectSize: bytes, align: CACHE_LINE, flags: 0, hasCtor: false }, { nrCpus });
-    writeDescriptor(kmemCache, "kmem_cache", layout, CACHE_IS_STATIC);
+    writeDescriptor(kmemCache, "kmem_cache", layout, SLAB_INTERNAL);
     publishLocked(kmemCache);
     SLAB_DESCRIPTOR_SIZES.forEach((size, i) => {
       const cache = staticCache(1 + i);
-      writeDescriptor(cache, `slab-${size}`, onSlabLayout(size), CACHE_IS_STATIC);
+      writeDescriptor(cache, `slab-${size}`, onSlabLayout(size), SLAB_INTERNAL);
       port.st32(cache + CACHE_COLOUR_MAX, 0);
       port.st32(cache + CACHE_DESCRIPTORS, 0);
       publishLocked(cache);
@@ -250,16 +253,17 @@ export function createSlabCaches(deps: SlabDeps, { allocObject, freeObject, shri
     }
   };
 
-  /** Is `cache` the descriptor of a cache that was created and not destroyed? */
-  const isCreated = (cache: KmemCache): boolean => {
+  /** Is `cache` a cache that somebody created, and not destroyed yet? The allocator's own stay. */
+  const isDestroyable = (cache: KmemCache): boolean => {
     const slab = objects.slabOf(cache);
     if (slab === NULL || objects.cacheOfSlab(slab) !== kmemCache) return false;
     const state = objects.stateOf(slab, cache);
-    return state !== 0 && port.ld8(state) === OBJECT_LIVE;
+    if (state === 0 || port.ld8(state) !== OBJECT_INTERNAL) return false;
+    return (port.ld32(cache + CACHE_FLAGS) & SLAB_INTERNAL) === 0;
   };
 
   const destroyCache = (ctx: TaskContext, cache: KmemCache): number => {
-    if (!isCreated(cache)) {
+    if (!isDestroyable(cache)) {
       reports.warning(ctx, "kmem_cache_destroy: not a cache that can be destroyed");
       return -EINVAL;
     }

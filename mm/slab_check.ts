@@ -34,8 +34,8 @@ import {
   LIST_EMPTY,
   LIST_FULL,
   NR_SLAB_LISTS,
-  OBJECT_CACHED,
   OBJECT_FREE,
+  OBJECT_INTERNAL,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_FREELIST,
@@ -87,7 +87,7 @@ export function createSlabCheck(port: MemoryPort, pages: Pages, objects: SlabObj
     const nrObjects = port.ld32(slab + SLAB_OBJECTS);
     const nrFree = countInSlab(slab, OBJECT_FREE);
     for (let i = 0; i < nrObjects; i++) {
-      if (port.ld8(slab + SLAB_STATES + i) > OBJECT_CACHED) return "SLAB-3: a state that does not exist";
+      if (port.ld8(slab + SLAB_STATES + i) > OBJECT_INTERNAL) return "SLAB-3: a state that does not exist";
     }
     if (port.ld8(slab + SLAB_STATES + nrObjects) !== 0) return "SLAB-10: the guard behind the states is set";
     if (nrFree !== nrObjects - port.ld32(slab + SLAB_INUSE)) return "SLAB-3: in use differs from the states";

@@ -43,8 +43,9 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import type { PhysAddr } from "../kernel/types.ts";
 import { CACHE_LINE, MAX_CPUS } from "../kernel/params.ts";
+import type { PhysAddr } from "../kernel/types.ts";
+import { SLAB_INTERNAL } from "./slab_layout.ts";
 
 declare const cacheBrand: unique symbol;
 declare const slabBrand: unique symbol;
@@ -65,8 +66,6 @@ export const asSlab = (addr: number): Slab => addr as Slab;
 
 /** It has a constructor. */
 export const CACHE_HAS_CTOR = 0x1_0000;
-/** Its descriptor is static: cannot be destroyed. */
-export const CACHE_IS_STATIC = 0x2_0000;
 
 // ── struct kmem_cache ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,6 +141,12 @@ export const OBJECT_FREE = 0;
 export const OBJECT_LIVE = 1;
 /** In a magazine, or on its way into or out of one. */
 export const OBJECT_CACHED = 2;
+/** In use by the allocator itself: a struct slab, a kmem_cache, a magazine. */
+export const OBJECT_INTERNAL = 3;
+
+/** State of a handed-out object of a cache with these flags. */
+export const liveState = (flags: number): number =>
+  (flags & SLAB_INTERNAL) !== 0 ? OBJECT_INTERNAL : OBJECT_LIVE;
 
 /** Bytes of a struct slab for `objects` objects. */
 export const slabBytes = (objects: number): number => SLAB_STATES + objects + 1;
@@ -169,9 +174,9 @@ export interface CacheParams {
   readonly name: string;
   /** Bytes of an object: an integer, 1 … 4 MiB. */
   readonly size: number;
-  /** A power of two up to the page size; default 8. */
+  /** A power of two up to 32 KiB; default 8. */
   readonly align?: number;
-  /** SLAB_HWCACHE_ALIGN, SLAB_RECLAIM_ACCOUNT, SLAB_CACHE_DMA, SLAB_PANIC. */
+  /** SLAB_HWCACHE_ALIGN, SLAB_RECLAIM_ACCOUNT, SLAB_CACHE_DMA, SLAB_PANIC, SLAB_KMALLOC, SLAB_INTERNAL. */
   readonly flags?: number;
   /** Puts an object into its constructed state, once, when its slab is made. Must not allocate or sleep. */
   readonly ctor?: (object: PhysAddr) => void;

@@ -38,6 +38,9 @@ export const SLAB_STORE_USER = 0x80;
 /** A cache behind kmalloc(): debugging also stores the requested size. */
 export const SLAB_KMALLOC = 0x100;
 
+/** Objects are the allocator's own records: kfree() and kmem_cache_free() refuse them. Not in Linux. */
+export const SLAB_INTERNAL = 0x200;
+
 /** Largest order that S4 chooses freely; only an object that needs more gets more. */
 export const SLAB_MAX_ORDER = 3;
 

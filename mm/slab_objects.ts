@@ -22,6 +22,7 @@ import { PG_SLAB, type Pages } from "./page.ts";
 import {
   asCache,
   asSlab,
+  CACHE_FLAGS,
   CACHE_FREE_POINTER,
   CACHE_LISTS,
   CACHE_NR_INUSE,
@@ -29,10 +30,11 @@ import {
   cacheName,
   type KmemCache,
   LIST_FULL,
+  liveState,
   NO_CACHE,
   NO_SLAB,
   OBJECT_FREE,
-  OBJECT_LIVE,
+  OBJECT_INTERNAL,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_FREELIST,
@@ -59,7 +61,7 @@ export interface SlabObjects {
   stateOf(slab: Slab, addr: number): number;
   /** Threads all objects whose state is OBJECT_FREE onto the free list, in address order. */
   threadFreeList(cache: KmemCache, slab: Slab): void;
-  /** Takes the first free object of a slab that is not full; its state becomes OBJECT_LIVE. */
+  /** Takes the first free object of a slab that is not full; its state becomes OBJECT_LIVE (or _INTERNAL). */
   pop(ctx: Context, cache: KmemCache, slab: Slab): PhysAddr;
   /** Puts an object back; its state becomes OBJECT_FREE. */
   push(cache: KmemCache, slab: Slab, obj: PhysAddr): void;
@@ -134,7 +136,7 @@ export function createSlabObjects(port: MemoryPort, pages: Pages, reports: SlabR
     }
     bugOn(obj === 0, "SLAB-3: a slab with room has no free object", slab, inuse);
     port.st32(slab + SLAB_FREELIST, port.ld32(obj + link));
-    port.st8(stateOf(slab, obj), OBJECT_LIVE);
+    port.st8(stateOf(slab, obj), liveState(port.ld32(cache + CACHE_FLAGS)));
     port.st32(slab + SLAB_INUSE, inuse + 1);
     port.st32(cache + CACHE_NR_INUSE, port.ld32(cache + CACHE_NR_INUSE) + 1);
     relist(cache, slab, inuse, inuse + 1);
@@ -160,7 +162,7 @@ export function createSlabObjects(port: MemoryPort, pages: Pages, reports: SlabR
     if (cache !== NO_CACHE && cache !== owner) {
       const [wanted, found] = [cacheName(port, cache), cacheName(port, owner)];
       reports.warning(ctx, `cache_from_obj: Wrong slab cache. ${wanted} but object is from ${found}`);
-    } else if (state === 0 || state >= guard) {
+    } else if (state === 0 || state >= guard || port.ld8(state) === OBJECT_INTERNAL) {
       reports.objectBug(ctx, slab, addr, `Invalid object pointer ${hexAddr(addr)}`, fix);
     } else {
       reports.objectBug(ctx, slab, addr, "Object already free", fix);

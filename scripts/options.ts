@@ -5,14 +5,7 @@
  * right. Nothing is rounded, clamped or guessed: a course's script with a typo should stop, not run something else.
  */
 
-import {
-  DEFAULT_CPUS,
-  DEFAULT_SEED,
-  MAX_CPUS,
-  MAX_RAM_BYTES,
-  MIN_RAM_BYTES,
-  PAGE_SIZE,
-} from "../kernel/params.ts";
+import { DEFAULT_CPUS, DEFAULT_SEED, MAX_CPUS, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_SIZE } from "../kernel/params.ts";
 import { printable } from "./readers/input_error.ts";
 import { UsageError } from "./usage_error.ts";
 

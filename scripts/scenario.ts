@@ -18,16 +18,11 @@
  */
 
 import * as v from "valibot";
-import {
-  type Expectation,
-  expectationForm,
-  METRIC_NAMES,
-  parseExpectation,
-} from "./expectations.ts";
+import { type Expectation, expectationForm, METRIC_NAMES, parseExpectation } from "./expectations.ts";
 import { didYouMean } from "./nearest.ts";
 import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
 import type { InputFile } from "./readers/input.ts";
-import { InputError, quoted } from "./readers/input_error.ts";
+import { type InputError, quoted } from "./readers/input_error.ts";
 import { splitWords } from "./words.ts";
 import { readYaml, type YamlDocument } from "./yaml_document.ts";
 
@@ -60,20 +55,29 @@ const MAX_COUNT = 1000;
 const MAX_WORKLOADS = 10_000;
 
 /** True if `parse` takes the text; its own message is not used, the schema's is. */
-function takes(parse: (text: string) => unknown): (value: string | number) => boolean {
-  return (value) => {
-    try {
-      parse(String(value));
-      return true;
-    } catch {
-      return false;
-    }
-  };
+function takes(parse: (text: string) => unknown, value: string | number): boolean {
+  try {
+    parse(String(value));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A string that `parse` takes. */
+function textFor(parse: (text: string) => unknown, expected: string) {
+  return v.pipe(
+    v.string(expected),
+    v.check((value) => takes(parse, value), expected),
+  );
 }
 
 /** A string or number that `parse` takes. The message of a schema is what it expected. */
 function scalar(parse: (text: string) => unknown, expected: string) {
-  return v.pipe(v.union([v.string(), v.number()], expected), v.check(takes(parse), expected));
+  return v.pipe(
+    v.union([v.string(), v.number()], expected),
+    v.check((value) => takes(parse, value), expected),
+  );
 }
 
 const WORDS = "a program and its arguments, as in `stress --ops 1000`";
@@ -93,12 +97,12 @@ const SCHEMA = v.strictObject(
         "keys cpus, mem, seed",
       ),
     ),
-    cmdline: v.optional(v.pipe(v.string("a line of text"), v.check(takes(parseCmdline), "one line of text"))),
+    cmdline: v.optional(textFor(parseCmdline, "one line of text")),
     programs: v.optional(
       v.array(
         v.strictObject(
           {
-            run: v.pipe(text(WORDS), v.check(takes(splitWords), WORDS)),
+            run: textFor(splitWords, WORDS),
             at,
             count: v.optional(v.pipe(count, v.maxValue(MAX_COUNT, `1 to ${MAX_COUNT}`))),
           },

@@ -49,7 +49,8 @@ export function readYaml(input: InputFile): YamlDocument {
     },
     Node(_key, node, path) {
       if (path.length > 2 * MAX_DEPTH) throw fail(node.range?.[0] ?? 0, `is nested more than ${MAX_DEPTH} deep`);
-      if (node.tag !== undefined && node.range) throw fail(node.range[0], `the tag ${quoted(node.tag)} is not used here`);
+      if (node.tag !== undefined && node.range)
+        throw fail(node.range[0], `the tag ${quoted(node.tag)} is not used here`);
     },
   });
   let value: unknown;

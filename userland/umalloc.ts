@@ -1,9 +1,9 @@
 /**
  * umalloc: malloc, free and their family for programs, over brk and mmap.
  *
- *   malloc(n)          n ≤ 512             thread cache: pop               umalloc_cache.ts
- *                      n ≤ 64 KiB          best fit, else top, else brk    umalloc_bins.ts, umalloc_arena.ts
- *                      n > 64 KiB          a mapping of its own            umalloc_mapped.ts
+ *   malloc(n)          n ≤ 128             thread cache: pop               umalloc_cache.ts
+ *                      n ≤ 48 KiB          best fit, else top, else brk    umalloc_bins.ts, umalloc_arena.ts
+ *                      n > 48 KiB          a mapping of its own            umalloc_mapped.ts
  *
  * No chunk has a header; two bits per 16 bytes say where chunks start (umalloc_map.ts). umalloc_layout.ts draws the
  * heap and is the file to read first.
@@ -27,7 +27,7 @@
  * freed; a size that is no integer in [0, 2^35), and calloc's overflow, return 0; realloc returning 0 leaves p as it
  * was; memalign wants a power of two, else 0.
  *
- * Context: plain functions, they never sleep (brk and mmap do not). O(1), but for comparing up to 16 free chunks of
+ * Context: plain functions, they never sleep (brk and mmap do not). O(1), but for comparing up to 8 free chunks of
  * a bin, and emptying the caches before growing, which each cached chunk pays for once.
  */
 
@@ -50,6 +50,7 @@ import {
   ST_END,
   ST_MAGIC,
   ST_MAIN_CACHE,
+  ST_THRESHOLD,
   ST_TOP,
   STATE_OFFSET,
   UNIT_BYTES,
@@ -59,8 +60,9 @@ import { createUnitMap, UNIT_FREE, UNIT_USED } from "./umalloc_map.ts";
 import { createMappedBlocks } from "./umalloc_mapped.ts";
 import { createMisuseDesk, type MisuseKind } from "./umalloc_misuse.ts";
 
-/** Requests above this many bytes get a mapping of their own. */
-export const MMAP_THRESHOLD = 32 * 1024;
+/** Requests above this many bytes get a mapping of their own; at first, see adapt(). */
+const FIRST_THRESHOLD = 48 * 1024;
+const MAX_THRESHOLD = 96 * 1024;
 const MAX_HEAP_ALIGN = 4096;
 const CACHE_MAX_BYTES = CACHE_MAX_UNITS * UNIT_BYTES;
 
@@ -98,6 +100,7 @@ export interface Umalloc {
 export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Umalloc {
   const { mem } = env;
   const base = options.attach ?? Math.ceil(promptResult(env.syscall(SYS_brk, 0)) / PAGE_SIZE) * PAGE_SIZE;
+  const thresholdWord = base + STATE_OFFSET + ST_THRESHOLD;
   const endWord = base + STATE_OFFSET + ST_END;
   const counters = createCounters(mem, base);
   const map = createUnitMap(mem, base);
@@ -124,19 +127,33 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   const blocks = createMappedBlocks(env, base, { allocate: allocateUnits, release: arena.release }, counters);
   const misuse = createMisuseDesk(env, base, walker, blocks, options.onMisuse);
 
+  /** Before `pages` are mapped at the peak: pages idle in the top go back, so that the peak is not their sum. */
+  const relieve = (pages: number): void => {
+    if (counters.wouldPeak(pages)) arena.trim(0);
+  };
+
   const allocateMapped = (bytes: number, align: number): number => {
     if (!ready()) return 0;
-    return blocks.allocate(Math.max(1, Math.ceil(bytes / PAGE_SIZE)), align);
+    const pages = pagesFor(bytes);
+    relieve(pages);
+    return blocks.allocate(pages, align);
+  };
+
+  /** A mapping, unless a hole of the heap takes it: holes are paid for already. */
+  const mallocLarge = (bytes: number, units: number): number => {
+    let u = units <= MAX_CHUNK_UNITS ? arena.take(units) : 0;
+    if (u === 0 && counters.wouldPeak(pagesFor(bytes)) && cache.flushAll() && units <= MAX_CHUNK_UNITS)
+      u = arena.take(units);
+    return u === 0 ? allocateMapped(bytes, PAGE_SIZE) : base + u * UNIT_BYTES;
   };
 
   const mallocSlow = (bytes: number): number => {
     if (!isSize(bytes) || !ready()) return 0;
     const units = unitsFor(bytes);
-    const isLarge = bytes > MMAP_THRESHOLD;
-    // A large request is mapped only if no hole of the heap takes it: holes are paid for already.
-    const u = !isLarge ? allocateUnits(units) : units <= MAX_CHUNK_UNITS ? arena.take(units) : 0;
+    if (bytes > mem.ld32(thresholdWord)) return mallocLarge(bytes, units);
+    const u = allocateUnits(units);
     if (u !== 0) return base + u * UNIT_BYTES;
-    return isLarge || bytes >= PAGE_SIZE ? allocateMapped(bytes, PAGE_SIZE) : 0;
+    return bytes < PAGE_SIZE ? 0 : allocateMapped(bytes, PAGE_SIZE);
   };
 
   const malloc = (bytes: number): number => {
@@ -175,10 +192,22 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
     return pages;
   };
 
+  /** A block that was mapped and is freed will come again: from now on the heap serves this size, without the kernel. */
+  const adapt = (bytes: number): void => {
+    if (bytes > mem.ld32(thresholdWord) && bytes <= MAX_THRESHOLD) mem.st32(thresholdWord, bytes);
+  };
+
+  const freeMapped = (p: number): void => {
+    const pages = pagesOrReport(p, "free");
+    if (pages === 0) return;
+    adapt(pages * PAGE_SIZE);
+    blocks.free(p);
+  };
+
   const free = (p: number): void => {
     const u = unitAt(p);
     if (u === 0) {
-      if (p !== 0 && pagesOrReport(p, "free") !== 0) blocks.free(p);
+      if (p !== 0) freeMapped(p);
       return;
     }
     const word = mem.ld32(map.wordAddress(u));
@@ -202,9 +231,11 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   const reallocMapped = (p: number, bytes: number): number => {
     const pages = pagesOrReport(p, "realloc");
     if (pages === 0) return 0;
-    const moved = bytes > MMAP_THRESHOLD ? 0 : move(p, pages * PAGE_SIZE, bytes);
+    const moved = bytes > mem.ld32(thresholdWord) ? 0 : move(p, pages * PAGE_SIZE, bytes);
     if (moved !== 0) return moved;
-    const resized = blocks.resize(p, Math.max(1, Math.ceil(bytes / PAGE_SIZE)));
+    const wanted = pagesFor(bytes);
+    relieve(wanted - pages);
+    const resized = blocks.resize(p, wanted);
     return resized === 0 ? move(p, pages * PAGE_SIZE, bytes) : resized;
   };
 
@@ -247,21 +278,28 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
     return p;
   };
 
-  const memalign = (align: number, bytes: number): number => {
-    if (!isSize(bytes) || !isPowerOfTwo(align)) return 0;
-    if (align <= UNIT_BYTES) return malloc(bytes);
-    if (align > MAX_HEAP_ALIGN || bytes > MMAP_THRESHOLD) return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
-    const units = unitsFor(bytes);
-    const alignUnits = align / UNIT_BYTES;
-    const taken = units + alignUnits - 1;
+  /** A chunk long enough to have an aligned one in it; what is around that is freed. Unit, or 0. */
+  const allocateAndTrim = (units: number, align: number): number => {
+    const taken = units + align - 1;
     const u = allocateUnits(taken);
     if (u === 0) return 0;
-    // The base is at a page, so unit numbers are aligned as addresses are.
-    const start = Math.ceil(u / alignUnits) * alignUnits;
+    const start = Math.ceil(u / align) * align;
     const kept = start + units - u;
     if (kept < taken) arena.shrink(u, taken, kept);
     if (start > u) arena.dropFront(u, start, kept);
-    return base + start * UNIT_BYTES;
+    return start;
+  };
+
+  const memalign = (align: number, bytes: number): number => {
+    if (!isSize(bytes) || !isPowerOfTwo(align)) return 0;
+    if (align <= UNIT_BYTES) return malloc(bytes);
+    if (align > MAX_HEAP_ALIGN || bytes > mem.ld32(thresholdWord)) return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
+    if (!ready()) return 0;
+    // The base is at a page, so unit numbers are aligned as addresses are.
+    const units = unitsFor(bytes);
+    const alignUnits = align / UNIT_BYTES;
+    const u = arena.takeAligned(units, alignUnits) || allocateAndTrim(units, alignUnits);
+    return u === 0 ? 0 : base + u * UNIT_BYTES;
   };
 
   const usableSize = (p: number): number => {
@@ -295,6 +333,8 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
 
 const MAIN_CACHE = (STATE_OFFSET + ST_MAIN_CACHE) / UNIT_BYTES;
 
+const pagesFor = (bytes: number): number => Math.max(1, Math.ceil(bytes / PAGE_SIZE));
+
 const isSize = (bytes: number): boolean => Number.isInteger(bytes) && bytes >= 0 && bytes < TASK_SIZE;
 
 const isPowerOfTwo = (n: number): boolean => isSize(n) && n > 0 && 2 ** Math.round(Math.log2(n)) === n;
@@ -310,6 +350,7 @@ function setUp(env: ProgramEnv, base: number): boolean {
   mem.st32(state + ST_TOP, FIRST_UNIT);
   mem.st32(state + ST_END, INITIAL_UNITS);
   mem.st32(state + ST_CACHES, MAIN_CACHE);
+  mem.st32(state + ST_THRESHOLD, FIRST_THRESHOLD);
   createUnitMap(mem, base).setCode(FIRST_UNIT, UNIT_FREE);
   createCounters(mem, base).notePeak();
   mem.st32(state + ST_MAGIC, HEAP_MAGIC);

@@ -7,7 +7,7 @@
  *
  * take     best fit over the bins; what is left of the chunk stays a free chunk at its place, and the caller gets the
  *          upper end: mostly the rest stays in its bin, and then no list is touched. No fit: the bottom of the top.
- * grow     asks brk for what is missing, in steps of 1/256 of the heap, so that few calls are made and little is idle.
+ * grow     asks brk for what is missing, in steps of 1/512 of the heap, so that few calls are made and little is idle.
  *          A chunk never crosses a segment, so a chunk too long for the last segment opens the next one; what was left
  *          of the top becomes a free chunk.
  * release  joins a chunk with a free one before and behind it (the map tells) and files the result; next to the
@@ -44,16 +44,18 @@ import {
 import { UNIT_FREE, UNIT_INNER, UNIT_USED, type UnitMap } from "./umalloc_map.ts";
 
 /** The top is trimmed when it is longer than this: 128 KiB, as glibc's M_TRIM_THRESHOLD. */
-const TRIM_UNITS = 8192;
+const TRIM_UNITS = 16384;
 /** What automatic trimming leaves: 32 KiB, so that a program at the edge does not call brk all the time. */
-const TRIM_PAD_UNITS = 2048;
-/** The heap grows by 1/256 of itself, but no more than 32 KiB, beyond what is needed. */
-const GROWTH_SHIFT = 8;
+const TRIM_PAD_UNITS = 8192;
+/** The heap grows by 1/512 of itself, but no more than 32 KiB, beyond what is needed. */
+const GROWTH_SHIFT = 9;
 const MAX_GROWTH_UNITS = 2048;
 
 export interface Arena {
   /** A chunk of `units` units from the bins or the top, in use; 0 if neither has one. */
   take(units: number): number;
+  /** A chunk at a multiple of `align` units (a power of two) from the bins, in use; 0 if they have none. */
+  takeAligned(units: number, align: number): number;
   /** Gets memory from the kernel, then cuts the chunk from the top. 0 if the kernel refuses. */
   grow(units: number): number;
   /** Frees the chunk `[u, u + units)`, in use or cached. */
@@ -123,18 +125,38 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
     return top;
   };
 
-  /** Cuts `units` units from the upper end of free chunk `u`. */
-  const cut = (u: number, units: number): number => {
+  /** Makes `[at, at + units)` of the free chunk at `u`, of `size` units, a chunk in use; what is around it stays free. */
+  const cut = (u: number, size: number, at: number, units: number): number => {
+    const before = at - u;
+    const after = size - before - units;
+    if (before > 0) bins.resize(u, size, before);
+    else bins.remove(u, size);
+    if (before > 1) map.setCode(at - 1, UNIT_FREE);
+    if (after > 0) {
+      map.setCode(at + units, UNIT_FREE);
+      bins.insert(at + units, after);
+    } else if (units > 1) map.setCode(at + units - 1, UNIT_INNER);
+    map.markUsed(at, units);
+    return at;
+  };
+
+  const take = (units: number): number => {
+    const u = bins.find(units);
+    if (u === 0) return takeTop(units);
     const size = bins.sizeOf(u);
-    const rest = size - units;
-    if (rest === 0) bins.remove(u, size);
-    else {
-      bins.resize(u, size, rest);
-      if (rest > 1) map.setCode(u + rest - 1, UNIT_FREE);
+    return cut(u, size, u + size - units, units);
+  };
+
+  /** Like take(), from the bins only, at a multiple of `align` units. */
+  const takeAligned = (units: number, align: number): number => {
+    for (let wanted = units; ; wanted = units + align - 1) {
+      const u = bins.find(wanted);
+      if (u === 0) return 0;
+      const size = bins.sizeOf(u);
+      const last = u + size - units;
+      const at = last - (last % align);
+      if (at >= u) return cut(u, size, at, units);
     }
-    if (units > 1) map.setCode(u + size - 1, UNIT_INNER);
-    map.markUsed(u + rest, units);
-    return u + rest;
   };
 
   /** Opens the next segment; what is left of this one's top, `[top, limit)`, becomes a free chunk. */
@@ -229,10 +251,8 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
   };
 
   return {
-    take(units) {
-      const u = bins.find(units);
-      return u === 0 ? takeTop(units) : cut(u, units);
-    },
+    take,
+    takeAligned,
     grow(units) {
       const top = mem.ld32(topWord);
       const limit = segmentEnd(top - 1);

@@ -30,7 +30,7 @@ import {
 } from "./umalloc_layout.ts";
 
 /** How many chunks of a bin of mixed sizes are compared before the best of them is taken. */
-const MAX_COMPARED = 16;
+const MAX_COMPARED = 8;
 
 export interface Bins {
   insert(u: number, units: number): void;

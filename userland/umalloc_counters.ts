@@ -14,6 +14,8 @@ export interface Counters {
   count(counter: number): void;
   /** Notes the sum of brk and mapped pages, after either has grown. */
   notePeak(): void;
+  /** True if `pages` more would make a new peak. */
+  wouldPeak(pages: number): boolean;
   /** Bytes got from the kernel at this time. */
   totalBytes(): number;
 }
@@ -28,6 +30,7 @@ export function createCounters(mem: UserMemory, base: number): Counters {
       const pages = totalPages();
       if (pages > mem.ld32(state + ST_PEAK_PAGES)) mem.st32(state + ST_PEAK_PAGES, pages);
     },
+    wouldPeak: (pages) => totalPages() + pages > mem.ld32(state + ST_PEAK_PAGES),
     totalBytes: () => totalPages() * PAGE_SIZE,
   };
 }

@@ -5,9 +5,9 @@
  * at `base + 16 u`. Unit numbers are small integers wherever the heap lies, so everything below works on them with
  * `>>` and `&`, and links inside memory are unit numbers in 32-bit words. 0 means none: unit 0 is never a chunk.
  *
- * Every 256 KiB begin a SEGMENT, whose head describes the rest of it (1.6 % of the memory):
+ * Every 512 KiB begin a SEGMENT, whose head describes the rest of it (1.6 % of the memory):
  *
- *     0                4096          4224                                                  256 KiB
+ *     0                8192          8448                                                  512 KiB
  *     ┌─────────────────┬─────────────┬──────────────────────────────────────────────────────┐
  *     │ map: 2 bits/unit│ long flags  │ chunks …                                             │
  *     └─────────────────┴─────────────┴──────────────────────────────────────────────────────┘
@@ -36,7 +36,7 @@ import { PAGE_SIZE } from "../kernel/params.ts";
 
 /** Bytes of a unit, and so the alignment of every pointer. */
 export const UNIT_BYTES = 16;
-export const SEGMENT_SHIFT = 14;
+export const SEGMENT_SHIFT = 15;
 export const UNITS_PER_SEGMENT = 1 << SEGMENT_SHIFT;
 export const SEGMENT_MASK = UNITS_PER_SEGMENT - 1;
 export const SEGMENT_BYTES = UNITS_PER_SEGMENT * UNIT_BYTES;
@@ -69,10 +69,10 @@ export const NR_BIN_WORDS = NR_BINS / 32;
 
 // ── Thread caches ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Longest chunk, in units, that a thread cache keeps: 512 bytes. */
-export const CACHE_MAX_UNITS = 32;
+/** Longest chunk, in units, that a thread cache keeps: 128 bytes. */
+export const CACHE_MAX_UNITS = 8;
 /** Word 0 links the caches, word k heads the list of chunks of k units. */
-export const CACHE_BYTES = 144;
+export const CACHE_BYTES = 48;
 
 // ── State block: byte offsets from its start ───────────────────────────────────────────────────────────────────────
 
@@ -98,8 +98,10 @@ export const ST_TABLE_USED = ST_TABLE_SHIFT + 4;
 export const ST_MAPPED_PAGES = ST_TABLE_USED + 4;
 /** Highest sum of brk and mapped pages so far. */
 export const ST_PEAK_PAGES = ST_MAPPED_PAGES + 4;
+/** Requests above this many bytes are mapped. */
+export const ST_THRESHOLD = ST_PEAK_PAGES + 4;
 /** Event counters. */
-export const ST_NR_GROWN = ST_PEAK_PAGES + 4;
+export const ST_NR_GROWN = ST_THRESHOLD + 4;
 export const ST_NR_TRIMMED = ST_NR_GROWN + 4;
 export const ST_NR_MAPPED = ST_NR_TRIMMED + 4;
 export const ST_NR_UNMAPPED = ST_NR_MAPPED + 4;

@@ -2,7 +2,7 @@
  * Mapped blocks: large allocations that are a mapping of their own, and the table that knows them.
  *
  * A large block is asked from mmap in whole pages and given back by munmap at once, so it leaves no hole behind. It
- * starts at the first byte of its mapping: a header would cost 64 KiB blocks another page. Which addresses are such
+ * starts at the first byte of its mapping: a header would cost a block of 64 KiB another page. Which addresses are such
  * blocks is kept aside, in a hash table (in a chunk of the heap), open addressing, linear probing:
  *
  *     slot │ page number │ pages │        page number 0 = empty slot; at most 3/4 are in use

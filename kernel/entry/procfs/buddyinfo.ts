@@ -1,5 +1,5 @@
 /**
- * /proc/buddyinfo: free blocks of each zone, by order.
+ * File /proc/buddyinfo: free blocks of each zone, by order.
  *
  * Σ blocks · 2^order of a zone is its `pages free` in zoneinfo; pages on per-CPU lists are in neither (W9).
  * Source: mm/vmstat.c (frag_show_print).

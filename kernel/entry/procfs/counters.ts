@@ -1,5 +1,5 @@
 /**
- * Linux's memory counters by name, in Linux's order (6.12), and the value of those that this kernel keeps.
+ * Linux's memory counters (6.12): their names in order, and the values we keep.
  *
  * zoneinfo and vmstat print the same names. A counter that we do not keep is 0. Not kept per zone: anonymous pages and
  * allocations (numa_hit); the numbers of the whole machine are in vmstat.

@@ -1,5 +1,7 @@
 /**
- * /sys/kernel/debug/extfrag: would a request fail for want of memory, or because what is free is in pieces? (F1)
+ * Files of /sys/kernel/debug/extfrag: is free memory scarce, or in pieces? (F1)
+ *
+ * Would a request fail for want of memory, or because what is free is in pieces?
  *
  *   extfrag_index   −1.000 the request would succeed; → 0 lack of memory; → 1 fragmentation
  *   unusable_index  the share of free memory that is in blocks too small for the order

@@ -1,5 +1,5 @@
 /**
- * /proc and /sys: a tree of files whose text is made at the moment they are read.
+ * The trees /proc and /sys: files whose text is made when they are read.
  *
  * Each formatter is a pure function of ProcSources and prints what Linux 6.12 prints, column by column, so that real
  * tools read it. Fixed files are a table; /proc/<pid> and /sys/kernel/slab/<cache> come and go with their objects.
@@ -114,7 +114,7 @@ export function createProcfs(sources: ProcSources): Procfs {
 
   const list = (dir: string): readonly string[] | null => {
     const path = dir.length > 1 && dir.endsWith("/") ? dir.slice(0, -1) : dir;
-    const dynamic = dynamicNames(path);
+    const dynamic = path.startsWith("/") ? dynamicNames(path) : null;
     if (dynamic === null) return null;
     const names = [...dynamic, ...fixedNames(path)];
     if (names.length === 0 && path !== SLAB_DIR) return null;

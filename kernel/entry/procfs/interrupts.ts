@@ -1,5 +1,5 @@
 /**
- * /proc/interrupts, /proc/softirqs, /proc/stat: what happened on each CPU.
+ * Files /proc/interrupts, softirqs and stat: what happened on each CPU.
  *
  * Softirqs and context switches are not counted: their lines are there, with 0. Virtual time begins at 0, and so does
  * `btime`. Source: kernel/irq/proc.c, fs/proc/softirqs.c, fs/proc/stat.c.

@@ -1,5 +1,5 @@
 /**
- * /proc/meminfo: where the memory is, in kilobytes.
+ * File /proc/meminfo: where the memory is, in kilobytes.
  *
  *   MemTotal      4 · Σ managed pages of the zones
  *   MemFree       4 · Σ pages free in the buddies; pages on per-CPU lists are used memory here (W9)
@@ -108,7 +108,13 @@ function kernelRows(s: ProcSources): readonly Row[] {
 /** Numbers of huge pages; these lines have no unit. */
 const HUGE_PAGE_COUNTS = ["HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"];
 
-const formatKib = ([name, kib]: Row): string => `${left(`${name}:`, 16)}${right(kib, 8)} kB\n`;
+/** Numbers end in one column, also behind a name that is longer than its own. */
+function formatNumber(name: string, value: number): string {
+  const label = left(`${name}:`, 16);
+  return label + right(value, 24 - label.length);
+}
+
+const formatKib = ([name, kib]: Row): string => `${formatNumber(name, kib)} kB\n`;
 
 export function formatMeminfo(s: ProcSources): string {
   const ramKib = Math.floor(s.port.sizeBytes / KIB);
@@ -118,6 +124,6 @@ export function formatMeminfo(s: ProcSources): string {
     ["DirectMap4k", ramKib % HUGE_PAGE_KIB],
     ["DirectMap2M", ramKib - (ramKib % HUGE_PAGE_KIB)],
   ];
-  const counts = HUGE_PAGE_COUNTS.map((name) => `${left(`${name}:`, 16)}${right(0, 8)}\n`);
+  const counts = HUGE_PAGE_COUNTS.map((name) => `${formatNumber(name, 0)}\n`);
   return [...memoryRows(s), ...kernelRows(s)].map(formatKib).join("") + counts.join("") + tail.map(formatKib).join("");
 }

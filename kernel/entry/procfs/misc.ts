@@ -1,5 +1,5 @@
 /**
- * The small files: uptime, loadavg, version, cmdline, kmsg, swaps, filesystems, mounts, modules.
+ * The small files of /proc: uptime, loadavg, version, mounts and their like.
  *
  * The load average is not kept (0.00); the counts behind it are real. Reading kmsg takes nothing out of the log.
  * Source: fs/proc/, fs/filesystems.c, mm/swapfile.c.

@@ -1,5 +1,5 @@
 /**
- * /proc/pagetypeinfo: free blocks of each zone by migrate type and order, and what each pageblock is kept for.
+ * File /proc/pagetypeinfo: free blocks by migrate type; what pageblocks are for.
  *
  * The types of a zone add up to its line of buddyinfo. Linux walks the lists and stops counting at 100,000 blocks,
  * with a `>`; here the counts are kept, so they are exact. Source: mm/vmstat.c (pagetypeinfo_show).
@@ -30,7 +30,7 @@ function freeCounts(s: ProcSources): string {
 }
 
 function pageblockCounts(s: ProcSources): string {
-  let text = `${left("Number of blocks type", 22)}${MIGRATETYPE_NAMES.map((name) => `${right(name, 12)} `).join("")}\n`;
+  let text = `${left("Number of blocks type", 23)}${MIGRATETYPE_NAMES.map((name) => `${right(name, 12)} `).join("")}\n`;
   for (const zone of populatedZones(s)) {
     const counts = s.pageblockCounts(zone);
     const cells = MIGRATETYPE_NAMES.map((_, type) => `${right(counts[type] ?? 0, 12)} `);

@@ -1,5 +1,5 @@
 /**
- * /proc/<pid>: status, stat, statm, maps, comm of one task.
+ * Files of /proc/<pid>: status, stat, statm, maps, comm of one task.
  *
  * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident. All resident
  * memory is anonymous, hence VmRSS = RssAnon and nothing is shared. Peaks are not kept: VmPeak and VmHWM are the

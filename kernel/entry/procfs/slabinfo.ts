@@ -1,5 +1,5 @@
 /**
- * /proc/slabinfo: objects and slabs of each cache; and /sys/kernel/slab/<cache>, one number per file.
+ * File /proc/slabinfo: objects and slabs of each cache; and /sys/kernel/slab.
  *
  * `tunables` and `sharedavail` belong to an allocator that Linux no longer has and are 0 there too. `objsize` is the
  * distance between objects, metadata included, so that objperslab = ⌊pagesperslab · 4096 / objsize⌋.

@@ -1,5 +1,5 @@
 /**
- * /proc/vmstat: every counter, one `name value` a line.
+ * File /proc/vmstat: every counter, one `name value` a line.
  *
  * Allocation stalls are counted once here; they stand under `allocstall_normal`, where Linux puts those of GFP_KERNEL.
  * Source: mm/vmstat.c (vmstat_text), mm/page-writeback.c (global_dirty_limits).

@@ -1,5 +1,5 @@
 /**
- * What several files say of zones: which are listed, their free blocks, the pages that nobody may have.
+ * What several files say of zones: which are listed, free blocks, reserves.
  */
 
 import {

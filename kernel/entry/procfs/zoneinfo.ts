@@ -1,5 +1,5 @@
 /**
- * /proc/zoneinfo: every zone with its marks, sizes, reserves, counters and per-CPU lists.
+ * File /proc/zoneinfo: every zone with its marks, sizes, counters, CPU lists.
  *
  * Counters of the node stand in the first zone that has memory. A zone without memory ends after `protection`. The
  * last zone, Device, is memory that a device brings along: this machine has none, the lines are kept for readers that

@@ -1,0 +1,77 @@
+/**
+ * The kernel command line: `name=value` words that choose modes at boot.
+ *
+ * Every parameter is declared once, here, with its meaning. An unknown word is not an error (Linux passes such words
+ * to init), but the log names the nearest known one: most unknown words are typing errors.
+ */
+
+export interface KernelParameters {
+  /** Text of a parameter; undefined when it was not given; "" for a word without `=`. */
+  get(name: ParameterName): string | undefined;
+  /** A size such as 16M in bytes; `fallback` when not given. */
+  size(name: ParameterName, fallback: number): number;
+  readonly complaints: readonly string[];
+}
+
+export const PARAMETERS = {
+  quiet: "no messages on the console while booting",
+  loglevel: "console shows messages of a level below this one (0-8)",
+  dma32_limit: "end of ZONE_DMA32, so that a small machine has a ZONE_NORMAL, e.g. 32M",
+  movablecore: "size of ZONE_MOVABLE at the top of memory, e.g. 16M",
+  min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
+  object_cache: "magazine (default) or passthrough: the layer above the slabs",
+  memblock: "debug: the boot allocator tells what it does",
+} as const;
+
+export type ParameterName = keyof typeof PARAMETERS;
+
+const SUFFIXES: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 };
+
+/** Bytes of `64M`; undefined if it is no size. */
+export function parseSize(text: string): number | undefined {
+  const match = /^(\d+)([KMG]?)$/i.exec(text);
+  if (!match) return undefined;
+  const bytes = Number(match[1]) * (SUFFIXES[(match[2] as string).toUpperCase()] as number);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+/** Smallest number of insertions, deletions and replacements that turn `a` into `b`. */
+export function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}
+
+export function parseCmdline(text: string): KernelParameters {
+  const values = new Map<string, string>();
+  const complaints: string[] = [];
+  for (const word of text.split(/\s+/).filter((part) => part !== "")) {
+    const equals = word.indexOf("=");
+    const name = equals < 0 ? word : word.slice(0, equals);
+    if (Object.hasOwn(PARAMETERS, name)) {
+      values.set(name, equals < 0 ? "" : word.slice(equals + 1));
+      continue;
+    }
+    const nearest = Object.keys(PARAMETERS).sort((a, b) => editDistance(a, name) - editDistance(b, name))[0] as string;
+    const hint = editDistance(nearest, name) <= Math.max(2, name.length / 3) ? `; did you mean "${nearest}"?` : "";
+    complaints.push(`Unknown kernel command line parameter "${word}", will be passed to user space${hint}`);
+  }
+  return {
+    get: (name) => values.get(name),
+    size(name, fallback) {
+      const value = values.get(name);
+      if (value === undefined) return fallback;
+      const bytes = parseSize(value);
+      if (bytes === undefined) complaints.push(`Malformed kernel parameter ${name}=${value} (expected a size like 16M)`);
+      return bytes ?? fallback;
+    },
+    complaints,
+  };
+}

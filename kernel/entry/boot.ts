@@ -1,0 +1,229 @@
+/**
+ * Boot: the composition root. It reads like a table of contents; every piece is built and wired here and nowhere else.
+ *
+ *   power on → static image → firmware map → memblock → per-CPU areas → zones and struct page → buddy (hand-over)
+ *            → slabs, magazines, kmalloc → tasks, scheduler → files, system calls → programs
+ */
+
+import {
+  composePages,
+  createMemblock,
+  createPageTables,
+  createProcessMemory,
+  createSlabSubsystem,
+  memblockTableBytes,
+  NR_PERCPU,
+  PAGE_STRUCT_BYTES,
+  takeCensus,
+  Z_PRESENT,
+  ZONE_DMA32_LIMIT,
+  ZONE_NAMES,
+} from "../../mm/index.ts";
+import { CYC_CPU_UP } from "../arch/charges.ts";
+import { E820_RAM } from "../arch/firmware_map.ts";
+import { createMachine } from "../arch/machine.ts";
+import { parseCmdline } from "../cmdline.ts";
+import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
+import { createKernelImage } from "../image.ts";
+import { createIrqs } from "../irq.ts";
+import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
+import { createPerCpu } from "../percpu.ts";
+import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
+import { createScheduler } from "../sched.ts";
+import { createSpinlocks } from "../spinlock.ts";
+import { createTasks } from "../task.ts";
+import { alignDown, asPhys } from "../types.ts";
+import { createWaitQueues } from "../wait.ts";
+import { logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
+import { createFileTree } from "./file_tree.ts";
+import { createConsole } from "./files.ts";
+import type { BootOptions, Kernel } from "./kernel.ts";
+import { createKernelObject } from "./kernel_object.ts";
+import { createObjectUsers } from "./object_users.ts";
+import { createProcesses } from "./process.ts";
+import { createProcfs } from "./procfs/index.ts";
+import { createProcSources } from "./system_info.ts";
+import { createSyscalls } from "./syscall.ts";
+import { decodeUtf8 } from "./user_mode.ts";
+
+/** Messages of a lower level than this one go to the console once the system runs: warnings and worse. */
+const RUNNING_LOGLEVEL = 5;
+
+export function boot(options: BootOptions): Kernel {
+  // ── The machine, and what must exist before any memory can be allocated ────────────────────────────────────────
+  const { nrCpus, ramBytes, seed } = options;
+  const machine = createMachine({ nrCpus, ramBytes, seed, port: options.port });
+  const { port, harts, firmwareMap } = machine;
+  const image = createKernelImage();
+  const printk = createPrintk(machine, image); // log ring
+  const parameters = parseCmdline(options.cmdline);
+  const isQuiet = parameters.get("quiet") !== undefined;
+  printk.setConsole((line) => options.console(`${line}\n`), isQuiet ? 4 : Number(parameters.get("loglevel") ?? 8));
+  printk(KERN_INFO, `Linux version 6.12.0-slabtown (slabtown 0.1.0) #1 SMP PREEMPT_DYNAMIC, seed "${seed}"`);
+  printk(KERN_INFO, `Command line: ${options.cmdline}`);
+  logFirmwareMap(printk, firmwareMap);
+
+  const percpu = createPerCpu(); // per-CPU layout
+  const contexts = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
+  const spinlocks = createSpinlocks(machine, contexts); // lock words
+  const irqs = createIrqs(machine, percpu, contexts); // handlers, checkpoints
+  const pageSetup = composePages({ machine, image, percpu, contexts, spinlocks, printk }); // zones, counters
+  const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
+  const statics = image.bss("kernel_entry", 64, 8);
+  const memblock = createMemblock(
+    port,
+    image.bss("memblock", memblockTableBytes(), 8),
+    parameters.get("memblock") === "debug" ? { log: (line) => printk(KERN_INFO, line) } : {},
+  );
+
+  // ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────────────
+  for (const region of firmwareMap) {
+    if (region.type === E820_RAM) memblock.add(asPhys(region.start), region.end - region.start);
+  }
+  memblock.reserve(asPhys(0), PAGE_SIZE); // frame 0 stays NULL
+  // The image is reserved with room to grow: subsystems still take static memory until it is sealed.
+  const imageRoom = 512 * 1024;
+  memblock.reserve(asPhys(KERNEL_IMAGE_BASE), imageRoom);
+  memblock.allowResize();
+  const percpuBytes = percpu.unitBytes() * nrCpus;
+  percpu.setup(memblock.alloc(percpuBytes, PAGE_SIZE, { minAddr: 16 * 1024 * 1024, topDown: false }), nrCpus);
+  printk(KERN_INFO, `setup_percpu: nr_cpu_ids:${nrCpus}, ${percpu.unitBytes()} bytes/cpu`);
+
+  const dma32Limit = alignDown(parameters.size("dma32_limit", ZONE_DMA32_LIMIT), 2 * 1024 * 1024);
+  const movable = Math.min(parameters.size("movablecore", 0), ramBytes / 2);
+  const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE));
+  const { pages, pageAlloc, pcp, pageblocks } = level;
+  const { vmstat, zones } = pageSetup;
+  logZones(printk, ZONE_NAMES, level.zoneBounds);
+
+  const slab = createSlabSubsystem({
+    machine,
+    image,
+    printk,
+    contexts,
+    spinlocks,
+    pages,
+    pageAlloc,
+    vmstat,
+    objectCache: parameters.get("object_cache") === "passthrough" ? "passthrough" : "magazine",
+  });
+  const imageEnd = image.seal();
+  if (imageEnd > KERNEL_IMAGE_BASE + imageRoom) throw new Error("boot: the kernel image outgrew its room");
+  memblock.free(imageEnd, KERNEL_IMAGE_BASE + imageRoom - imageEnd);
+  const minFree = parameters.get("min_free_kbytes");
+  const nrHandedOver = pageSetup.handOver(level, memblock, minFree === undefined ? undefined : Number(minFree) || 0);
+  const presentPages = ZONE_NAMES.reduce((sum, _, zone) => sum + zones.field(zone, Z_PRESENT), 0);
+  const ram = { availableBytes: nrHandedOver * PAGE_SIZE, ramBytes: presentPages * PAGE_SIZE };
+  logMemory(printk, { ...ram, image, memmapBytes: pages.nrFrames * PAGE_STRUCT_BYTES, percpuBytes });
+  vmstat.modItem(NR_PERCPU, Math.ceil(percpuBytes / PAGE_SIZE));
+
+  harts.irqOn.fill(1);
+  const bootCtx = contexts.taskContext(0);
+  slab.init(bootCtx); // kmem_cache, kmalloc
+  printk(KERN_INFO, `SLUB: HWalign=${CACHE_LINE}, Order=0-3, MinObjects=0, CPUs=${nrCpus}, Nodes=1`);
+  const users = createObjectUsers({ port, slab, pages, pageAlloc, vmstat, bootCtx });
+
+  // ── Tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  const tasks = createTasks(machine, contexts, users.taskMemory); // task_struct
+  const scheduler = bindScheduler(tasks); // who runs next
+  const waits = createWaitQueues(machine, tasks, scheduler); // who sleeps where
+  const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
+  const processMemory = createProcessMemory({
+    machine,
+    pages,
+    pageAlloc,
+    pageTables,
+    zones,
+    vmstat,
+    caches: users.mmCaches,
+    asidWord: asPhys(statics + 24),
+  });
+  for (let cpu = 1; cpu < nrCpus; cpu++) {
+    harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
+    harts.clock[cpu] = harts.clock[0] as number;
+    harts.online[cpu] = 1;
+  }
+  printk(KERN_INFO, `smp: Brought up 1 node, ${nrCpus} CPU${nrCpus === 1 ? "" : "s"}`);
+
+  // ── Files, processes, system calls ───────────────────────────────────────────────────────────────────────────────
+  const state = { powerOff: false, panicReport: null as string | null };
+  const panic = (reason: string): void => {
+    if (state.panicReport !== null) return;
+    const now = contexts.taskContext(harts.current[0] as number);
+    printk(0, `Kernel panic - not syncing: ${reason}\n${contexts.stackDump(now)}`);
+    state.panicReport = `Kernel panic - not syncing: ${reason}`;
+  };
+  const consoleDevice = createConsole(waits, asPhys(statics + 8), (bytes) => options.console(decodeUtf8(bytes)));
+  const processes = createProcesses({
+    machine,
+    contexts,
+    printk,
+    tasks,
+    scheduler,
+    waits,
+    processMemory,
+    programs: options.programs,
+    queues: statics,
+    onPanic: panic,
+  });
+  const sources = createProcSources({
+    machine,
+    printk,
+    zones,
+    vmstat,
+    pcp,
+    pageblocks,
+    slab,
+    tasks,
+    processes,
+    processMemory,
+    irqs,
+    cmdline: options.cmdline,
+    percpuBytes,
+  });
+  const files = createFileTree({
+    memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
+    waits,
+    procfs: createProcfs(sources),
+    console: consoleDevice,
+    printk,
+    programPaths: [...options.programs.keys()],
+  });
+  processes.setSyscallEntry(
+    createSyscalls({
+      machine,
+      irqs,
+      scheduler,
+      processes,
+      processMemory,
+      files,
+      powerOff: () => {
+        state.powerOff = true;
+      },
+    }),
+  );
+
+  contexts.setSystemState(SYSTEM_RUNNING);
+  for (const complaint of parameters.complaints) printk(KERN_WARNING, complaint);
+
+  printk.setConsole((line) => options.console(`${line}\n`), Number(parameters.get("loglevel") ?? RUNNING_LOGLEVEL));
+
+  return createKernelObject({
+    machine,
+    printk,
+    contexts,
+    scheduler,
+    tasks,
+    processes,
+    processMemory,
+    pageAlloc,
+    slab,
+    users,
+    files,
+    consoleDevice,
+    state,
+    taskInfos: sources.tasks,
+    census: () => takeCensus(port, pages, zones, vmstat),
+
+  });
+}

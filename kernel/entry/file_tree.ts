@@ -1,0 +1,136 @@
+/**
+ * The file tree: one place that knows which path leads where.
+ *
+ *   /proc /sys   texts made by procfs when opened          /dev   console, null, kmsg
+ *   /bin /sbin   the programs, by name (for ls)             rest   ramfs: files in RAM, created by open(O_CREAT)
+ */
+
+import { formatLogLine, type Printk } from "../printk.ts";
+import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR } from "../uapi/errno.ts";
+import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
+import type { WaitQueues } from "../wait.ts";
+import {
+  type ConsoleDevice,
+  createPipe,
+  nullFile,
+  type OpenFile,
+  type PageBytes,
+  type RamfsNode,
+  ramfsFile,
+  textFile,
+  truncateNode,
+} from "./files.ts";
+import type { Procfs } from "./procfs/index.ts";
+import type { FileTree } from "./syscall.ts";
+
+export interface FileTreeDeps {
+  readonly memory: PageBytes;
+  readonly waits: WaitQueues;
+  readonly procfs: Procfs;
+  readonly console: ConsoleDevice;
+  readonly printk: Printk;
+  readonly programPaths: readonly string[];
+}
+
+export interface KernelFiles extends FileTree {
+  /** Text of a file, or null: what `cat` would print. */
+  readText(path: string): string | null;
+}
+
+const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
+const DEVICES = ["console", "kmsg", "null", "tty"];
+
+/** Removes empty and dot parts; null for a relative path or one that climbs above the root. */
+function normalize(path: string): string | null {
+  if (!path.startsWith("/")) return null;
+  const parts: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "" || part === ".") continue;
+    if (part !== "..") parts.push(part);
+    else parts.pop();
+  }
+  return `/${parts.join("/")}`;
+}
+
+export function createFileTree(deps: FileTreeDeps): KernelFiles {
+  const { memory, waits, procfs, console, printk, programPaths } = deps;
+  const ramfs = new Map<string, RamfsNode>();
+
+  const directory = (path: string): readonly string[] | null => {
+    if (path === "/") return [...ROOT, ...namesBelow("/")];
+    if (path === "/dev") return DEVICES;
+    if (path === "/bin" || path === "/sbin") {
+      return programPaths.filter((name) => name.startsWith(`${path}/`)).map((name) => name.slice(path.length + 1));
+    }
+    if (path === "/tmp") return namesBelow("/tmp/");
+    return procfs.list(path);
+  };
+  const namesBelow = (prefix: string): string[] =>
+    [...ramfs.keys()].filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length)).sort();
+
+  const kernelLog = (): string => {
+    const lines = printk.records().map((record) => `${formatLogLine(record)}\n`);
+    return lines.join("");
+  };
+
+  const special = (path: string): OpenFile | undefined => {
+    if (path === "/dev/null") return nullFile();
+    if (path === "/dev/console" || path === "/dev/tty") return console.open();
+    if (path === "/dev/kmsg" || path === "/proc/kmsg") return textFile(kernelLog());
+    return undefined;
+  };
+
+  const openRamfs = (path: string, flags: number): OpenFile | number => {
+    let node = ramfs.get(path);
+    if (node === undefined) {
+      if ((flags & O_CREAT) === 0) return -ENOENT;
+      if (/^\/(proc|sys|dev|bin|sbin)(\/|$)/.test(path)) return -EACCES;
+      const parent = path.slice(0, path.lastIndexOf("/"));
+      if (ramfs.has(parent)) return -ENOTDIR;
+      node = { frames: [], size: 0 };
+      ramfs.set(path, node);
+    }
+    if ((flags & O_TRUNC) !== 0) truncateNode(memory, node);
+    return ramfsFile(memory, node, (flags & O_APPEND) !== 0);
+  };
+
+  return {
+    open(rawPath, flags) {
+      const path = normalize(rawPath);
+      if (path === null) return -ENOENT;
+      if (path.length > 200) return -ENAMETOOLONG;
+      const device = special(path);
+      if (device !== undefined) return device;
+      const text = procfs.read(path);
+      const isWriting = (flags & 3) !== 0;
+      if (text !== null) return isWriting ? -EACCES : textFile(text);
+      const names = directory(path);
+      if (names !== null) return isWriting ? -EISDIR : textFile(names.map((name) => `${name}\0`).join(""));
+      if (programPaths.includes(path)) return isWriting ? -EACCES : textFile(`(program ${path})\n`);
+      return openRamfs(path, flags);
+    },
+    pipe: () => createPipe(memory, waits),
+    unlink(rawPath) {
+      const path = normalize(rawPath);
+      const node = path === null ? undefined : ramfs.get(path);
+      if (path === null || node === undefined) return path !== null && directory(path) !== null ? -EISDIR : -ENOENT;
+      truncateNode(memory, node);
+      ramfs.delete(path);
+      return 0;
+    },
+    readText(rawPath) {
+      const path = normalize(rawPath);
+      if (path === null) return null;
+      if (path === "/dev/kmsg" || path === "/proc/kmsg") return kernelLog();
+      const text = procfs.read(path);
+      if (text !== null) return text;
+      const node = ramfs.get(path);
+      if (node === undefined) return null;
+      return node.frames
+        .map((pfn) => String.fromCharCode(...memory.port.readBytes(pfn * 4096, 4096)))
+        .join("")
+        .slice(0, node.size);
+    },
+  };
+}
+

@@ -1,0 +1,138 @@
+/**
+ * The kernel as an object of its host: the implementation of kernel.ts over the booted subsystems.
+ */
+
+import { IRQ_UART } from "../arch/irqchip.ts";
+import type { Machine } from "../arch/machine.ts";
+import type { ContextTracking } from "../context.ts";
+import type { Printk } from "../printk.ts";
+import type { Scheduler } from "../sched.ts";
+import type { Task, Tasks } from "../task.ts";
+import { PF_KTHREAD } from "../task_struct.ts";
+import { NULL } from "../types.ts";
+import { ENOMEM } from "../uapi/errno.ts";
+import { SIGINT } from "../uapi/mman.ts";
+import type { Census, PageAllocator, ProcessMemory, SlabSubsystem } from "../../mm/index.ts";
+import type { KernelFiles } from "./file_tree.ts";
+import type { ConsoleDevice } from "./files.ts";
+import type { Kernel, RunStop, TaskInfo } from "./kernel.ts";
+import { kernelReplay } from "./kernel_replay.ts";
+import type { ObjectUsers } from "./object_users.ts";
+import type { Processes } from "./process.ts";
+
+export interface KernelObjectDeps {
+  readonly machine: Machine;
+  readonly printk: Printk;
+  readonly contexts: ContextTracking;
+  readonly scheduler: Scheduler;
+  readonly tasks: Tasks;
+  readonly processes: Processes;
+  readonly processMemory: ProcessMemory;
+  readonly pageAlloc: PageAllocator;
+  readonly slab: SlabSubsystem;
+  readonly users: ObjectUsers;
+  readonly files: KernelFiles;
+  readonly consoleDevice: ConsoleDevice;
+  readonly state: { powerOff: boolean; panicReport: string | null };
+  readonly taskInfos: () => readonly TaskInfo[];
+  readonly census: () => Census;
+}
+
+/** Slices between two looks at what the host wants. */
+const STEPS_PER_POLL = 16;
+
+export function createKernelObject(deps: KernelObjectDeps): Kernel {
+  const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice, state } = deps;
+  const { harts, irqChip } = machine;
+  const { clock } = harts;
+
+  const now = (): number => clock.reduce((latest, time) => Math.max(latest, time), 0);
+
+  const stopReason = (untilCycles: number, shouldStop: (() => boolean) | undefined): RunStop | undefined => {
+    if (state.panicReport !== null) return "panic";
+    if (state.powerOff) return "poweroff";
+    if (now() >= untilCycles || shouldStop?.() === true) return "budget";
+    return undefined;
+  };
+
+  const checkProcesses = (): string | null => {
+    for (const process of processes.all()) {
+      if (process.threads.size === 0) continue;
+      const problem = processMemory.check(process.mm);
+      if (problem !== null) return `process ${process.pid}: ${problem}`;
+    }
+    return null;
+  };
+
+  const checkCensus = (): string | null => {
+    const { total, ...parts } = deps.census();
+    const sum = Object.values(parts).reduce((all, part) => all + part, 0);
+    return sum === total && parts.other >= 0 ? null : `census: the parts add up to ${sum} of ${total} pages`;
+  };
+
+  return {
+    machine,
+    printk,
+    contexts,
+    run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop } = {}) {
+      for (let steps = 0; ; steps++) {
+        if (steps % STEPS_PER_POLL === 0 || state.powerOff || state.panicReport !== null) {
+          const reason = stopReason(untilCycles, shouldStop);
+          if (reason !== undefined) return reason;
+        }
+        if (scheduler.step() !== "nothing") continue;
+        return stopReason(untilCycles, shouldStop) ?? (consoleDevice.hasReader() ? "input" : "idle");
+      }
+    },
+    feedConsole(text) {
+      irqChip.raise(0, IRQ_UART);
+      consoleDevice.feed(text);
+    },
+    closeConsole: () => consoleDevice.close(),
+    interruptConsole() {
+      for (const process of processes.all()) {
+        const isSession = process.pid === 1 || process.parent === 1;
+        if (!isSession && process.fds[0]?.isConsole === true) processes.kill(process.pid, SIGINT);
+      }
+    },
+    spawn(path, args, options = {}) {
+      const file = consoleDevice.open();
+      file.refs += 2;
+      const parent = processes.get(1) === undefined ? 0 : 1;
+      const pid = processes.spawn(parent, path, args, [file, file, file], options);
+      if (pid < 0) file.refs -= 3;
+      return pid;
+    },
+    spawnKernelReplay(recording, observer) {
+      const ctx = contexts.taskContext(0);
+      const { pageAlloc, users } = deps;
+      const replayDeps = { machine, contexts, scheduler, printk, pageAlloc, heap: users.replayHeap };
+      const task: Task | undefined = tasks.create(ctx, {
+        comm: "kmem_replay",
+        parent: NULL,
+        flags: PF_KTHREAD,
+        body: (taskCtx) => kernelReplay(replayDeps, recording, observer, taskCtx),
+      });
+      if (task === undefined) return [-ENOMEM];
+      scheduler.wake(task);
+      return [task.pid];
+    },
+    exitStatus: processes.exitStatus,
+    readFile: deps.files.readText,
+    now,
+    tasks: deps.taskInfos,
+    census: deps.census,
+    check: () =>
+      deps.pageAlloc.check() ??
+      deps.slab.check() ??
+      scheduler.check() ??
+      printk.check() ??
+      checkProcesses() ??
+      checkCensus(),
+    get panicReport() {
+      return state.panicReport;
+    },
+    nrReports: () => processes.nrOopses() + contexts.nrAtomicSleeps() + deps.pageAlloc.nrBadFrees(),
+    save: () => machine.save(),
+  };
+}

@@ -1,0 +1,127 @@
+/**
+ * What /proc is told about the system: the subsystems' answers, gathered into ProcSources.
+ */
+
+import type { Machine } from "../arch/machine.ts";
+import type { Irqs } from "../irq.ts";
+import type { Printk } from "../printk.ts";
+import type { Task, Tasks } from "../task.ts";
+import {
+  PF_KTHREAD,
+  TASK_CPU,
+  TASK_DEAD,
+  TASK_FLAGS,
+  TASK_PARENT,
+  TASK_PID,
+  TASK_RUN_CYCLES,
+  TASK_STATE,
+  TASK_STATE_LETTERS,
+  TASK_TGID,
+  taskComm,
+} from "../task_struct.ts";
+import { asPfn } from "../types.ts";
+import {
+  MAX_NR_ZONES,
+  MM_FAULTS,
+  MM_RSS,
+  MM_TOTAL_VM,
+  NR_MIGRATETYPES,
+  type Pageblocks,
+  type PerCpuPages,
+  type ProcessMemory,
+  type SlabSubsystem,
+  VMA_HEAP,
+  VMA_STACK,
+  type VmStat,
+  Z_SPANNED,
+  Z_START_PFN,
+  type Zones,
+} from "../../mm/index.ts";
+import type { TaskInfo } from "./kernel.ts";
+import type { ProcSources } from "./proc_sources.ts";
+import type { Processes } from "./process.ts";
+
+export interface SystemInfoDeps {
+  readonly machine: Machine;
+  readonly printk: Printk;
+  readonly zones: Zones;
+  readonly vmstat: VmStat;
+  readonly pcp: PerCpuPages;
+  readonly pageblocks: Pageblocks;
+  readonly slab: SlabSubsystem;
+  readonly tasks: Tasks;
+  readonly processes: Processes;
+  readonly processMemory: ProcessMemory;
+  readonly irqs: Irqs;
+  readonly cmdline: string;
+  readonly percpuBytes: number;
+}
+
+const PAGEBLOCK = 512;
+
+export function createProcSources(deps: SystemInfoDeps): ProcSources {
+  const { machine, printk, zones, vmstat, pcp, pageblocks, slab, tasks, processes, processMemory, irqs } = deps;
+  const { port } = machine;
+
+  const taskInfo = (task: Task): TaskInfo => {
+    const field = (offset: number): number => port.ld32(task.struct + offset);
+    const process = processes.get(field(TASK_TGID));
+    const mm = process !== undefined && process.threads.size > 0 ? process.mm : undefined;
+    const parent = field(TASK_PARENT) * 8;
+    return {
+      pid: task.pid,
+      tgid: field(TASK_TGID),
+      ppid: process?.parent ?? (parent === 0 ? 0 : port.ld32(parent + TASK_PID)),
+      comm: taskComm(port, task.struct),
+      state: field(TASK_STATE) === TASK_DEAD ? "Z" : (TASK_STATE_LETTERS[field(TASK_STATE)] as string),
+      cpu: field(TASK_CPU),
+      runCycles: port.ldF64(task.struct + TASK_RUN_CYCLES),
+      rssPages: mm === undefined ? 0 : processMemory.field(mm, MM_RSS),
+      vmPages: mm === undefined ? 0 : processMemory.field(mm, MM_TOTAL_VM),
+      tablePages: mm === undefined ? 0 : processMemory.nrTables(mm),
+      minorFaults: mm === undefined ? 0 : processMemory.field(mm, MM_FAULTS),
+      isKernelThread: (field(TASK_FLAGS) & PF_KTHREAD) !== 0,
+    };
+  };
+
+  const mapsLine = (start: number, end: number, prot: number, kind: number): string => {
+    const rights = `${(prot & 1) !== 0 ? "r" : "-"}${(prot & 2) !== 0 ? "w" : "-"}${(prot & 4) !== 0 ? "x" : "-"}p`;
+    const range = [start, end].map((page) => (page * 4096).toString(16).padStart(8, "0")).join("-");
+    const name = kind === VMA_HEAP ? "[heap]" : kind === VMA_STACK ? "[stack]" : "";
+    return `${`${range} ${rights} 00000000 00:00 0 `.padEnd(name === "" ? 0 : 73)}${name}\n`;
+  };
+
+  return {
+    port,
+    harts: machine.harts,
+    zones,
+    vmstat,
+    pcp,
+    printk,
+    cmdline: deps.cmdline,
+    percpuBytes: deps.percpuBytes,
+    pageblockCounts(zone) {
+      const counts = new Array<number>(NR_MIGRATETYPES).fill(0);
+      if (zone >= MAX_NR_ZONES) return counts;
+      const start = zones.field(zone, Z_START_PFN);
+      const end = start + zones.field(zone, Z_SPANNED);
+      for (let pfn = start - (start % PAGEBLOCK); pfn < end; pfn += PAGEBLOCK) {
+        const type = pageblocks.migratetype(asPfn(pfn));
+        counts[type] = (counts[type] as number) + 1;
+      }
+      return counts;
+    },
+    slabCaches: () => slab.slabInfo(),
+    tasks: () => tasks.all().map(taskInfo),
+    maps(pid) {
+      const process = processes.get(pid);
+      if (process === undefined || process.threads.size === 0) return null;
+      let text = "";
+      processMemory.forEachVma(process.mm, (start, end, prot, kind) => {
+        text += mapsLine(start, end, prot, kind);
+      });
+      return text;
+    },
+    interrupts: irqs.lines,
+  };
+}

@@ -1,0 +1,394 @@
+/**
+ * Magazines: a few objects at hand on every CPU, so that most allocations take no lock and touch no shared line.
+ *
+ * Theory.
+ *
+ * 1. A *magazine* is a small array of free objects, its *rounds*. A CPU with a loaded magazine allocates by taking the
+ *    last round and frees by adding one: a handful of loads and stores on lines that no other CPU writes. Interrupts
+ *    are off meanwhile, nothing else is needed: the state belongs to the CPU.
+ *
+ *      CPU 0            CPU 1                         per CPU and cache, one line:
+ *      ┌─ loaded   ▮▮▮▯▯   ┌─ loaded   ▮▯▯▯▯             loaded, rounds, previous, prounds, magsize, counters
+ *      └─ previous ▮▮▮▮▮   └─ previous ▯▯▯▯▯
+ *           │ ▲                 │ ▲
+ *           ▼ │                 ▼ │        one exchange per magazine
+ *      ┌─ depot ──────────────────────────┐
+ *      │ full  ▮▮▮▮▮ ▮▮▮▮▮    empty ▯▯▯▯▯ │   depot.ts
+ *      └──────────────────────────────────┘
+ *           │ ▲ when the depot has none, object by object
+ *           ▼ │
+ *          slabs                              slab.ts
+ *
+ * 2. Why *two* magazines? With one, a CPU whose loaded magazine is full (or empty) and that alternates between one free
+ *    and one allocation would visit the depot each time. The previous magazine is either full or empty. When the loaded
+ *    one cannot serve, exchange the two if that helps; only if not, go to the depot: so after a visit, at least magsize
+ *    allocations or magsize frees pass before the next one (M4). That is the whole point of `previous`, and the mutant
+ *    that forgets the exchange is correct and slow, which is why MAG-5 is tested and not only the results.
+ *
+ * 3. Alloc (M2): a round in the loaded magazine → take it. Else a full previous → exchange. Else a full magazine from
+ *    the depot: previous (empty) is left there, loaded becomes previous, the full one is loaded. Else the slab layer:
+ *    one object, and *no* filling up. Magazines are filled by frees only, so a cache that is only allocated from costs
+ *    no magazines, and constructed objects are not built before they are wanted.
+ *
+ * 4. Free (M3) is the mirror image, with an empty magazine. If the depot has none, one is made: from the internal caches
+ *    `magazine-N`, which have no magazines themselves. If there is no memory for one, the object goes to its slab: a
+ *    free never fails.
+ *
+ * 5. The size of a magazine comes with the size of the object (M5): many small objects, few large ones.
+ *
+ * 6. An object in a magazine is free to the user and in use to its slab. Its state byte says CACHED, so a second free of
+ *    it is told at once: "Object already free". Only the owner of the object writes the byte: the caller before the
+ *    free, this CPU between free and alloc, the next caller after it.
+ *
+ *   per-CPU record, cache + CACHE_CC + 64 · cpu; written by that CPU with interrupts off:
+ *
+ *   | offset | field            | meaning                                                                       |
+ *   |--------|------------------|-------------------------------------------------------------------------------|
+ *   | 0, 4   | loaded, rounds   | address of the magazine, its rounds; 0 and −1 when there is none        (M1)  |
+ *   | 8, 12  | previous, prounds| the same                                                                      |
+ *   | 16     | magsize          | rounds of a full magazine; 0 switches the layer off for this cache            |
+ *   | 24, 32 | allocs, frees    | f64: served here                                                              |
+ *   | 40, 48 | loads            | f64: full, empty magazines fetched from the depot                             |
+ *
+ *   MAG-1  rounds = −1 ⇔ no magazine, else 0 ≤ rounds ≤ magsize; the same for previous
+ *   MAG-2  every round names an object of this cache in state CACHED; no object is a round twice, none is forgotten
+ *   MAG-3  previous is full, or empty, or none
+ *   MAG-4  depot: DEP-1, DEP-2, magazines of this cache's size
+ *   MAG-5  between two visits of a CPU to the depot lie at least magsize allocations or magsize frees             (M4)
+ *   MAG-6  allocs + slab allocs − frees − slab frees = live objects; cached = Σ rounds + full · magsize;
+ *          live + cached = objects in use of the slab layer                                                      (M13)
+ *   MAG-7  a free that is refused changes nothing
+ *
+ * M13 adds "full magazines loaded" to the allocations; ours counts an object taken from a loaded magazine where it is
+ * taken, however the magazine got there, so that term is contained in `allocs`.
+ *
+ * Context: any; interrupt handlers and tasks use the same magazines. Locks: none on a hit, the depot's on an exchange.
+ * Differences from illumos: rounds are 32-bit granules, magazines are a quarter of its size in bytes; both halves of a depot
+ * exchange happen under one lock; magazines never change size yet (M6) and are not reaped by working set (M7).
+ * Source: J. Bonwick, J. Adams, "Magazines and Vmem", USENIX 2001; illumos kmem.c (kmem_cache_alloc, kmem_cache_free).
+ */
+
+import { CYC_MAGAZINE_HIT, CYC_MAGAZINE_SWAP } from "../kernel/arch/charges.ts";
+import type { Machine } from "../kernel/arch/machine.ts";
+import { bugOn } from "../kernel/bug.ts";
+import type { ContextTracking } from "../kernel/context.ts";
+import {
+  asPhys,
+  type Context,
+  fromGranule,
+  type MaySleep,
+  NULL,
+  type PhysAddr,
+  type TaskContext,
+  toGranule,
+} from "../kernel/types.ts";
+import { EINVAL } from "../kernel/uapi/errno.ts";
+import type { Depot } from "./depot.ts";
+import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, GFP_NOWAIT, type Gfp } from "./gfp.ts";
+import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
+import type { Pages } from "./page.ts";
+import {
+  CC_ALLOCS,
+  CC_EMPTY_LOADS,
+  CC_FREES,
+  CC_FULL_LOADS,
+  CC_LOADED,
+  CC_MAGSIZE,
+  CC_PREVIOUS,
+  CC_PROUNDS,
+  CC_ROUNDS,
+  createMagazineCheck,
+} from "./magazine_check.ts";
+import {
+  asCache,
+  CACHE_CC,
+  CACHE_SIZE,
+  CC_SHIFT,
+  type KmemCache,
+  NO_CACHE,
+  NO_SLAB,
+  OBJECT_CACHED,
+  OBJECT_LIVE,
+  SLAB_CACHE,
+  type Slab,
+} from "./slab_descriptor.ts";
+import { SLAB_INTERNAL } from "./slab_layout.ts";
+import type { SlabLayer } from "./slab_layer.ts";
+import type { SlabObjects } from "./slab_objects.ts";
+import { hexAddr, type SlabReports } from "./slab_report.ts";
+
+/** M5. A cache uses the first row whose minBuf is smaller than its object; maxBuf bounds how far it may grow (M6). */
+export interface MagazineType {
+  readonly magsize: number;
+  readonly minBuf: number;
+  readonly maxBuf: number;
+}
+
+export const MAGAZINE_TYPES: readonly MagazineType[] = [
+  { magsize: 1, minBuf: 3200, maxBuf: 65_536 },
+  { magsize: 3, minBuf: 256, maxBuf: 32_768 },
+  { magsize: 7, minBuf: 64, maxBuf: 16_384 },
+  { magsize: 15, minBuf: 0, maxBuf: 8192 },
+  { magsize: 31, minBuf: 0, maxBuf: 4096 },
+  { magsize: 47, minBuf: 0, maxBuf: 2048 },
+  { magsize: 63, minBuf: 0, maxBuf: 1024 },
+  { magsize: 95, minBuf: 0, maxBuf: 512 },
+  { magsize: 143, minBuf: 0, maxBuf: 0 },
+];
+
+/** Static memory of the layer, a multiple of 8. */
+export const MAGAZINE_STATIC_BYTES = 40;
+
+/** Row of MAGAZINE_TYPES that a cache of objects `size` bytes apart starts with (M5). Pure. */
+export const magazineTypeFor = (size: number): number => MAGAZINE_TYPES.findIndex(({ minBuf }) => size > minBuf);
+
+/** Bytes of a magazine: the depot's link and the rounds. */
+export const magazineBytes = (magsize: number): number => 4 * (1 + magsize);
+
+export interface MagazineDeps {
+  readonly machine: Machine;
+  readonly contexts: ContextTracking;
+  readonly pages: Pages;
+  readonly slabs: SlabLayer;
+  readonly objects: SlabObjects;
+  readonly reports: SlabReports;
+  readonly miss: MissPath;
+  readonly depot: Depot;
+  /** MAGAZINE_STATIC_BYTES of zeroed static memory: granules of the caches of magazines, by type. */
+  readonly statics: PhysAddr;
+}
+
+export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
+  const { machine, contexts, slabs, objects, miss, depot, statics } = deps;
+  const { port, harts } = machine;
+  const { clock, nrCpus } = harts;
+  const { localIrqSave, localIrqRestore, mightSleep } = contexts;
+  const { slabOf, stateOf, cacheOfSlab } = objects;
+
+  const charge = (ctx: Context, cycles: number): void => {
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
+  };
+  const bump = (addr: number): void => port.stF64(addr, port.ldF64(addr) + 1);
+  const ccOf = (cache: KmemCache, cpu: number): number => cache + CACHE_CC + (cpu << CC_SHIFT);
+
+  const setLoaded = (cc: number, magazine: number, rounds: number): void => {
+    port.st32(cc + CC_LOADED, magazine);
+    port.st32(cc + CC_ROUNDS, rounds);
+  };
+  const setPrevious = (cc: number, magazine: number, rounds: number): void => {
+    port.st32(cc + CC_PREVIOUS, magazine);
+    port.st32(cc + CC_PROUNDS, rounds);
+  };
+
+  const exchangePrevious = (ctx: Context, cc: number): void => {
+    const [loaded, rounds] = [port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS)];
+    setLoaded(cc, port.ld32(cc + CC_PREVIOUS), port.ld32(cc + CC_PROUNDS));
+    setPrevious(cc, loaded, rounds);
+    charge(ctx, CYC_MAGAZINE_SWAP);
+  };
+
+  // ── Alloc ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes the last round of the loaded magazine, which has `rounds` ≥ 1. Interrupts are off. */
+  const takeRound = (ctx: Context, cc: number, rounds: number): PhysAddr => {
+    const obj = fromGranule(port.ld32(port.ld32(cc + CC_LOADED) + rounds * 4));
+    port.st32(cc + CC_ROUNDS, rounds - 1);
+    port.st8(stateOf(slabOf(obj), obj), OBJECT_LIVE);
+    bump(cc + CC_ALLOCS);
+    charge(ctx, CYC_MAGAZINE_HIT);
+    return obj;
+  };
+
+  /** M2, after the loaded magazine had nothing: true when it now has. Interrupts are off. */
+  const reloadFull = (ctx: Context, cache: KmemCache, cc: number): boolean => {
+    const prounds = port.ld32(cc + CC_PROUNDS) | 0;
+    if (prounds > 0) {
+      exchangePrevious(ctx, cc);
+      return true;
+    }
+    const magsize = port.ld32(cc + CC_MAGSIZE);
+    if (magsize === 0) return false;
+    const full = depot.takeFull(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
+    if (full === NULL) return false;
+    setPrevious(cc, port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS));
+    setLoaded(cc, full, magsize);
+    bump(cc + CC_FULL_LOADS);
+    return true;
+  };
+
+  const allocSlow = (ctx: Context, cache: KmemCache, gfp: Gfp, irq: number): MaySleep<PhysAddr> => {
+    const cc = ccOf(cache, ctx.cpu);
+    const isReloaded = reloadFull(ctx, cache, cc);
+    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + CC_ROUNDS)) : NULL;
+    localIrqRestore(ctx, irq);
+    return isReloaded ? obj : miss.allocMissed(ctx, cache, gfp);
+  };
+
+  const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
+    const irq = localIrqSave(ctx);
+    const cc = ccOf(cache, ctx.cpu);
+    const rounds = port.ld32(cc + CC_ROUNDS) | 0;
+    if (rounds <= 0) return allocSlow(ctx, cache, gfp, irq);
+    const obj = takeRound(ctx, cc, rounds);
+    localIrqRestore(ctx, irq);
+    return obj;
+  };
+
+  const kmemCacheAllocAny = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
+    if ((gfp & __GFP_DIRECT_RECLAIM) !== 0) mightSleep(ctx, "mm/magazine.ts:kmemCacheAlloc");
+    if ((gfp & __GFP_ZERO) !== 0) return miss.allocZeroed(ctx, cache, gfp, allocPlain);
+    return allocPlain(ctx, cache, gfp);
+  };
+
+  // ── Free ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Adds a round to the loaded magazine, which has room. Interrupts are off. */
+  const addRound = (ctx: Context, cc: number, rounds: number, obj: PhysAddr, state: number): void => {
+    port.st8(state, OBJECT_CACHED);
+    port.st32(port.ld32(cc + CC_LOADED) + (rounds + 1) * 4, toGranule(obj));
+    port.st32(cc + CC_ROUNDS, rounds + 1);
+    bump(cc + CC_FREES);
+    charge(ctx, CYC_MAGAZINE_HIT);
+  };
+
+  /** M3, after the loaded magazine had no room: true when it now has. Interrupts are off. */
+  const reloadEmpty = (ctx: Context, cache: KmemCache, cc: number): boolean => {
+    if (port.ld32(cc + CC_MAGSIZE) === 0) return false;
+    if (port.ld32(cc + CC_PROUNDS) === 0) {
+      exchangePrevious(ctx, cc);
+      return true;
+    }
+    const empty = depot.takeEmpty(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
+    if (empty === NULL) return false;
+    setPrevious(cc, port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS));
+    setLoaded(cc, empty, 0);
+    bump(cc + CC_EMPTY_LOADS);
+    return true;
+  };
+
+  const freeSlow = (ctx: Context, cache: KmemCache, obj: PhysAddr, state: number, irqAtEntry: number): number => {
+    let irq = irqAtEntry;
+    for (;;) {
+      const cc = ccOf(cache, ctx.cpu);
+      if (reloadEmpty(ctx, cache, cc)) {
+        addRound(ctx, cc, port.ld32(cc + CC_ROUNDS), obj, state);
+        localIrqRestore(ctx, irq);
+        return 0;
+      }
+      const magsize = port.ld32(cc + CC_MAGSIZE);
+      localIrqRestore(ctx, irq);
+      // Nothing of ours is held while memory is asked for: an interrupt may free to this cache meanwhile.
+      const magazine = magsize === 0 ? NULL : slabs.allocObject(ctx, depot.magazines(cache), GFP_NOWAIT);
+      if (magazine === NULL) return slabs.freeObject(ctx, cache, obj);
+      irq = localIrqSave(ctx);
+      depot.addEmpty(ctx, cache, magazine);
+    }
+  };
+
+  const freeFromSlab = (ctx: Context, slab: Slab, obj: PhysAddr): number => {
+    const state = stateOf(slab, obj);
+    if (state === 0 || port.ld8(state) !== OBJECT_LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
+    const cache = asCache(fromGranule(port.ld32(slab + SLAB_CACHE)));
+    const irq = localIrqSave(ctx);
+    const cc = ccOf(cache, ctx.cpu);
+    // Unsigned: −1, no magazine, is above every magsize.
+    const rounds = port.ld32(cc + CC_ROUNDS);
+    if (rounds >= port.ld32(cc + CC_MAGSIZE)) return freeSlow(ctx, cache, obj, state, irq);
+    addRound(ctx, cc, rounds, obj, state);
+    localIrqRestore(ctx, irq);
+    return 0;
+  };
+
+  const kmemCacheFree = (ctx: Context, cache: KmemCache, obj: PhysAddr): number => {
+    const slab = slabOf(obj);
+    if (slab === NO_SLAB) {
+      deps.reports.addressBug(ctx, `Attempt to free object(${hexAddr(obj)}) outside of slab`);
+      return -EINVAL;
+    }
+    if (cacheOfSlab(slab) !== cache) return objects.reportBadFree(ctx, cache, slab, obj);
+    return freeFromSlab(ctx, slab, obj);
+  };
+
+  // ── Attaching, draining ──────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The cache of magazines of one type, made when the first cache wants it. */
+  const magazineCache = (ctx: TaskContext, type: number): KmemCache => {
+    const known = port.ld32(statics + type * 4);
+    if (known !== 0) return asCache(fromGranule(known));
+    const { magsize } = MAGAZINE_TYPES[type] as MagazineType;
+    const name = `magazine-${magsize}`;
+    const cache = slabs.createCache(ctx, { name, size: magazineBytes(magsize), flags: SLAB_INTERNAL });
+    port.st32(statics + type * 4, toGranule(cache));
+    return cache;
+  };
+
+  const attach = (ctx: TaskContext, cache: KmemCache): void => {
+    const type = magazineTypeFor(port.ld32(cache + CACHE_SIZE));
+    const magazines = magazineCache(ctx, type);
+    // Without memory for the magazines' own cache this cache stays uncached, and works.
+    const magsize = magazines === NO_CACHE ? 0 : (MAGAZINE_TYPES[type] as MagazineType).magsize;
+    depot.init(cache, magsize, magazines);
+    for (let cpu = 0; cpu < nrCpus; cpu++) {
+      const cc = ccOf(cache, cpu);
+      setLoaded(cc, NULL, -1);
+      setPrevious(cc, NULL, -1);
+      port.st32(cc + CC_MAGSIZE, magsize);
+    }
+  };
+
+  /** Returns the rounds of a magazine to their slabs and the magazine to its cache. Owned by the caller. */
+  const unload = (ctx: Context, cache: KmemCache, magazine: PhysAddr, rounds: number): number => {
+    for (let i = 1; i <= rounds; i++) slabs.flushObject(ctx, fromGranule(port.ld32(magazine + i * 4)));
+    bugOn(slabs.freeObject(ctx, depot.magazines(cache), magazine) !== 0, "MAG-4: a magazine is not ours", magazine);
+    return rounds;
+  };
+
+  /** Empties one per-CPU slot. The magazine is taken out with interrupts off and unloaded with them on. */
+  const drainCpu = (ctx: Context, cache: KmemCache, cpu: number): number => {
+    const cc = ccOf(cache, cpu);
+    const irq = localIrqSave(ctx);
+    const [loaded, rounds] = [asPhys(port.ld32(cc + CC_LOADED)), port.ld32(cc + CC_ROUNDS)];
+    const [previous, prounds] = [asPhys(port.ld32(cc + CC_PREVIOUS)), port.ld32(cc + CC_PROUNDS)];
+    setLoaded(cc, NULL, -1);
+    setPrevious(cc, NULL, -1);
+    localIrqRestore(ctx, irq);
+    let nrObjects = 0;
+    if (loaded !== NULL) nrObjects += unload(ctx, cache, loaded, rounds);
+    if (previous !== NULL) nrObjects += unload(ctx, cache, previous, prounds);
+    return nrObjects;
+  };
+
+  const drain = (ctx: Context, cache: KmemCache): number => {
+    const magsize = depot.magsize(cache);
+    if (magsize === 0) return 0;
+    let nrObjects = 0;
+    for (let cpu = 0; cpu < nrCpus; cpu++) nrObjects += drainCpu(ctx, cache, cpu);
+    for (;;) {
+      const irq = localIrqSave(ctx);
+      const full = depot.takeFull(ctx, cache, NULL);
+      const magazine = full === NULL ? depot.takeEmpty(ctx, cache, NULL) : full;
+      localIrqRestore(ctx, irq);
+      if (magazine === NULL) return nrObjects;
+      nrObjects += unload(ctx, cache, magazine, full === NULL ? 0 : magsize);
+    }
+  };
+
+  const detach = (ctx: TaskContext, cache: KmemCache): void => {
+    for (let cpu = 0; cpu < nrCpus; cpu++) port.st32(ccOf(cache, cpu) + CC_MAGSIZE, 0);
+    drain(ctx, cache);
+    depot.init(cache, 0, NO_CACHE);
+  };
+
+  const { stats, check } = createMagazineCheck(machine, deps.pages, slabs, objects, depot);
+  return {
+    attach,
+    detach,
+    kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
+    kmemCacheAllocAny,
+    kmemCacheFree,
+    freeFromSlab,
+    drain,
+    stats,
+    check,
+  };
+}

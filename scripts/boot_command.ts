@@ -1,0 +1,144 @@
+/**
+ * `slabtown boot`: a machine to sit at. Without a terminal: a script to follow, or the demo workload.
+ *
+ *   --exec, --script        the commands, then the end of the input
+ *   a terminal              the shell, with line editing
+ *   something piped in      fed to the console as it is
+ *   nothing                 the demo: scripts/scenarios/demo.yaml, its summary
+ */
+
+import { fstatSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
+import type { Kernel, RunStop } from "../kernel/entry/kernel.ts";
+import { DEFAULT_RAM_BYTES } from "../kernel/params.ts";
+import { builtinPrograms } from "../userland/index.ts";
+import { type CommonOptions, machineRequest } from "./command_options.ts";
+import { type HostOutput, stoppable } from "./host_output.ts";
+import { EXIT_INTERRUPT, EXIT_OK, EXIT_PANIC } from "./metrics.ts";
+import { type MachineOptions, machineArgs, resolveMachine, shellQuote } from "./options.ts";
+import { packageFile } from "./package_files.ts";
+import { PROC_FILES } from "./proc_files.ts";
+import { readInput } from "./readers/input.ts";
+import { runAndReport } from "./run_command.ts";
+import { bootMachine } from "./run_workloads.ts";
+import { createTerminal, type SessionEnd, shellCompleter } from "./terminal.ts";
+import { UsageError } from "./usage_error.ts";
+import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
+
+export interface BootCommandOptions extends CommonOptions {
+  readonly exec?: string;
+  readonly script?: string;
+}
+
+const SLICE_CYCLES = 10_000_000;
+/** How long an open pipe on standard input may stay silent before it counts as nobody there. */
+const PIPE_GRACE_MS = 1000;
+
+/** Boots; the exit code. */
+export async function bootCommand(options: BootCommandOptions, host: HostOutput): Promise<number> {
+  const input = await consoleInput(options);
+  if (input === undefined)
+    return process.stdin.isTTY && process.stdout.isTTY ? atTerminal(options, host) : demo(options, host);
+  if (options.json === true) throw new UsageError("--json is for the demo, not for shell commands", "use `run --json`");
+  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options));
+  return stoppable(host.stop, () => script(input, machine, options, host));
+}
+
+/** The demo workload. */
+export async function demoSet(): Promise<WorkloadSet> {
+  return loadWorkloads([packageFile("scenarios/demo.yaml")]);
+}
+
+async function demo(options: BootCommandOptions, host: HostOutput): Promise<number> {
+  const set = await demoSet();
+  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
+  const replay = ["slabtown", "run", "scripts/scenarios/demo.yaml", ...machineArgs(machine)].map(shellQuote).join(" ");
+  return runAndReport({ set, machine, replay, options, host, showsBoot: true });
+}
+
+/** What the console is to read, if it is known before. */
+async function consoleInput(options: BootCommandOptions): Promise<string | undefined> {
+  if (options.exec !== undefined && options.script !== undefined) {
+    throw new UsageError("--exec and --script exclude each other", "give one of them");
+  }
+  if (options.exec !== undefined) return `${options.exec}\n`;
+  if (options.script !== undefined) {
+    const { bytes } = await readInput(options.script);
+    const text = new TextDecoder().decode(bytes);
+    return text.endsWith("\n") ? text : `${text}\n`;
+  }
+  return process.stdin.isTTY ? undefined : pipedInput();
+}
+
+/** All of standard input if something is piped in; undefined for /dev/null, an empty file, or a silent pipe. */
+async function pipedInput(): Promise<string | undefined> {
+  try {
+    const info = fstatSync(0);
+    if (!info.isFIFO() && !info.isFile() && !info.isSocket()) return undefined;
+  } catch {
+    return undefined;
+  }
+  const { stdin } = process;
+  stdin.setEncoding("utf8");
+  let text = "";
+  const end = await new Promise<"end" | "silent">((resolve) => {
+    const timer = setTimeout(() => resolve("silent"), PIPE_GRACE_MS);
+    stdin.on("data", (chunk: string) => {
+      clearTimeout(timer);
+      text += chunk;
+    });
+    stdin.once("end", () => resolve("end"));
+    stdin.once("error", () => resolve("end"));
+  });
+  if (end === "silent") stdin.destroy();
+  return text === "" ? undefined : text;
+}
+
+async function script(
+  input: string,
+  machine: MachineOptions,
+  options: BootCommandOptions,
+  host: HostOutput,
+): Promise<number> {
+  let isBooting = true;
+  const kernel = bootMachine(machine, builtinPrograms(), (text) => {
+    if (!(isBooting && options.quiet === true)) host.out(text);
+  });
+  isBooting = false;
+  kernel.feedConsole(input);
+  kernel.closeConsole();
+  const limit = options.cycles === undefined ? Number.POSITIVE_INFINITY : kernel.now() + options.cycles;
+  let reason: RunStop = "budget";
+  while (reason === "budget" && kernel.now() < limit && host.stop.reason === "none") {
+    reason = kernel.run({ untilCycles: Math.min(kernel.now() + SLICE_CYCLES, limit) });
+    await setImmediate();
+  }
+  if (host.stop.reason === "interrupt") return EXIT_INTERRUPT;
+  return endOfSession(reason, kernel, machine, host);
+}
+
+async function atTerminal(options: BootCommandOptions, host: HostOutput): Promise<number> {
+  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options));
+  const programs = builtinPrograms();
+  const complete = shellCompleter(
+    programs.keys(),
+    PROC_FILES.map((name) => `/proc/${name}`),
+  );
+  const terminal = createTerminal({ keys: process.stdin, write: host.out, complete });
+  let isSilent = options.quiet === true;
+  const kernel = bootMachine(machine, programs, (text) => {
+    if (!isSilent) terminal.console(text);
+  });
+  isSilent = false;
+  const end = await terminal.serve(kernel);
+  return endOfSession(end, kernel, machine, host);
+}
+
+function endOfSession(end: SessionEnd, kernel: Kernel, machine: MachineOptions, host: HostOutput): number {
+  const replay = ["slabtown", "boot", ...machineArgs(machine)].map(shellQuote).join(" ");
+  host.err(`slabtown: seed ${machine.seed}; the same machine again: ${replay}\n`);
+  if (end === "quit") return EXIT_INTERRUPT;
+  if (kernel.panicReport === null) return EXIT_OK;
+  host.err("slabtown: the kernel panicked\n");
+  return EXIT_PANIC;
+}

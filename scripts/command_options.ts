@@ -1,0 +1,64 @@
+/**
+ * The options that several commands share, declared once, and their values once commander has parsed them.
+ */
+
+import { type Command, Option } from "commander";
+import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
+import { colorLevel, createPaint, type Paint } from "./paint.ts";
+import { RECORDING_FORMATS, type RecordingFormat } from "./readers/detect.ts";
+import { TOUCH_MODES, type TouchMode } from "./scenario.ts";
+
+/** Values as commander leaves them, by the long names of the options. */
+export interface CommonOptions {
+  readonly cpus?: number;
+  readonly mem?: number;
+  readonly seed?: string;
+  readonly cmdline?: string;
+  readonly cycles?: number;
+  readonly json?: boolean;
+  readonly host?: boolean;
+  readonly quiet?: boolean;
+  readonly debug?: boolean;
+  readonly color: boolean;
+}
+
+export interface RecordingOptions {
+  readonly lenient?: boolean;
+  readonly format?: RecordingFormat;
+  readonly touch?: TouchMode;
+  readonly ops?: string;
+}
+
+/** Declares the machine and output options on `command`. */
+export function addCommonOptions(command: Command, defaultMem: string): Command {
+  return command
+    .option("--cpus <N>", "processors, 1 to 64 (default: 2)", (text) => parseCpus(text))
+    .option("--mem <SIZE>", `RAM, 8M to 4G (default: ${defaultMem})`, (text) => parseMem(text))
+    .option("--seed <S>", "same seed, same run (default: 1)", (text) => parseSeed(text))
+    .option("--cmdline <PARAMS>", "kernel parameters", (text) => parseCmdline(text))
+    .option("--cycles <N>", "stop after so much virtual time, as in 50M", (text) => parseCycles(text))
+    .option("--json", "the result as one JSON document")
+    .option("--host", "with --json: also what depends on this computer's speed")
+    .option("--quiet", "no boot log, no progress")
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--debug", "stack traces for errors in slabtown itself");
+}
+
+/** Declares how recordings are read and replayed on `command`. */
+export function addRecordingOptions(command: Command): Command {
+  return command
+    .option("--lenient", "go on where a recording has many bad lines")
+    .addOption(new Option("--format <F>", "what the recordings are, if it cannot be told").choices(RECORDING_FORMATS))
+    .addOption(new Option("--touch <MODE>", "what a heap replay writes into its memory").choices(TOUCH_MODES))
+    .option("--ops <LIST>", 'a heap as a list: "+3,+0,-1" allocates 3 and 0 bytes, then frees the second');
+}
+
+/** What the options ask of the machine. */
+export function machineRequest(options: CommonOptions): MachineRequest {
+  return { nrCpus: options.cpus, ramBytes: options.mem, seed: options.seed, cmdline: options.cmdline };
+}
+
+/** The styles for standard output. */
+export function paintFor(options: CommonOptions): Paint {
+  return createPaint(colorLevel({ color: options.color, env: process.env, isTty: process.stdout.isTTY === true }));
+}

@@ -1,0 +1,87 @@
+/**
+ * `slabtown run`: workloads on a fresh machine, from start to end, and what came of it.
+ */
+
+import { type CommonOptions, machineRequest, paintFor, type RecordingOptions } from "./command_options.ts";
+import { type HostOutput, stoppable } from "./host_output.ts";
+import { judge } from "./metrics.ts";
+import { type MachineOptions, machineArgs, RUN_RAM_BYTES, resolveMachine, shellQuote } from "./options.ts";
+import { createProgress, NO_PROGRESS } from "./progress.ts";
+import { runWorkloads } from "./run_workloads.ts";
+import { summaryDocument, summaryText } from "./summary.ts";
+import { UsageError } from "./usage_error.ts";
+import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
+
+/** Runs `targets`; the exit code. */
+export async function runCommand(
+  targets: readonly string[],
+  options: CommonOptions & RecordingOptions,
+  host: HostOutput,
+): Promise<number> {
+  if (targets.length === 0 && options.ops === undefined) {
+    throw new UsageError("run: nothing to run", "slabtown run scripts/samples/tar.rep.gz");
+  }
+  const set = await loadWorkloads(targets, options);
+  const machine = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
+  const replay = replayLine(targets, options, machine);
+  return runAndReport({ set, machine, replay, options, host });
+}
+
+export interface ReportedRun {
+  readonly set: WorkloadSet;
+  readonly machine: MachineOptions;
+  readonly replay: string;
+  readonly options: CommonOptions;
+  readonly host: HostOutput;
+  /** Show the boot log. */
+  readonly showsBoot?: boolean;
+}
+
+/** Runs, prints the summary and the failures; the exit code. */
+export async function runAndReport({ set, machine, replay, options, host, showsBoot }: ReportedRun): Promise<number> {
+  const isJson = options.json === true;
+  const isQuiet = options.quiet === true;
+  const messages = isQuiet ? () => {} : isJson ? host.err : host.out;
+  const isShowingProgress = !isQuiet && options.json !== true;
+  const progress = isShowingProgress ? createProgress(process.stderr) : NO_PROGRESS;
+  let wrote = "\n";
+  const { result } = await stoppable(host.stop, () =>
+    runWorkloads({
+      machine,
+      set,
+      cyclesLimit: options.cycles,
+      progress,
+      stop: host.stop,
+      bootLog: showsBoot === true ? messages : undefined,
+      console: (text) => {
+        wrote = text;
+        messages(text);
+      },
+    }),
+  );
+  progress.end();
+  if (!isQuiet && !wrote.endsWith("\n")) messages("\n");
+  const verdict = judge(result, set.expectations);
+  const summary = { result, verdict, replay };
+  if (isJson) host.out(`${JSON.stringify(summaryDocument(summary, options.host === true), null, 2)}\n`);
+  else host.out(summaryText(summary, paintFor(options)));
+  if (isQuiet && result.panicReport !== null) host.err(`${result.panicReport}\n`);
+  for (const failure of verdict.failures) host.err(`slabtown: ${failure}\n`);
+  if (verdict.failures.length > 0) host.err(`slabtown: to see it again: ${replay}\n`);
+  return host.stop.reason === "closed" ? 0 : verdict.exitCode;
+}
+
+/** The command that does the same run again. */
+function replayLine(
+  targets: readonly string[],
+  options: CommonOptions & RecordingOptions,
+  machine: MachineOptions,
+): string {
+  const words = ["slabtown", "run", ...targets, ...machineArgs(machine)];
+  if (options.ops !== undefined) words.push("--ops", options.ops);
+  if (options.touch !== undefined) words.push("--touch", options.touch);
+  if (options.format !== undefined) words.push("--format", options.format);
+  if (options.lenient === true) words.push("--lenient");
+  if (options.cycles !== undefined) words.push("--cycles", String(options.cycles));
+  return words.map(shellQuote).join(" ");
+}

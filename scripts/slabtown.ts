@@ -1,0 +1,157 @@
+#!/usr/bin/env node
+/**
+ * The command line: parses, dispatches, and turns every end into an exit code and at most a few lines.
+ *
+ *   0 fine   1 something did not hold   2 usage or input   3 the kernel panicked   70 a bug of ours   130 Ctrl-C
+ *
+ * `process.exit()` would lose output that is still on its way into a pipe: `process.exitCode` is set instead, and the
+ * process ends when nothing is left to do.
+ */
+
+import { readFileSync } from "node:fs";
+import { Argument, Command, CommanderError } from "commander";
+import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
+import { addCommonOptions, addRecordingOptions, type CommonOptions, type RecordingOptions } from "./command_options.ts";
+import { completionScript, SHELLS, type Shell } from "./completion.ts";
+import { createHostOutput, type HostOutput } from "./host_output.ts";
+import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
+import { didYouMean } from "./nearest.ts";
+import { shellQuote } from "./options.ts";
+import { packageFile } from "./package_files.ts";
+import { procfsCommand } from "./procfs_command.ts";
+import { InputError, printable } from "./readers/input_error.ts";
+import { runCommand } from "./run_command.ts";
+import { UsageError } from "./usage_error.ts";
+
+const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
+  ["slabtown", ["slabtown", "slabtown run scripts/samples/tar.rep.gz", "slabtown help run"]],
+  ["boot", ["slabtown boot", 'slabtown boot --exec "free; cat /proc/buddyinfo"', "slabtown boot --cpus 8 --mem 1G"]],
+  [
+    "run",
+    [
+      "slabtown run scripts/samples/redis.rep.gz scripts/samples/redis-net.ftrace.gz --cpus 4",
+      'slabtown run "stress --ops 1000" --seed 7 --json',
+      'slabtown run --ops "+100,+24,-0,+80"',
+    ],
+  ],
+  ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
+  ["completion", ["source <(slabtown completion bash)", "slabtown completion fish > slabtown.fish"]],
+]);
+
+/** The whole command line as a commander program; actions leave the exit code through `done`. */
+function createProgram(host: HostOutput, done: (exitCode: number) => void): Command {
+  const program = new Command("slabtown");
+  program
+    .description("A teaching operating-system kernel whose memory subsystem you can boot, watch, break and build.")
+    .version(packageVersion(), "--version", "print the version")
+    .helpCommand("help [command]", "show what a command does");
+
+  const boot = program.command("boot", { isDefault: true }).argument("[none...]");
+  addCommonOptions(boot, "64M")
+    .description("boot to the shell; without a terminal run the demo (this is the default)")
+    .option("--exec <COMMANDS>", 'run shell commands, as in "free; ps", and power off')
+    .option("--script <FILE>", "run a file of shell commands (- for standard input) and power off")
+    .usage("[options]")
+    .action(async (extra: string[], options: BootCommandOptions) => {
+      if (extra.length > 0) throw notACommand(program, extra);
+      done(await bootCommand(options, host));
+    });
+
+  const run = program.command("run").argument("[FILE|PROGRAM...]", "recordings, a YAML scenario, built-in programs");
+  addRecordingOptions(addCommonOptions(run, "256M"))
+    .description("boot, run workloads all at once, check them, print a summary")
+    .action(async (targets: string[], options: CommonOptions & RecordingOptions) => {
+      done(await runCommand(targets, options, host));
+    });
+
+  const procfs = program.command("procfs").argument("<DIR>", "where to write; made if missing");
+  addCommonOptions(procfs, "64M")
+    .description("run the demo, then write the machine's memory files under /proc as plain files")
+    .action(async (dir: string, options: CommonOptions) => {
+      done(await procfsCommand(dir, options, host));
+    });
+
+  program
+    .command("completion")
+    .description("print the completion script of a shell")
+    .addArgument(new Argument("<shell>").choices(SHELLS))
+    .action((shell: Shell) => {
+      host.out(completionScript(program, shell));
+      done(EXIT_OK);
+    });
+
+  for (const command of [program, ...program.commands]) addManners(command, host);
+  return program;
+}
+
+/** Examples first in the help; errors are thrown and printed in one place. */
+function addManners(command: Command, host: HostOutput): void {
+  const examples = EXAMPLES.get(command.name()) ?? [];
+  command
+    .addHelpText("before", `Examples:\n${examples.map((line) => `  ${line}\n`).join("")}`)
+    .exitOverride()
+    .configureOutput({ writeOut: host.out, writeErr: host.err, outputError: () => {} });
+}
+
+function notACommand(program: Command, words: readonly string[]): UsageError {
+  const names = [...program.commands.map((command) => command.name()), "help"];
+  const known = words.find((word) => names.includes(word));
+  if (known !== undefined) {
+    return new UsageError(`the command ${known} has to come first`, `slabtown ${known} …, options behind it`);
+  }
+  const word = words[0] ?? "";
+  const hint = didYouMean(word, names, `commands: ${names.join(", ")}; a file is run by \`slabtown run FILE\``);
+  return new UsageError(`unknown command "${printable(word)}"`, hint);
+}
+
+function packageVersion(): string {
+  const parsed: unknown = JSON.parse(readFileSync(packageFile("../package.json"), "utf8"));
+  const isPackage = typeof parsed === "object" && parsed !== null && "version" in parsed;
+  return isPackage ? String(parsed.version) : "unknown";
+}
+
+/** Prints what stopped us; the exit code. */
+function reportError(error: unknown, argv: readonly string[], host: HostOutput): number {
+  if (error instanceof UsageError) {
+    host.err(`slabtown: ${error.message}\n${error.hint === undefined ? "" : `  hint: ${error.hint}\n`}`);
+    return EXIT_USAGE;
+  }
+  if (error instanceof InputError) {
+    host.err(`${error.format()}\n`);
+    return EXIT_USAGE;
+  }
+  if (error instanceof CommanderError) return reportCommanderError(error, argv, host);
+  const replay = ["slabtown", ...argv].map(shellQuote).join(" ");
+  const message = error instanceof Error ? error.message : String(error);
+  host.err(`slabtown: a bug in slabtown itself: ${printable(message)}\n`);
+  host.err(`  please report it with this line: ${replay}\n`);
+  if (argv.includes("--debug") && error instanceof Error) host.err(`${error.stack ?? ""}\n`);
+  else host.err("  --debug adds the stack trace\n");
+  return EXIT_BUG;
+}
+
+function reportCommanderError(error: CommanderError, argv: readonly string[], host: HostOutput): number {
+  if (error.exitCode === 0 || error.code === "commander.help") return EXIT_OK;
+  const [message = "", suggestion = ""] = error.message.replace(/^error: /, "").split("\n");
+  const meant = /\(Did you mean (.*)\?\)/.exec(suggestion)?.[1];
+  const command = argv.find((word) => EXAMPLES.has(word));
+  const help = `slabtown ${command === undefined ? "" : `${command} `}--help`;
+  host.err(`slabtown: ${printable(message)}\n  hint: ${meant === undefined ? help : `did you mean ${meant}?`}\n`);
+  return EXIT_USAGE;
+}
+
+async function main(argv: readonly string[]): Promise<void> {
+  const host = createHostOutput();
+  let exitCode: number = EXIT_OK;
+  try {
+    const program = createProgram(host, (code) => {
+      exitCode = code;
+    });
+    await program.parseAsync(argv, { from: "user" });
+  } catch (error) {
+    exitCode = reportError(error, argv, host);
+  }
+  process.exitCode = exitCode;
+}
+
+await main(process.argv.slice(2));
