@@ -79,6 +79,6 @@ export {
 export type { VmStat } from "./vmstat.ts";
 export { type Census, takeCensus } from "./census.ts";
 export type { KmemCache } from "./slab_descriptor.ts";
-export { createSlabSubsystem, type SlabSubsystem } from "./slab_subsystem.ts";
+export { createSlabSubsystem, slabSubsystemStaticBytes, type SlabSubsystem } from "./slab_subsystem.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export type { Pageblocks } from "./pageblock.ts";

@@ -14,6 +14,7 @@ import {
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
+  slabSubsystemStaticBytes,
   takeCensus,
   Z_PRESENT,
   ZONE_DMA32_LIMIT,
@@ -98,13 +99,13 @@ export function boot(options: BootOptions): Kernel {
 
   const slab = createSlabSubsystem({
     machine,
-    image,
     printk,
     contexts,
     spinlocks,
     pages,
     pageAlloc,
     vmstat,
+    statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
     objectCache: parameters.get("object_cache") === "passthrough" ? "passthrough" : "magazine",
   });
   const imageEnd = image.seal();

@@ -91,14 +91,14 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     closeConsole: () => consoleDevice.close(),
     interruptConsole() {
       for (const process of processes.all()) {
-        const isSession = process.pid === 1 || process.parent === 1;
+        const isSession = process.isInit || process.parent === 1;
         if (!isSession && process.fds[0]?.isConsole === true) processes.kill(process.pid, SIGINT);
       }
     },
     spawn(path, args, options = {}) {
       const file = consoleDevice.open();
       file.refs += 2;
-      const parent = processes.get(1) === undefined ? 0 : 1;
+      const parent = processes.get(1)?.isInit === true ? 1 : 0;
       const pid = processes.spawn(parent, path, args, [file, file, file], options);
       if (pid < 0) file.refs -= 3;
       return pid;

@@ -48,13 +48,10 @@ const now = (result: number | object): PhysAddr => (typeof result === "number" ?
 
 export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
   const { port, slab, pageAlloc, vmstat, bootCtx } = deps;
-  const { slabLayer, objects } = slab;
+  const { layer } = slab;
 
-  const createCache = (ctx: TaskContext, name: string, size: number, flags: number): KmemCache => {
-    const cache = slabLayer.createCache(ctx, { name, size, align: 8, flags });
-    if (cache !== 0) objects.attach(ctx, cache);
-    return cache;
-  };
+  const createCache = (ctx: TaskContext, name: string, size: number, flags: number): KmemCache =>
+    slab.kmemCacheCreate(ctx, { name, size, align: 8, flags });
   const mustCreate = (name: string, size: number): KmemCache => {
     const cache = createCache(bootCtx, name, size, SLAB_HWCACHE_ALIGN);
     return cache === 0 ? bug("boot: no memory for a slab cache") : cache;
@@ -63,7 +60,7 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
   const mmCache = mustCreate("mm_struct", MM_STRUCT_BYTES);
   const vmaCache = mustCreate("vm_area_struct", VMA_BYTES);
   const alloc = (ctx: Context, cache: KmemCache): PhysAddr =>
-    now(objects.kmemCacheAllocAny(ctx, cache, GFP_KERNEL | __GFP_NOWARN));
+    now(layer.kmemCacheAllocAny(ctx, cache, GFP_KERNEL | __GFP_NOWARN));
 
   return {
     taskMemory: {
@@ -83,29 +80,26 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
       free(ctx, struct) {
         pageAlloc.freePages(ctx, asPfn(port.ld32(struct + TASK_STACK)), STACK_ORDER);
         vmstat.modItem(NR_KERNEL_STACK_KB, -(4 << STACK_ORDER));
-        objects.kmemCacheFree(ctx, taskCache, struct);
+        layer.kmemCacheFree(ctx, taskCache, struct);
       },
     },
     mmCaches: {
       allocMm: (ctx) => alloc(ctx, mmCache),
       freeMm: (ctx, mm) => {
-        objects.kmemCacheFree(ctx, mmCache, mm);
+        layer.kmemCacheFree(ctx, mmCache, mm);
       },
       allocVma: (ctx) => alloc(ctx, vmaCache),
       freeVma: (ctx, vma) => {
-        objects.kmemCacheFree(ctx, vmaCache, vma);
+        layer.kmemCacheFree(ctx, vmaCache, vma);
       },
     },
     replayHeap: {
-      kmalloc: (ctx, bytes, gfp) => now(slab.kmallocAny(ctx, bytes, gfp)),
-      kfree: (ctx, addr) => slab.kfree(ctx, asPhys(addr)),
-      cacheAlloc: (ctx, cache, gfp) => now(objects.kmemCacheAllocAny(ctx, cache, gfp)),
-      cacheFree: (ctx, cache, addr) => objects.kmemCacheFree(ctx, cache, asPhys(addr)),
+      kmalloc: (ctx, bytes, gfp) => now(slab.kmalloc.kmallocAny(ctx, bytes, gfp)),
+      kfree: (ctx, addr) => slab.kmalloc.kfree(ctx, asPhys(addr)),
+      cacheAlloc: (ctx, cache, gfp) => now(layer.kmemCacheAllocAny(ctx, cache, gfp)),
+      cacheFree: (ctx, cache, addr) => layer.kmemCacheFree(ctx, cache, asPhys(addr)),
       createCache: (ctx, name, bytes) => createCache(ctx, name, bytes, 0),
-      destroyCache(ctx, cache) {
-        objects.detach(ctx, cache);
-        return slabLayer.destroyCache(ctx, cache);
-      },
+      destroyCache: (ctx, cache) => slab.kmemCacheDestroy(ctx, cache),
     },
   };
 }

@@ -38,6 +38,8 @@ export interface Process {
   readonly fds: (OpenFile | undefined)[];
   parent: number;
   readonly observer: ProgramObserver | undefined;
+  /** True for the process that must not end: pid 1 running /sbin/init. */
+  readonly isInit: boolean;
   /** Live threads by tid. */
   readonly threads: Map<number, Task>;
   /** Exit statuses of threads that ended, until joined. */
@@ -204,6 +206,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
       mm,
       fds: Array.from({ length: NR_OPEN }, (_, i) => fds[i]),
       parent,
+      isInit: path === "/sbin/init",
       observer: more.observer,
       threads: new Map(),
       joinable: new Map(),
@@ -262,10 +265,10 @@ export function createProcesses(deps: ProcessDeps): Processes {
     closeAll(process);
     for (const child of processes.values()) {
       if (child.parent !== process.pid) continue;
-      child.parent = processes.has(1) && process.pid !== 1 ? 1 : 0;
+      child.parent = !process.isInit && processes.get(1)?.isInit === true ? 1 : 0;
       if (child.parent === 0 && child.status !== undefined) reap(child);
     }
-    if (process.pid === 1 && process.status !== 0) deps.onPanic("Attempted to kill init!");
+    if (process.isInit) deps.onPanic("Attempted to kill init!");
     if (process.parent === 0) reap(process);
     waits.wakeUp(exitQueue);
   };

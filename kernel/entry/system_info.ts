@@ -37,7 +37,7 @@ import {
   Z_START_PFN,
   type Zones,
 } from "../../mm/index.ts";
-import type { TaskInfo } from "./kernel.ts";
+import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
 import type { ProcSources } from "./proc_sources.ts";
 import type { Processes } from "./process.ts";
 
@@ -111,7 +111,23 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       }
       return counts;
     },
-    slabCaches: () => slab.slabInfo(),
+    slabCaches() {
+      const rows: SlabInfoRow[] = [];
+      slab.forEachCache((cache) => {
+        const info = slab.slabInfo(cache);
+        rows.push({
+          name: info.name,
+          activeObjs: info.activeObjects,
+          numObjs: info.nrObjects,
+          objSize: info.size,
+          objPerSlab: info.objectsPerSlab,
+          pagesPerSlab: 1 << info.order,
+          activeSlabs: info.nrSlabs,
+          numSlabs: info.nrSlabs,
+        });
+      });
+      return rows;
+    },
     tasks: () => tasks.all().map(taskInfo),
     maps(pid) {
       const process = processes.get(pid);

@@ -131,8 +131,6 @@ export interface SlabWorldOptions {
   readonly port?: PortKind;
 }
 
-export type SlabHost = Omit<SlabWorld, keyof SlabSubsystem> & { readonly system: SlabSubsystem };
-
 /** Boots a machine as far as a slab subsystem needs it; init() has run. */
 export function createSlabWorld(options: SlabWorldOptions = {}): SlabWorld {
   const { nrCpus = 2, ramBytes = 8 << 20, objectCache = "magazine", port: portKind = "bounds" } = options;
