@@ -21,7 +21,7 @@
  * Locks: none; everything here runs between two tasks, or with interrupts off in the timer handler.
  */
 
-import { CYC_CONTEXT_SWITCH } from "./arch/charges.ts";
+import { CYC_CONTEXT_SWITCH, CYC_PICK_NEXT } from "./arch/charges.ts";
 import { IRQ_TIMER } from "./arch/irqchip.ts";
 import type { Machine } from "./arch/machine.ts";
 import type { ContextTracking } from "./context.ts";
@@ -161,6 +161,12 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   };
   const loadOf = (cpu: number): number => nrRunningOf(cpu) + (running[cpu] === undefined ? 0 : 1);
 
+  /** Virtual run times of two queues do not compare: a task keeps its distance from the queue's minimum. */
+  const moveVruntime = (struct: PhysAddr, from: number, to: number): void => {
+    const lag = vruntime(struct) - port.ldF64(rqOf(from) + RQ_MIN_VRUNTIME);
+    port.stF64(struct + TASK_VRUNTIME, Math.max(0, port.ldF64(rqOf(to) + RQ_MIN_VRUNTIME) + lag));
+  };
+
   const wake = (task: Task): void => {
     const { struct } = task;
     if (port.ld32(struct + TASK_ON_QUEUE) === 1 || running[port.ld32(struct + TASK_CPU)] === task) {
@@ -176,6 +182,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
     if (loadOf(cpu) === 0) clock[cpu] = Math.max(clock[cpu] as number, now);
     port.st32(struct + TASK_STATE, TASK_RUNNING);
+    const last = port.ld32(struct + TASK_CPU);
+    if (last !== cpu) moveVruntime(struct, last, cpu);
     enqueue(task, cpu);
   };
 
@@ -190,6 +198,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const task = tasks.at(struct);
     if (task === undefined) return;
     dequeue(struct, busiest);
+    moveVruntime(struct, busiest, cpu);
     clock[cpu] = Math.max(clock[cpu] as number, clock[busiest] as number);
     enqueue(task, cpu);
   };
@@ -296,6 +305,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     if (task === undefined) return;
     const alone = nrBusyCpus() === 1;
     dequeue(struct, cpu);
+    // Every slice costs something, or a task that only polls would stop the time of its CPU.
+    clock[cpu] = (clock[cpu] as number) + CYC_PICK_NEXT;
     if (previous[cpu] !== task) {
       clock[cpu] = (clock[cpu] as number) + CYC_CONTEXT_SWITCH;
       port.st32(struct + TASK_SWITCHES, port.ld32(struct + TASK_SWITCHES) + 1);

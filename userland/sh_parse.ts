@@ -134,7 +134,11 @@ function readWord(source: string, start: number): Token {
 
 function readToken(source: string, from: number): Token {
   let at = from;
-  while (at < source.length && " \t\r".includes(source[at] as string)) at++;
+  for (;;) {
+    if (" \t\r".includes(source[at] ?? "\n")) at++;
+    else if (source.startsWith("\\\n", at)) at += 2;
+    else break;
+  }
   if (source[at] === "#") while (at < source.length && source[at] !== "\n") at++;
   if (at >= source.length) return { kind: "end", text: "end of line", word: [], start: at, end: at };
   const op = operatorAt(source, at);

@@ -74,9 +74,14 @@ export interface Arena {
   trim(pad: number): void;
 }
 
-/** Result of a system call that never sleeps. An object would be the rest of one that does: closed, and a failure. */
+/**
+ * Result of a system call that does not sleep, for plain functions. A call that may sleep is run up to its first
+ * pause: what needs none gives its result, anything else is broken off and counts as failed.
+ */
 export function promptResult(result: MaySleep<number>): number {
   if (typeof result === "number") return result;
+  const step = result.next();
+  if (step.done) return step.value;
   result.return(-1);
   return -1;
 }

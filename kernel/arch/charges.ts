@@ -17,6 +17,8 @@ export const CYC_TLB_FLUSH = 200;
 export const CYC_IRQ = 400;
 /** Switching tasks: registers, runqueue, address space. */
 export const CYC_CONTEXT_SWITCH = 900;
+/** Choosing the next task, even if it is the same. */
+export const CYC_PICK_NEXT = 250;
 /** Entry into the kernel and back. */
 export const CYC_SYSCALL = 120;
 /** Exception entry and return of a page fault, without the work inside. */

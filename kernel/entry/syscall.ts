@@ -20,6 +20,7 @@ import { MADV_DONTNEED, O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
 import type { ProcessMemory } from "../../mm/index.ts";
 import type { OpenFile } from "./files.ts";
+import { createFutex } from "./futex.ts";
 import { type Caller, ExitRequest, NR_OPEN, type Processes, type SyscallEntry } from "./process.ts";
 import { encodeUtf8 } from "./user_mode.ts";
 
@@ -53,6 +54,7 @@ const UTSNAME = ["Slabtown", "slabtown", "6.12.0-slabtown", "#1 SMP PREEMPT_DYNA
 export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const { machine, irqs, scheduler, processes, processMemory, files } = deps;
   const { clock } = machine.harts;
+  const futex = createFutex(scheduler);
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,6 +241,8 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       case sys.SYS_exit_group:
         caller.process.ending ??= (a0 & 0xff) << 8;
         throw new ExitRequest(a0);
+      case sys.SYS_futex:
+        return futex(caller, a0, a1, a2);
       case sys.SYS_nanosleep:
         return nanosleep(caller, a0);
       case sys.SYS_sched_yield:

@@ -23,6 +23,10 @@ export const SYS_write = 64;
 export const SYS_exit = 93;
 /** exit_group(status): ends the process */
 export const SYS_exit_group = 94;
+/** futex(u32 *addr, FUTEX_WAIT | FUTEX_WAKE, value or number to wake) */
+export const SYS_futex = 98;
+export const FUTEX_WAIT = 0;
+export const FUTEX_WAKE = 1;
 /** nanosleep(cycles): sleeps in virtual time; a plain number instead of a struct timespec. */
 export const SYS_nanosleep = 101;
 export const SYS_sched_yield = 124;

@@ -6,6 +6,9 @@
  * content is gone when they are unmapped. brk and mmap have Linux's manners (mmap places downwards from the top);
  * `refuse` makes any of them fail. Threads run round robin, a turn ending at each yield.
  */
+
+import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP } from "../../kernel/params.ts";
+import { asUser, BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { ENOMEM, ENOSYS, ESRCH } from "../../kernel/uapi/errno.ts";
 import { MAP_FIXED, MAP_FIXED_NOREPLACE } from "../../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv, ProgramObserver, UserMemory } from "../../kernel/uapi/program.ts";
@@ -20,8 +23,6 @@ import {
   SYS_thread_join,
   SYS_write,
 } from "../../kernel/uapi/syscall.ts";
-import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP } from "../../kernel/params.ts";
-import { asUser, BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 
 export class MemoryFault extends Error {
   override readonly name = "MemoryFault";

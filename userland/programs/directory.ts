@@ -2,9 +2,9 @@
  * Names in a directory, as getdents gives them: a directory's name ends in `/`.
  */
 
-import { strerror } from "../../kernel/uapi/errno.ts";
-import { O_DIRECTORY, O_RDONLY } from "../../kernel/uapi/mman.ts";
 import type { Sleeping } from "../../kernel/types.ts";
+import { ENOTDIR, strerror } from "../../kernel/uapi/errno.ts";
+import { O_DIRECTORY, O_RDONLY } from "../../kernel/uapi/mman.ts";
 import type { Libc } from "../libc.ts";
 import type { Tool } from "./tool.ts";
 
@@ -14,7 +14,9 @@ export function* directoryNames(libc: Libc, path: string): Sleeping<string[] | n
   if (fd < 0) return fd;
   const names = yield* libc.getdents(fd);
   yield* libc.close(fd);
-  return names;
+  // The kernel reads plain files through getdents too; no name of a directory looks like a text.
+  const isText = typeof names !== "number" && names.some((name) => /\n|\/./.test(name));
+  return isText ? -ENOTDIR : names;
 }
 
 export function* listDirectoryOrError(tool: Tool, path: string): Sleeping<string[] | number> {

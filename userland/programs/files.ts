@@ -2,9 +2,9 @@
  * cat, ls, echo, hexdump, dmesg, mount and sysctl: files as text.
  */
 
+import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import { O_RDONLY } from "../../kernel/uapi/mman.ts";
-import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { parseOptions } from "./arguments.ts";
 import { listDirectory, listDirectoryOrError } from "./directory.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
@@ -72,7 +72,7 @@ const ls: ToolDefinition = {
   *main(tool) {
     const options = parseOptions(tool.args, { flags: ["-1"], maxOperands: Number.POSITIVE_INFINITY });
     if (options === null) return yield* tool.usage();
-    const paths = options.operands.length === 0 ? [(yield* tool.cwd())] : options.operands;
+    const paths = options.operands.length === 0 ? ["/"] : options.operands;
     let status = EXIT_OK;
     for (const path of paths) {
       const names = yield* namesAt(tool, path);
@@ -191,7 +191,7 @@ const sysctl: ToolDefinition = {
     const names = all ? yield* listDirectory(tool, "/proc/sys/vm") : options.operands;
     if (names === null) return EXIT_FAILED;
     let status = EXIT_OK;
-    for (const name of all ? names.sort().map((file) => `vm.${file}`) : names) {
+    for (const name of all ? [...names].sort().map((file) => `vm.${file}`) : names) {
       if (!(yield* oneSysctl(tool, name))) status = EXIT_FAILED;
     }
     return status;
@@ -202,7 +202,7 @@ function* oneSysctl(tool: Tool, setting: string): Sleeping<boolean> {
   const [name = "", value] = setting.split("=");
   const path = `/proc/sys/${name.replaceAll(".", "/")}`;
   if (value !== undefined) {
-    const written = yield* tool.writeFile(path, `${value}\n`);
+    const written = yield* tool.libc.writeFile(path, `${value}\n`);
     if (written < 0) {
       yield* tool.complain(`${path}: ${strerror(written)}`);
       return false;

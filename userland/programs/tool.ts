@@ -7,9 +7,9 @@
  * Context: as any program; everything that calls the kernel may sleep.
  */
 
+import type { Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
-import type { Sleeping } from "../../kernel/types.ts";
 import { createLibc, type Libc } from "../libc.ts";
 
 export const EXIT_OK = 0;
@@ -38,6 +38,8 @@ export interface Tool {
   usage(): Sleeping<number>;
   /** Text of a file, or null after a complaint. */
   text(path: string): Sleeping<string | null>;
+  /** Text of a file, or null if it cannot be read. */
+  textOrNull(path: string): Sleeping<string | null>;
   /** A system call, slept through. */
   sys(nr: number, ...args: readonly number[]): Sleeping<number>;
 }
@@ -45,6 +47,37 @@ export interface Tool {
 /** The program of a definition. */
 export function programOf(definition: ToolDefinition): Program {
   return function* (env) {
-    return yield* definition.main(yield* createTool(env, definition));
+    return yield* definition.main(createTool(env, definition));
   };
+}
+
+function createTool(env: ProgramEnv, { name, synopsis }: ToolDefinition): Tool {
+  const libc = createLibc(env);
+  const tool: Tool = {
+    env,
+    libc,
+    args: libc.args().slice(1),
+    *out(text) {
+      yield* libc.print(text);
+    },
+    *complain(message) {
+      yield* libc.eprint(`${name}: ${message}\n`);
+    },
+    *usage() {
+      yield* libc.eprint(`usage: ${`${name} ${synopsis}`.trim()}\n`);
+      return EXIT_USAGE;
+    },
+    *text(path) {
+      const text = yield* libc.readFile(path);
+      if (typeof text === "string") return text;
+      yield* tool.complain(`${path}: ${strerror(text)}`);
+      return null;
+    },
+    *textOrNull(path) {
+      const text = yield* libc.readFile(path);
+      return typeof text === "string" ? text : null;
+    },
+    sys: libc.call,
+  };
+  return tool;
 }

@@ -8,8 +8,8 @@
  * requests and so lie between the short-lived ones: that is what makes the heap of a server fragment.
  */
 
-import type { ProgramEnv } from "../../kernel/uapi/program.ts";
 import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
+import type { ProgramEnv } from "../../kernel/uapi/program.ts";
 import { createUmalloc, type Umalloc } from "../umalloc.ts";
 import { decodeUtf8, encodeUtf8 } from "../utf8.ts";
 import { parseCount, parseOptions } from "./arguments.ts";

@@ -3,11 +3,11 @@
  */
 
 import { PAGE_SIZE } from "../../kernel/params.ts";
+import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
 import { SYS_clone, SYS_mmap, SYS_nanosleep, SYS_thread_join } from "../../kernel/uapi/syscall.ts";
-import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { createUmalloc, type Umalloc } from "../umalloc.ts";
 import { parseCount, parseOptions, parseSize } from "./arguments.ts";
 import { createRandom } from "./random.ts";

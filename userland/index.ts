@@ -1,0 +1,46 @@
+/**
+ * The programs, by the path under which the kernel finds them: front door of userland/.
+ */
+
+import type { Program } from "../kernel/uapi/program.ts";
+import { initProgram } from "./init.ts";
+import { FILE_TOOLS } from "./programs/files.ts";
+import { PROCESS_TOOLS } from "./programs/processes.ts";
+import { REPORT_TOOLS } from "./programs/reports.ts";
+import { programOf, type ToolDefinition } from "./programs/tool.ts";
+import { WEBSERVER } from "./programs/webserver.ts";
+import { WORKLOAD_TOOLS } from "./programs/workloads.ts";
+import { createShell } from "./sh.ts";
+import { helpText, type ProgramHelp } from "./sh_builtins.ts";
+
+export { type HeapReplayOptions, type HeapReplaySummary, heapReplayProgram } from "./heap_replay.ts";
+export { createUmalloc } from "./umalloc.ts";
+
+const TOOLS: readonly ToolDefinition[] = [
+  ...FILE_TOOLS,
+  ...REPORT_TOOLS,
+  ...PROCESS_TOOLS,
+  ...WORKLOAD_TOOLS,
+  WEBSERVER,
+];
+
+const SHELL_HELP: ProgramHelp = { name: "sh", synopsis: "[-c COMMANDS | FILE]", summary: "the shell" };
+
+const help: ToolDefinition = {
+  name: "help",
+  synopsis: "",
+  summary: "list the commands",
+  *main(tool) {
+    yield* tool.out(helpText([...TOOLS, SHELL_HELP]));
+    return 0;
+  },
+};
+
+/** Path → code, for BootOptions.programs. */
+export function builtinPrograms(): ReadonlyMap<string, Program> {
+  const programs = new Map<string, Program>();
+  for (const tool of [...TOOLS, help]) programs.set(`/bin/${tool.name}`, programOf(tool));
+  programs.set("/bin/sh", createShell([...TOOLS, SHELL_HELP]));
+  programs.set("/sbin/init", initProgram);
+  return programs;
+}

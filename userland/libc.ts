@@ -1,0 +1,372 @@
+/**
+ * libc: system calls with strings and buffers, for programs.
+ *
+ * The kernel takes integers and user pointers. So each call here lays what it passes into a scratch area of the
+ * process's own memory, and fetches what comes back from there:
+ *
+ *     scratch │ strings, pointer arrays, small structures: 16 KiB │ input and output buffer: 16 KiB │
+ *
+ * The area is one mapping, made at the first call that needs it; pages that are never used are never touched. Each
+ * thread makes a libc of its own, and a thread does one call at a time, so nobody else is in its area.
+ *
+ * Results are the kernel's: ≥ 0, or −errno; where something better than a number comes back, that or −errno. A short
+ * write goes on until all is written. −ENOMEM may also mean that there was no memory for the scratch area.
+ *
+ * Context: generators may sleep, plain functions do not. Line buffers are kept on the host, as a program's variables.
+ */
+
+import { BLOCKED, type MaySleep, type Sleeping } from "../kernel/types.ts";
+import { E2BIG, EINVAL, ENAMETOOLONG, ENOMEM } from "../kernel/uapi/errno.ts";
+import {
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  O_CREAT,
+  O_RDONLY,
+  O_TRUNC,
+  O_WRONLY,
+  PROT_READ,
+  PROT_WRITE,
+} from "../kernel/uapi/mman.ts";
+import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
+import {
+  SYS_clone,
+  SYS_close,
+  SYS_exit,
+  SYS_exit_group,
+  SYS_getcwd,
+  SYS_getdents64,
+  SYS_getpid,
+  SYS_kill,
+  SYS_mmap,
+  SYS_nanosleep,
+  SYS_openat,
+  SYS_pipe2,
+  SYS_read,
+  SYS_sched_yield,
+  SYS_spawn,
+  SYS_thread_join,
+  SYS_uname,
+  SYS_unlink,
+  SYS_wait4,
+  SYS_write,
+} from "../kernel/uapi/syscall.ts";
+import { decodeUtf8, encodeUtf8 } from "./utf8.ts";
+
+const STRING_BYTES = 16 * 1024;
+const BUFFER_BYTES = 16 * 1024;
+const AT_FDCWD = -100;
+const POINTER_BYTES = 8;
+const UTSNAME_FIELDS = 6;
+const UTSNAME_BYTES = 65;
+const NEWLINE = 10;
+
+/** What wait() learnt. */
+export interface Waited {
+  /** The child that ended; 0 with WNOHANG if none has; −errno. */
+  readonly pid: number;
+  /** Its exit status, or 128 + the signal that killed it, as a shell counts. */
+  readonly status: number;
+}
+
+export interface Libc {
+  /** The program's arguments, its name first. */
+  args(): string[];
+  /** Any system call, slept through. */
+  call(nr: number, ...args: readonly number[]): Sleeping<number>;
+  open(path: string, flags?: number): Sleeping<number>;
+  close(fd: number): Sleeping<number>;
+  /** At most `max` bytes; none at the end of the file. */
+  read(fd: number, max: number): Sleeping<Uint8Array | number>;
+  /** One line without its newline; null at the end of the file or on an error. Reads ahead. */
+  readLine(fd: number): Sleeping<string | null>;
+  /** Writes `text` as UTF-8, all of it: the number of bytes. */
+  write(fd: number, text: string): Sleeping<number>;
+  writeAll(fd: number, bytes: Uint8Array): Sleeping<number>;
+  print(text: string): Sleeping<number>;
+  eprint(text: string): Sleeping<number>;
+  readFile(path: string): Sleeping<string | number>;
+  readFileBytes(path: string): Sleeping<Uint8Array | number>;
+  /** Creates or overwrites a file: the number of bytes. */
+  writeFile(path: string, text: string): Sleeping<number>;
+  /** Names in the directory open at `fd`, directories with a trailing slash. */
+  getdents(fd: number): Sleeping<string[] | number>;
+  unlink(path: string): Sleeping<number>;
+  pipe(): Sleeping<readonly [readEnd: number, writeEnd: number] | number>;
+  /** Starts a child; `argv[0]` is its name, `fds` become its 0, 1 and 2. */
+  spawn(path: string, argv: readonly string[], fds?: readonly [number, number, number]): Sleeping<number>;
+  /** Waits for child `pid`, or any with −1. */
+  wait(pid: number, options?: number): Sleeping<Waited>;
+  /** Ends the process. */
+  exit(status: number): Sleeping<never>;
+  exitThread(status: number): Sleeping<never>;
+  /** Starts a thread: its id. */
+  startThread(entry: Program, arg?: number): Sleeping<number>;
+  joinThread(tid: number): Sleeping<number>;
+  getpid(): Sleeping<number>;
+  getcwd(): Sleeping<string | number>;
+  kill(pid: number, signal: number): Sleeping<number>;
+  sleep(cycles: number): Sleeping<number>;
+  yieldNow(): Sleeping<number>;
+  /** sysname, nodename, release, version, machine, domainname. */
+  uname(): Sleeping<string[] | number>;
+}
+
+/** The libc of the program or thread that runs in `env`. */
+export function createLibc(env: ProgramEnv): Libc {
+  const { mem } = env;
+  const pendingInput = new Map<number, Uint8Array>();
+  let scratchBase = 0;
+
+  function* finish(result: MaySleep<number>): Sleeping<number> {
+    return typeof result === "object" ? yield* result : result;
+  }
+
+  function* call(nr: number, ...args: readonly number[]): Sleeping<number> {
+    return yield* finish(env.syscall(nr, ...(args as [number?, number?, number?, number?, number?, number?])));
+  }
+
+  /** Address of the scratch area, or −ENOMEM. */
+  function* scratch(): Sleeping<number> {
+    if (scratchBase > 0) return scratchBase;
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    const got = yield* call(SYS_mmap, 0, STRING_BYTES + BUFFER_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (got > 0) scratchBase = got;
+    return got > 0 ? got : -ENOMEM;
+  }
+
+  /** `text` as a C string at `offset` of the scratch area: its address, or −errno. */
+  function* cString(text: string, offset = 0): Sleeping<number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const bytes = encodeUtf8(text);
+    // A NUL inside would silently name something else.
+    if (bytes.includes(0)) return -EINVAL;
+    if (offset + bytes.length >= STRING_BYTES) return -ENAMETOOLONG;
+    mem.write(base + offset, bytes);
+    mem.st8(base + offset + bytes.length, 0);
+    return base + offset;
+  }
+
+  /** A call whose first pointer argument is the string `text`, at argument `position`. */
+  function* callWithString(nr: number, text: string, position: number, ...rest: readonly number[]): Sleeping<number> {
+    const address = yield* cString(text);
+    if (address < 0) return address;
+    const args = position === 0 ? [address, ...rest] : [AT_FDCWD, address, ...rest];
+    return yield* call(nr, ...args);
+  }
+
+  const storePointer = (at: number, value: number): void => {
+    mem.st32(at, value % 2 ** 32);
+    mem.st32(at + 4, Math.floor(value / 2 ** 32));
+  };
+  const loadPointer = (at: number): number => mem.ld32(at) + mem.ld32(at + 4) * 2 ** 32;
+
+  const loadString = (at: number): string => {
+    let end = at;
+    while (mem.ld8(end) !== 0) end++;
+    return decodeUtf8(mem.read(at, end - at));
+  };
+
+  // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** read or getdents of at most a buffer. */
+  function* readWith(nr: number, fd: number, max: number): Sleeping<Uint8Array | number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const got = yield* call(nr, fd, base + STRING_BYTES, Math.min(max, BUFFER_BYTES));
+    return got < 0 ? got : mem.read(base + STRING_BYTES, got);
+  }
+
+  function* read(fd: number, max: number): Sleeping<Uint8Array | number> {
+    const pending = pendingInput.get(fd);
+    if (pending === undefined) return yield* readWith(SYS_read, fd, max);
+    pendingInput.delete(fd);
+    if (pending.length > max) pendingInput.set(fd, pending.subarray(max));
+    return pending.subarray(0, max);
+  }
+
+  /** Everything up to the end of the file. */
+  function* readToEnd(nr: number, fd: number): Sleeping<Uint8Array | number> {
+    const parts: Uint8Array[] = [];
+    for (;;) {
+      const part = yield* nr === SYS_read ? read(fd, BUFFER_BYTES) : readWith(nr, fd, BUFFER_BYTES);
+      if (typeof part === "number") return part;
+      if (part.length === 0) return concatenate(parts);
+      parts.push(part);
+    }
+  }
+
+  function* readLine(fd: number): Sleeping<string | null> {
+    const parts: Uint8Array[] = [];
+    for (;;) {
+      const part = yield* read(fd, BUFFER_BYTES);
+      if (typeof part === "number" || part.length === 0) {
+        return parts.length === 0 ? null : decodeUtf8(concatenate(parts));
+      }
+      const end = part.indexOf(NEWLINE);
+      parts.push(end < 0 ? part : part.subarray(0, end));
+      if (end < 0) continue;
+      const behind = part.subarray(end + 1);
+      const later = pendingInput.get(fd);
+      if (later !== undefined) pendingInput.set(fd, concatenate([behind, later]));
+      else if (behind.length > 0) pendingInput.set(fd, behind);
+      return decodeUtf8(concatenate(parts));
+    }
+  }
+
+  function* writeAll(fd: number, bytes: Uint8Array): Sleeping<number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    for (let done = 0; done < bytes.length; ) {
+      const part = bytes.subarray(done, done + BUFFER_BYTES);
+      mem.write(base + STRING_BYTES, part);
+      const written = yield* call(SYS_write, fd, base + STRING_BYTES, part.length);
+      if (written <= 0) return written;
+      done += written;
+    }
+    return bytes.length;
+  }
+
+  function* write(fd: number, text: string): Sleeping<number> {
+    return yield* writeAll(fd, encodeUtf8(text));
+  }
+
+  function* open(path: string, flags = O_RDONLY): Sleeping<number> {
+    return yield* callWithString(SYS_openat, path, 1, flags, 0o644);
+  }
+
+  function* close(fd: number): Sleeping<number> {
+    pendingInput.delete(fd);
+    return yield* call(SYS_close, fd);
+  }
+
+  function* readFileBytes(path: string): Sleeping<Uint8Array | number> {
+    const fd = yield* open(path);
+    if (fd < 0) return fd;
+    const bytes = yield* readToEnd(SYS_read, fd);
+    yield* close(fd);
+    return bytes;
+  }
+
+  function* writeFile(path: string, text: string): Sleeping<number> {
+    const fd = yield* open(path, O_WRONLY | O_CREAT | O_TRUNC);
+    if (fd < 0) return fd;
+    const written = yield* write(fd, text);
+    yield* close(fd);
+    return written;
+  }
+
+  function* getdents(fd: number): Sleeping<string[] | number> {
+    const bytes = yield* readToEnd(SYS_getdents64, fd);
+    if (typeof bytes === "number") return bytes;
+    return decodeUtf8(bytes)
+      .split("\0")
+      .filter((name) => name !== "");
+  }
+
+  function* pipe(): Sleeping<readonly [number, number] | number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const result = yield* call(SYS_pipe2, base, 0);
+    return result < 0 ? result : [mem.ld32(base), mem.ld32(base + 4)];
+  }
+
+  // ── Processes and threads ────────────────────────────────────────────────────────────────────────────────────────
+
+  function* spawn(
+    path: string,
+    argv: readonly string[],
+    fds: readonly [number, number, number] = [0, 1, 2],
+  ): Sleeping<number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const fdsAt = argv.length * POINTER_BYTES;
+    let at = fdsAt + fds.length * 4;
+    const strings = [path, ...argv];
+    if (at >= STRING_BYTES) return -E2BIG;
+    for (let i = 0; i < strings.length; i++) {
+      const address = yield* cString(strings[i] as string, at);
+      if (address < 0) return address === -ENAMETOOLONG && i > 0 ? -E2BIG : address;
+      if (i > 0) storePointer(base + (i - 1) * POINTER_BYTES, address);
+      at = at + encodeUtf8(strings[i] as string).length + 1;
+    }
+    for (let i = 0; i < fds.length; i++) mem.st32(base + fdsAt + i * 4, fds[i] as number);
+    const pathAt = base + fdsAt + fds.length * 4;
+    return yield* call(SYS_spawn, pathAt, base, argv.length, base + fdsAt);
+  }
+
+  function* wait(pid: number, options = 0): Sleeping<Waited> {
+    const base = yield* scratch();
+    if (base < 0) return { pid: base, status: 0 };
+    mem.st32(base, 0);
+    const got = yield* call(SYS_wait4, pid, base, options);
+    const word = mem.ld32(base);
+    const signal = word & 0x7f;
+    return { pid: got, status: got <= 0 ? 0 : signal !== 0 ? 128 + signal : (word >>> 8) & 0xff };
+  }
+
+  /** exit and exit_group: the kernel unwinds this generator and never comes back. */
+  function* end(nr: number, status: number): Sleeping<never> {
+    yield* call(nr, status);
+    for (;;) yield BLOCKED;
+  }
+
+  function* uname(): Sleeping<string[] | number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const result = yield* call(SYS_uname, base);
+    if (result < 0) return result;
+    return Array.from({ length: UTSNAME_FIELDS }, (_, i) => loadString(base + i * UTSNAME_BYTES));
+  }
+
+  function* getcwd(): Sleeping<string | number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const result = yield* call(SYS_getcwd, base, STRING_BYTES);
+    return result < 0 ? result : loadString(base);
+  }
+
+  return {
+    args: () => Array.from({ length: env.argc }, (_, i) => loadString(loadPointer(env.argv + i * POINTER_BYTES))),
+    call,
+    open,
+    close,
+    read,
+    readLine,
+    write,
+    writeAll,
+    print: (text) => write(1, text),
+    eprint: (text) => write(2, text),
+    *readFile(path) {
+      const bytes = yield* readFileBytes(path);
+      return typeof bytes === "number" ? bytes : decodeUtf8(bytes);
+    },
+    readFileBytes,
+    writeFile,
+    getdents,
+    unlink: (path) => callWithString(SYS_unlink, path, 0),
+    pipe,
+    spawn,
+    wait,
+    exit: (status) => end(SYS_exit_group, status),
+    exitThread: (status) => end(SYS_exit, status),
+    startThread: (entry, arg = 0) => call(SYS_clone, 0, 0, env.entryOf(entry), arg),
+    joinThread: (tid) => call(SYS_thread_join, tid),
+    getpid: () => call(SYS_getpid),
+    getcwd,
+    kill: (pid, signal) => call(SYS_kill, pid, signal),
+    sleep: (cycles) => call(SYS_nanosleep, cycles),
+    yieldNow: () => call(SYS_sched_yield),
+    uname,
+  };
+}
+
+function concatenate(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
