@@ -105,7 +105,7 @@ async function script(
     if (!(isBooting && options.quiet === true)) host.out(text);
   });
   isBooting = false;
-  kernel.feedConsole(input);
+  kernel.spawn("/sbin/init", ["init", "-c", input]);
   kernel.closeConsole();
   const limit = options.cycles === undefined ? Number.POSITIVE_INFINITY : kernel.now() + options.cycles;
   let reason: RunStop = "budget";
@@ -130,6 +130,7 @@ async function atTerminal(options: BootCommandOptions, host: HostOutput): Promis
     if (!isSilent) terminal.console(text);
   });
   isSilent = false;
+  kernel.spawn("/sbin/init", ["init"]);
   const end = await terminal.serve(kernel);
   return endOfSession(end, kernel, machine, host);
 }

@@ -5,6 +5,7 @@
  *   init -c COMMANDS   a shell that runs COMMANDS (`slabtown boot --exec`)
  */
 
+import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { ECHILD, strerror } from "../kernel/uapi/errno.ts";
 import type { Program } from "../kernel/uapi/program.ts";
 import { SYS_reboot } from "../kernel/uapi/syscall.ts";
@@ -27,5 +28,6 @@ export const initProgram: Program = function* (env) {
     if (pid === shell || pid === -ECHILD) break;
   }
   yield* libc.call(SYS_reboot, 0);
-  return 0;
+  // The power goes off at the next chance; init must never end, or the kernel panics.
+  for (;;) yield* libc.sleep(CYCLES_PER_SECOND);
 };

@@ -11,6 +11,8 @@ import { directoryNames } from "./programs/directory.ts";
 import { echoText } from "./programs/files.ts";
 import { type Job, noteEnded, reapJobs, resolvePath, type Shell } from "./sh_state.ts";
 
+const GRAMMAR_HELP = "help NAME shows arguments. A | B, > FILE, >> FILE, < FILE, A && B, A || B, A; B, A &, $?";
+
 export interface BuiltinCall {
   readonly shell: Shell;
   /** Without the name. */
@@ -139,5 +141,5 @@ function* help(call: BuiltinCall, entries: readonly ProgramHelp[]): Sleeping<num
 export function helpText(entries: readonly ProgramHelp[]): string {
   const byName = new Map([...entries].reverse().map((entry) => [entry.name, entry] as const));
   const lines = [...byName.keys()].sort().map((name) => `  ${name.padEnd(11)} ${byName.get(name)?.summary}\n`);
-  return `${lines.join("")}\nhelp NAME shows arguments. A | B, > FILE, >> FILE, < FILE, A && B, A || B, A; B, A &, $?\n`;
+  return `${lines.join("")}\n${GRAMMAR_HELP}\n`;
 }

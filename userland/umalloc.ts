@@ -293,9 +293,9 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   const memalign = (align: number, bytes: number): number => {
     if (!isSize(bytes) || !isPowerOfTwo(align)) return 0;
     if (align <= UNIT_BYTES) return malloc(bytes);
+    if (!ready()) return 0;
     if (align > MAX_HEAP_ALIGN || bytes > mem.ld32(thresholdWord))
       return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
-    if (!ready()) return 0;
     // The base is at a page, so unit numbers are aligned as addresses are.
     const units = unitsFor(bytes);
     const alignUnits = align / UNIT_BYTES;

@@ -88,7 +88,7 @@ export interface Kernel {
   closeConsole(): void;
   /** Sends SIGINT to the foreground program (Ctrl-C). */
   interruptConsole(): void;
-  /** Starts a program as a child of init: pid, or −errno. Host side of spawn(). */
+  /** Starts a program as a child of init: pid, or −errno. `args` is argv, the name first. Host side of spawn(). */
   spawn(path: string, args: readonly string[], options?: SpawnOptions): number;
   /** Starts kernel threads (one per recorded CPU) that replay kernel events; exits are seen with exitStatus(). */
   spawnKernelReplay(recording: KernelRecording, observer: ProgramObserver): readonly number[];

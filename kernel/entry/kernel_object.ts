@@ -5,7 +5,7 @@
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
-import type { Printk } from "../printk.ts";
+import { KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Task, Tasks } from "../task.ts";
 import { PF_KTHREAD } from "../task_struct.ts";
@@ -101,6 +101,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       const parent = processes.get(1)?.isInit === true ? 1 : 0;
       const pid = processes.spawn(parent, path, args, [file, file, file], options);
       if (pid < 0) file.refs -= 3;
+      else if (path === "/sbin/init") printk(KERN_INFO, "Run /sbin/init as init process");
       return pid;
     },
     spawnKernelReplay(recording, observer) {

@@ -73,7 +73,7 @@ export class ExitRequest extends Error {
 export type SyscallEntry = (caller: Caller, nr: number, args: readonly number[]) => MaySleep<number>;
 
 export interface Processes {
-  /** pid, or −errno. Takes over one reference of each file. */
+  /** pid, or −errno. `args` is argv, the name first. Takes over one reference of each file. */
   spawn(parent: number, path: string, args: readonly string[], fds: readonly OpenFile[], more?: SpawnMore): number;
   /** tid, or −errno. */
   clone(caller: Caller, entry: number, arg: number): number;
@@ -215,7 +215,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
       status: undefined,
     };
     const comm = more.comm ?? (path.split("/").pop() as string);
-    const task = addThread({ ...shell, pid: 0 }, comm, program, [path, ...args]);
+    const task = addThread({ ...shell, pid: 0 }, comm, program, args);
     if (task === undefined) {
       processMemory.mmPut(ctx, mm);
       return -ENOMEM;

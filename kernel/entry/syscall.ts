@@ -146,8 +146,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       if (file === undefined) return -EBADF;
       fds.push(file);
     }
-    // argv[0] is the path by convention; the kernel puts it there itself.
-    const pid = processes.spawn(caller.process.pid, path, args.slice(1), fds);
+    const pid = processes.spawn(caller.process.pid, path, args, fds);
     if (pid > 0) for (const file of fds) file.refs++;
     return pid;
   };

@@ -158,9 +158,10 @@ function createAddressSpace(mem: PagedMemory, limitPages: number, heapBase: numb
     for (let i = 0; i < nr; i++) if (mem.isMapped(page + i)) return false;
     return true;
   };
+  /** The highest gap of `nr` pages below the top. */
   const search = (nr: number): number => {
-    let page = USER_MMAP_TOP / PAGE_SIZE - nr;
-    while (!isFree(page, nr)) page--;
+    let page = USER_MMAP_TOP / PAGE_SIZE;
+    for (let nrFree = 0; nrFree < nr; ) nrFree = mem.isMapped(--page) ? 0 : nrFree + 1;
     return page;
   };
   const space: AddressSpace = {

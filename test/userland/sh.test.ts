@@ -54,7 +54,11 @@ describe("sh", () => {
     ["false; echo $?; exit 7", "1\n", 7],
     ["true | false", "", 1],
     ["/bin/false; echo $?", "1\n", 0],
-    ["cd /proc; pwd; cat uptime > /dev/null && echo $?; cd nope", "/proc\n0\nsh: cd: /proc/nope: No such file or directory\n", 1],
+    [
+      "cd /proc; pwd; cat uptime > /dev/null && echo $?; cd nope",
+      "/proc\n0\nsh: cd: /proc/nope: No such file or directory\n",
+      1,
+    ],
     ["fre", "sh: fre: not found (did you mean free?)\n", 127],
     ["zzzzzzzzzz", "sh: zzzzzzzzzz: not found\n", 127],
     ["echo (", "(\n", 0],
@@ -125,7 +129,19 @@ describe("programs", () => {
   });
 
   it("answers bad arguments with a usage line and status 2", () => {
-    const names = ["free", "vmstat", "ps", "kill", "sleep", "memhog", "stress", "webserver", "leak", "uname", "slabtop"];
+    const names = [
+      "free",
+      "vmstat",
+      "ps",
+      "kill",
+      "sleep",
+      "memhog",
+      "stress",
+      "webserver",
+      "leak",
+      "uname",
+      "slabtop",
+    ];
     for (const name of names) {
       const { out, status } = sh(`${name} --nonsense`);
       expect(out).toMatch(new RegExp(`^usage: ${name}`));

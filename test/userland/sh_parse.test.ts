@@ -19,7 +19,25 @@ const wordsOf = (source: string): string[][] =>
 
 describe("parseLine()", () => {
   it("never throws, and an error lies in the line", () => {
-    const bits = fc.constantFrom("a", "2", " ", "'", '"', "\\", ";", "&", "|", "<", ">", "$", "?", "#", "\n", "\t", "é");
+    const bits = fc.constantFrom(
+      "a",
+      "2",
+      " ",
+      "'",
+      '"',
+      "\\",
+      ";",
+      "&",
+      "|",
+      "<",
+      ">",
+      "$",
+      "?",
+      "#",
+      "\n",
+      "\t",
+      "é",
+    );
     const line = fc.oneof(fc.string({ unit: bits, maxLength: 30 }), fc.string({ unit: "binary" }));
     fc.assert(
       fc.property(line, (source) => {

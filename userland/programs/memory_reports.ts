@@ -191,7 +191,8 @@ export function buddyinfoReport(buddyinfo: string): string {
     const name = `${zone.node} ${zone.zone}`.padEnd(12);
     return `${name}${counts}${right(`${kib}K`, 11)}${right(largest < 0 ? "-" : blockSize(largest), 9)}`;
   });
-  return `${[`${"order".padEnd(12)}${orders}`, `${"NODE ZONE".padEnd(12)}${sizes}       FREE  LARGEST`, ...rows].join("\n")}\n`;
+  const head = [`${"order".padEnd(12)}${orders}`, `${"NODE ZONE".padEnd(12)}${sizes}       FREE  LARGEST`];
+  return `${[...head, ...rows].join("\n")}\n`;
 }
 
 function blockSize(order: number): string {

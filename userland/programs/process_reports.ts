@@ -54,15 +54,18 @@ export function topReport(files: TopFiles, tasks: readonly PidStat[]): string {
   const memory = parseMeminfo(files.meminfo);
   const totalKib = Math.max(memory.get("MemTotal") ?? 0, 1);
   const inState = (states: string): number => tasks.filter((task) => states.includes(task.state)).length;
+  const counts = [
+    [inState("R"), "running"],
+    [inState("SDI"), "sleeping"],
+    [inState("T"), "stopped"],
+    [inState("Z"), "zombie"],
+  ].map(([nr = 0, name]) => `${right(nr, 3)} ${name}`);
   const rows = [...tasks]
     .sort((a, b) => b.ticks - a.ticks || b.rssPages - a.rssPages || a.pid - b.pid)
     .map((task) => topRow(task, seconds, totalKib));
   return `${[
     `top -${uptimeReport(files.uptime, files.loadavg).trimEnd()}`,
-    `Tasks: ${right(tasks.length, 3)} total, ${right(inState("R"), 3)} running, ${right(inState("SDI"), 3)} sleeping, ${right(
-      inState("T"),
-      3,
-    )} stopped, ${right(inState("Z"), 3)} zombie`,
+    `Tasks: ${right(tasks.length, 3)} total, ${counts.join(", ")}`,
     cpuLine(parseSystemStat(files.stat).cpuTicks),
     ...memoryLines(memory),
     "",

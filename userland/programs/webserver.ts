@@ -40,7 +40,8 @@ const loadPointer = (env: ProgramEnv, at: number): number => env.mem.ld32(at) + 
 function requestText(nr: number, random: Random): string {
   const agent = "x".repeat(random.size(120));
   const cookie = random.below(2) === 0 ? `Cookie: session=${random.below(NR_SESSIONS)}\n` : "";
-  return `GET /page/${random.size(64)}?n=${nr} HTTP/1.1\nHost: slabtown\nUser-Agent: ${agent}\n${cookie}Accept: */*\n\n`;
+  const line = `GET /page/${random.size(64)}?n=${nr} HTTP/1.1\n`;
+  return `${line}Host: slabtown\nUser-Agent: ${agent}\n${cookie}Accept: */*\n\n`;
 }
 
 /** A copy of `bytes` bytes at `from`, with a NUL; NOTHING without memory. */

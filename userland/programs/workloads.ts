@@ -155,10 +155,11 @@ const stress: ToolDefinition = {
     if (broken !== null) yield* tool.complain(`heap: ${broken}`);
     const stats = heap.stats();
     const isGood = result.nrWrong === 0 && nrFailed === 0 && broken === null && stats.nrMisuses === 0;
+    const verdict = isGood ? "contents good" : `${result.nrWrong} WRONG, ${nrFailed} threads FAILED`;
     const threads = `${nrThreads} thread${nrThreads === 1 ? "" : "s"}`;
     yield* tool.out(
       `stress: ${threads} of ${nrOps} operations, seed ${plan.seed}: peak ${Math.ceil(stats.peakBytes / 1024)} KiB, ` +
-        `${result.nrRefused} refused, ${isGood ? "contents good" : `${result.nrWrong} WRONG, ${nrFailed} threads FAILED`}\n`,
+        `${result.nrRefused} refused, ${verdict}\n`,
     );
     return isGood ? EXIT_OK : EXIT_FAILED;
   },
