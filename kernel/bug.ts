@@ -22,7 +22,13 @@ export class KernelBug extends Error {
 const formatDetail = (n: number): string => (Number.isInteger(n) && n >= 65_536 ? `0x${n.toString(16)}` : String(n));
 
 /** Oopses with `message` when `condition` holds. Always on: O(1) conditions only. */
-export function bugOn(condition: boolean, message: string, a?: number, b?: number, c?: number): asserts condition is false {
+export function bugOn(
+  condition: boolean,
+  message: string,
+  a?: number,
+  b?: number,
+  c?: number,
+): asserts condition is false {
   if (condition) bug(message, a, b, c);
 }
 
@@ -42,7 +48,8 @@ export function stackNames(): string[] {
   const stack = (new Error() as { stack?: string }).stack ?? "";
   const names: string[] = [];
   for (const line of stack.split("\n")) {
-    const frame = /at (?:new )?(?:[\w$]+\.)*([\w$]+)(?: \[as [\w$]+\])? \(.*[\\/](?:kernel|mm|drivers|userland)[\\/]/.exec(line);
+    const frame =
+      /at (?:new )?(?:[\w$]+\.)*([\w$]+)(?: \[as [\w$]+\])? \(.*[\\/](?:kernel|mm|drivers|userland)[\\/]/.exec(line);
     if (frame?.[1] && !TRACE_NOISE.has(frame[1])) names.push(frame[1]);
   }
   return names;

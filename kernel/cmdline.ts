@@ -69,7 +69,8 @@ export function parseCmdline(text: string): KernelParameters {
       const value = values.get(name);
       if (value === undefined) return fallback;
       const bytes = parseSize(value);
-      if (bytes === undefined) complaints.push(`Malformed kernel parameter ${name}=${value} (expected a size like 16M)`);
+      if (bytes === undefined)
+        complaints.push(`Malformed kernel parameter ${name}=${value} (expected a size like 16M)`);
       return bytes ?? fallback;
     },
     complaints,

@@ -3,9 +3,9 @@
  *
  *   record  | seq u32 | level u8, 0, length u16 | time f64 | text (Latin-1), padded to 8 |
  *
- * `head` counts bytes ever written, `tail` bytes overwritten; a record never wraps around the end of the ring: the rest is
- * skipped with a filler record of level 255. The oldest records make room for new ones. Each line also goes to the
- * console when its level is below `consoleLevel`.
+ * `head` counts bytes ever written, `tail` bytes overwritten; a record never wraps around the end of the ring: the
+ * rest is skipped with a filler record of level 255. The oldest records make room for new ones. Each line also goes
+ * to the console when its level is below `consoleLevel`.
  *
  *   LOG-1  tail ≤ head, head − tail ≤ size
  *   LOG-2  walking records from tail arrives exactly at head
@@ -72,8 +72,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   let consoleLevel = 8;
 
   const at = (position: number): number => ring + (position % LOG_BUF_BYTES);
-  const recordBytes = (position: number): number =>
-    HEADER_BYTES + Math.ceil(port.ld16(at(position) + 6) / 8) * 8;
+  const recordBytes = (position: number): number => HEADER_BYTES + Math.ceil(port.ld16(at(position) + 6) / 8) * 8;
 
   /** Drops oldest records until `bytes` fit behind head. */
   const makeRoom = (bytes: number): void => {

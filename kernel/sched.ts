@@ -1,9 +1,9 @@
 /**
  * The scheduler: which task runs on which CPU, and which CPU the host executes next.
  *
- * 1. Each CPU has a runqueue in its per-CPU area: a list per real-time order (SCHED_FIFO, highest priority first), and a red-black
- *    tree of fair tasks ordered by virtual run time. Real-time tasks go first; among fair tasks the one that has had least
- *    runs next, so that all advance together (Linux's CFS until 6.5, without weights).
+ * 1. Each CPU has a runqueue in its per-CPU area: a list per real-time order (SCHED_FIFO, highest priority first),
+ *    and a red-black tree of fair tasks ordered by virtual run time. Real-time tasks go first; among fair tasks the
+ *    one that has had least runs next, so that all advance together (Linux's CFS until 6.5, without weights).
  *
  * 2. A waking task goes to the least busy CPU, its old one if that is as good; a CPU that runs out of work pulls the
  *    task that would run next from the busiest.
@@ -372,7 +372,10 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
         const broken = fair.check(asPhys(rq + RQ_FAIR_ROOT)) ?? realTime.check(asPhys(rq + RQ_RT_ROOT));
         if (broken !== null) return `runqueue ${cpu}: ${broken}`;
         let nr = 0;
-        for (const [queue, root] of [[fair, RQ_FAIR_ROOT], [realTime, RQ_RT_ROOT]] as const) {
+        for (const [queue, root] of [
+          [fair, RQ_FAIR_ROOT],
+          [realTime, RQ_RT_ROOT],
+        ] as const) {
           for (let node = queue.first(asPhys(rq + root)); node !== NULL; node = queue.next(node)) {
             if (port.ld32(node + TASK_STATE) !== TASK_RUNNING) return `SCH-1: queued task at ${node} is not runnable`;
             nr++;

@@ -45,8 +45,8 @@
  */
 
 import { CYC_BUDDY_FIND, CYC_BUDDY_STEP } from "../kernel/arch/charges.ts";
-import { EBUSY, EINVAL } from "../kernel/uapi/errno.ts";
 import { asPfn, NO_PFN, type Pfn } from "../kernel/types.ts";
+import { EBUSY, EINVAL } from "../kernel/uapi/errno.ts";
 import { checkBuddy } from "./buddy_check.ts";
 import { ALLOC_NOFRAGMENT, type FrameAllocator, type FrameAllocatorDeps } from "./frame_allocator.ts";
 import {
@@ -218,8 +218,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   };
 
   /** B9: may a request of `type` try to convert the pageblock of a foreign block of `order`? */
-  const mayClaim = (order: number, type: number): boolean =>
-    order >= CLAIM_MIN_ORDER || type !== MIGRATE_MOVABLE;
+  const mayClaim = (order: number, type: number): boolean => order >= CLAIM_MIN_ORDER || type !== MIGRATE_MOVABLE;
 
   /** Takes over a foreign block with its pageblock, if enough of that is free or alike; 0 otherwise. */
   const claimBlock = (pfn: number, current: number, order: number, type: number, foreign: number): number => {

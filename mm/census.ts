@@ -10,6 +10,7 @@ import { asPfn } from "../kernel/types.ts";
 import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
 import {
   orderOfFlags,
+  type Pages,
   PG_ALLOCATED,
   PG_ANON,
   PG_BUDDY,
@@ -17,7 +18,6 @@ import {
   PG_PCP,
   PG_SLAB,
   PG_TABLE,
-  type Pages,
 } from "./page.ts";
 import { NR_KERNEL_STACK_KB, type VmStat } from "./vmstat.ts";
 

@@ -17,10 +17,10 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import type { PhysAddr, Pfn } from "../kernel/types.ts";
+import type { Pfn, PhysAddr } from "../kernel/types.ts";
 import type { Migratetype } from "./migratetype.ts";
-import type { PageLists } from "./page_list.ts";
 import type { Pages } from "./page.ts";
+import type { PageLists } from "./page_list.ts";
 import type { Pageblocks } from "./pageblock.ts";
 
 /** allocBlock: do not take a block of another migrate type from a pageblock that it could keep whole (B9). */
@@ -33,7 +33,9 @@ export interface FrameAllocator {
   allocBlock(order: number, migratetype: Migratetype, allocFlags: number): Pfn;
   /** Takes a block back: 0, or −EINVAL if no block of that order starts there and is out. Steps O(orders). */
   freeBlock(pfn: Pfn, order: number): number;
-  /** Takes exactly the free frames `[start, end)` out of the lists (contiguous ranges): 0, or −EBUSY if not all free. */
+  /**
+   * Takes exactly the free frames `[start, end)` out of the lists (contiguous ranges): 0, or −EBUSY if not all free.
+   */
   takeRange(start: Pfn, end: Pfn): number;
   /** Free frames. */
   nrFree(): number;

@@ -140,7 +140,12 @@ const BIT_NAMES: readonly (readonly [mask: number, name: string])[] = [
 ];
 
 /** Extra spellings that recordings of other kernel versions use. */
-const ALIASES: Readonly<Record<string, number>> = { GFP_DMA: __GFP_DMA, GFP_DMA32: __GFP_DMA32, __GFP_DMA, __GFP_DMA32 };
+const ALIASES: Readonly<Record<string, number>> = {
+  GFP_DMA: __GFP_DMA,
+  GFP_DMA32: __GFP_DMA32,
+  __GFP_DMA,
+  __GFP_DMA32,
+};
 
 const BY_NAME = new Map<string, number>([
   ...COMPOSITE_NAMES.map(([mask, name]) => [name, mask] as const),

@@ -2,19 +2,21 @@
  * The front door of the memory subsystem: what other rooms may use.
  */
 
+export { type Census, takeCensus } from "./census.ts";
 export {
   __GFP_NOWARN,
   __GFP_ZERO,
   type BlockingGfp,
-  type Gfp,
   GFP_ATOMIC,
   GFP_KERNEL,
+  type Gfp,
   gfpMigratetype,
   gfpNames,
   gfpWith,
   parseGfpNames,
 } from "./gfp.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
+export { MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
 export {
   MM_ASID,
@@ -30,10 +32,6 @@ export {
   VMA_STACK,
 } from "./mm_struct.ts";
 export { createProcessMemory, type MmCaches, type ProcessMemory } from "./mmap.ts";
-export { createPageTables, type PageTables } from "./pgtable.ts";
-export type { PageAllocator } from "./page_alloc.ts";
-export { type Pages, PG_ALLOCATED, PG_ANON, PG_BUDDY, PG_LARGE_KMALLOC, PG_PCP, PG_RESERVED, PG_SLAB, PG_STATE, PG_TABLE, orderOfFlags, PAGE_STRUCT_BYTES } from "./page.ts";
-export { MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export {
   freeCountAddr,
   MAX_NR_ZONES,
@@ -53,7 +51,28 @@ export {
   ZONE_NAMES,
   type Zones,
 } from "./mmzone.ts";
+export {
+  orderOfFlags,
+  PAGE_STRUCT_BYTES,
+  type Pages,
+  PG_ALLOCATED,
+  PG_ANON,
+  PG_BUDDY,
+  PG_LARGE_KMALLOC,
+  PG_PCP,
+  PG_RESERVED,
+  PG_SLAB,
+  PG_STATE,
+  PG_TABLE,
+} from "./page.ts";
+export type { PageAllocator } from "./page_alloc.ts";
+export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
+export { createPageTables, type PageTables } from "./pgtable.ts";
+export type { KmemCache } from "./slab_descriptor.ts";
+export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
+export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export type { VmStat } from "./vmstat.ts";
 export {
   ALLOCSTALL,
   DRAIN_ALL_PAGES,
@@ -76,9 +95,3 @@ export {
   PGFAULT,
   PGFREE,
 } from "./vmstat.ts";
-export type { VmStat } from "./vmstat.ts";
-export { type Census, takeCensus } from "./census.ts";
-export type { KmemCache } from "./slab_descriptor.ts";
-export { createSlabSubsystem, slabSubsystemStaticBytes, type SlabSubsystem } from "./slab_subsystem.ts";
-export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
-export type { Pageblocks } from "./pageblock.ts";

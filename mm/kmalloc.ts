@@ -4,8 +4,8 @@
  *   size ──▶ class     1…8 9…16 17…32 33…64 65…96 …128 …192 …256 …512 …1k …2k …4k …8k │ > 8 KiB: 2^order pages
  *   gfp  ──▶ kind      kmalloc-*    kmalloc-rcl-* (reclaimable)    dma-kmalloc-*       │ up to 4 MiB
  *
- * kfree() gets an address and nothing else: the frame says whether it lies in a slab (then the slab says which cache), is
- * the first of a large block, or is neither, and then the free is refused and reported.
+ * kfree() gets an address and nothing else: the frame says whether it lies in a slab (then the slab says which
+ * cache), is the first of a large block, or is neither, and then the free is refused and reported.
  *
  *   one row of the lookup table per kind, in RAM: word ⌈size / 8⌉ for sizes up to 192, then one word per power of two:
  *
@@ -35,8 +35,8 @@ import {
   type MaySleep,
   NO_PFN,
   NULL,
-  type PhysAddr,
   type Pfn,
+  type PhysAddr,
   pfnToPhys,
   physToPfn,
   type Sleeping,
@@ -56,7 +56,7 @@ import {
   type Gfp,
 } from "./gfp.ts";
 import type { ObjectCacheLayer } from "./object_cache.ts";
-import { orderOfFlags, PG_LARGE_KMALLOC, type Pages } from "./page.ts";
+import { orderOfFlags, type Pages, PG_LARGE_KMALLOC } from "./page.ts";
 import {
   asCache,
   CACHE_OBJECT_SIZE,
@@ -132,8 +132,8 @@ export interface Kmalloc {
   /** n · size bytes; NULL if the product is impossible. */
   kmallocArray(ctx: Context, n: number, size: number, gfp: Gfp): MaySleep<PhysAddr>;
   /**
-   * A block of at least `size` bytes with the content of `addr`, which it frees if it moves. krealloc(NULL, n) allocates,
-   * krealloc(p, 0) frees and gives ZERO_SIZE_PTR. NULL: the old block is untouched.
+   * A block of at least `size` bytes with the content of `addr`, which it frees if it moves. krealloc(NULL, n)
+   * allocates, krealloc(p, 0) frees and gives ZERO_SIZE_PTR. NULL: the old block is untouched.
    */
   krealloc(ctx: Context, addr: PhysAddr, size: number, gfp: Gfp): MaySleep<PhysAddr>;
   /** 0, or −EINVAL after a report (KMA-5). Frees objects of named caches, too. */

@@ -30,14 +30,14 @@
  *    one object, and *no* filling up. Magazines are filled by frees only, so a cache that is only allocated from costs
  *    no magazines, and constructed objects are not built before they are wanted.
  *
- * 4. Free (M3) is the mirror image, with an empty magazine. If the depot has none, one is made: from the internal caches
- *    `magazine-N`, which have no magazines themselves. If there is no memory for one, the object goes to its slab: a
- *    free never fails.
+ * 4. Free (M3) is the mirror image, with an empty magazine. If the depot has none, one is made: from the internal
+ *    caches `magazine-N`, which have no magazines themselves. If there is no memory for one, the object goes to its
+ *    slab: a free never fails.
  *
  * 5. The size of a magazine comes with the size of the object (M5): many small objects, few large ones.
  *
- * 6. An object in a magazine is free to the user and in use to its slab. Its state byte says CACHED, so a second free of
- *    it is told at once: "Object already free". Only the owner of the object writes the byte: the caller before the
+ * 6. An object in a magazine is free to the user and in use to its slab. Its state byte says CACHED, so a second free
+ *    of it is told at once: "Object already free". Only the owner of the object writes the byte: the caller before the
  *    free, this CPU between free and alloc, the next caller after it.
  *
  *   per-CPU record, cache + CACHE_CC + 64 · cpu; written by that CPU with interrupts off:
@@ -63,8 +63,8 @@
  * taken, however the magazine got there, so that term is contained in `allocs`.
  *
  * Context: any; interrupt handlers and tasks use the same magazines. Locks: none on a hit, the depot's on an exchange.
- * Differences from illumos: rounds are 32-bit granules, magazines are a quarter of its size in bytes; both halves of a depot
- * exchange happen under one lock; magazines never change size yet (M6) and are not reaped by working set (M7).
+ * Differences from illumos: rounds are 32-bit granules, magazines are a quarter of its size in bytes; both halves of
+ * a depot exchange happen under one lock; magazines never change size yet (M6) and are not reaped by working set (M7).
  * Source: J. Bonwick, J. Adams, "Magazines and Vmem", USENIX 2001; illumos kmem.c (kmem_cache_alloc, kmem_cache_free).
  */
 
@@ -85,8 +85,6 @@ import {
 import { EINVAL } from "../kernel/uapi/errno.ts";
 import type { Depot } from "./depot.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, GFP_NOWAIT, type Gfp } from "./gfp.ts";
-import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
-import type { Pages } from "./page.ts";
 import {
   CC_ALLOCS,
   CC_EMPTY_LOADS,
@@ -99,6 +97,8 @@ import {
   CC_ROUNDS,
   createMagazineCheck,
 } from "./magazine_check.ts";
+import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
+import type { Pages } from "./page.ts";
 import {
   asCache,
   CACHE_CC,
@@ -112,8 +112,8 @@ import {
   SLAB_CACHE,
   type Slab,
 } from "./slab_descriptor.ts";
-import { SLAB_INTERNAL } from "./slab_layout.ts";
 import type { SlabLayer } from "./slab_layer.ts";
+import { SLAB_INTERNAL } from "./slab_layout.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 import { hexAddr, type SlabReports } from "./slab_report.ts";
 

@@ -84,8 +84,8 @@ export function createMagazineCheck(
     const [rounds, prounds] = [port.ld32(cc + CC_ROUNDS) | 0, port.ld32(cc + CC_PROUNDS) | 0];
     if (port.ld32(cc + CC_MAGSIZE) !== magsize) return "MAG-1: a CPU has another magazine size";
     if (magsize === 0) return null;
-    if ((rounds < 0) !== (port.ld32(cc + CC_LOADED) === 0)) return "MAG-1: rounds without a magazine, or none with one";
-    if ((prounds < 0) !== (port.ld32(cc + CC_PREVIOUS) === 0)) return "MAG-1: previous rounds without a magazine";
+    if (rounds < 0 !== (port.ld32(cc + CC_LOADED) === 0)) return "MAG-1: rounds without a magazine, or none with one";
+    if (prounds < 0 !== (port.ld32(cc + CC_PREVIOUS) === 0)) return "MAG-1: previous rounds without a magazine";
     if (rounds > magsize || prounds > magsize || rounds < -1 || prounds < -1) return "MAG-1: too many rounds";
     return prounds > 0 && prounds < magsize ? "MAG-3: previous is neither full nor empty" : null;
   };

@@ -2,8 +2,8 @@
  * Bringing up the page level: from a memblock with free ranges to a page allocator.
  *
  * 1. `composePages` runs while the kernel is put together: static memory and per-CPU variables get their places.
- * 2. `bringUp` runs once memblock knows RAM: it cuts RAM into zones, allocates `struct page` and the pageblock types from
- *    memblock, and builds the allocators over them. Every frame is reserved at this point.
+ * 2. `bringUp` runs once memblock knows RAM: it cuts RAM into zones, allocates `struct page` and the pageblock types
+ *    from memblock, and builds the allocators over them. Every frame is reserved at this point.
  * 3. `handOver` gives what memblock did not use to the buddies. From then on memblock is closed.
  *
  *   INIT-1  every frame of RAM is reserved or managed, and managed = handed over      (spanned ≥ present ≥ managed)
@@ -37,7 +37,7 @@ import {
   type Zones,
   zoneRanges,
 } from "./mmzone.ts";
-import { createPages, memmapBytes, PG_RESERVED, type Pages, ZONE_SHIFT } from "./page.ts";
+import { createPages, memmapBytes, type Pages, PG_RESERVED, ZONE_SHIFT } from "./page.ts";
 import { createPageAllocator, type PageAllocator } from "./page_alloc.ts";
 import { createPageLists, type PageLists } from "./page_list.ts";
 import { createPageblocks, type Pageblocks, pageblockBytes } from "./pageblock.ts";

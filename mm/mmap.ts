@@ -1,13 +1,13 @@
 /**
  * Address spaces: which ranges of a process's addresses mean something, and the pages behind them.
  *
- * A VMA promises memory; a page fault keeps the promise (demand zero): the first touch of a page finds no entry in the page
- * table, allocates a zeroed frame, and enters it. munmap and exit take entries out and give the frames back.
+ * A VMA promises memory; a page fault keeps the promise (demand zero): the first touch of a page finds no entry in
+ * the page table, allocates a zeroed frame, and enters it. munmap and exit take entries out and give the frames back.
  *
  *   brk / mmap ─▶ VMA in the tree          load or store ─▶ no PTE ─▶ handleFault ─▶ VMA? frame, PTE : SIGSEGV
  *
- * Memory is not overcommitted: there is no reclaim and no OOM killer yet, so a promise that the free pages could not keep
- * is refused with −ENOMEM when it is asked for (vm.overcommit_memory = 2 in Linux's words, with all free pages as
+ * Memory is not overcommitted: there is no reclaim and no OOM killer yet, so a promise that the free pages could not
+ * keep is refused with −ENOMEM when it is asked for (vm.overcommit_memory = 2 in Linux's words, with all free pages as
  * the limit). The account is NR_COMMITTED, pages promised; pages already present count on both sides.
  *
  *   MMAP-1  NR_COMMITTED = Σ total vm of all address spaces
@@ -58,7 +58,7 @@ import {
   VMA_START,
 } from "./mm_struct.ts";
 import { MAX_NR_ZONES, WMARK_HIGH, Z_NR_FREE, type Zones } from "./mmzone.ts";
-import { PG_ANON, PG_LRU, type Pages } from "./page.ts";
+import { type Pages, PG_ANON, PG_LRU } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
 import { NR_ANON_MAPPED, NR_COMMITTED, PGFAULT, type VmStat } from "./vmstat.ts";
@@ -148,10 +148,16 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const insertVma = (ctx: Context, mm: PhysAddr, start: number, end: number, prot: number, kind: number): boolean => {
     const below = start === 0 ? NULL : findVma(mm, start - 1);
     const joinsBelow =
-      below !== NULL && field(below, VMA_END) === start && field(below, VMA_PROT) === prot && field(below, VMA_KIND) === kind;
+      below !== NULL &&
+      field(below, VMA_END) === start &&
+      field(below, VMA_PROT) === prot &&
+      field(below, VMA_KIND) === kind;
     const above = findVma(mm, end);
     const joinsAbove =
-      above !== NULL && field(above, VMA_START) === end && field(above, VMA_PROT) === prot && field(above, VMA_KIND) === kind;
+      above !== NULL &&
+      field(above, VMA_START) === end &&
+      field(above, VMA_PROT) === prot &&
+      field(above, VMA_KIND) === kind;
     if (joinsBelow && joinsAbove) {
       setField(below, VMA_END, field(above, VMA_END));
       removeVma(ctx, mm, above);
@@ -248,7 +254,9 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   };
 
   const pteFlags = (prot: number): number =>
-    PTE_V | PTE_U | PTE_A |
+    PTE_V |
+    PTE_U |
+    PTE_A |
     ((prot & (PROT_READ | PROT_WRITE)) !== 0 ? PTE_R : 0) |
     ((prot & PROT_WRITE) !== 0 ? PTE_W | PTE_D : 0) |
     ((prot & PROT_EXEC) !== 0 ? PTE_X : 0);

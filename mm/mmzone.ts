@@ -33,7 +33,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { clamp, intSqrt, roundDownPow2 } from "../kernel/lib/bits.ts";
-import { asPhys, type PhysAddr, type Pfn } from "../kernel/types.ts";
+import { asPhys, type Pfn, type PhysAddr } from "../kernel/types.ts";
 import { __GFP_DMA, __GFP_DMA32, __GFP_HIGHMEM, __GFP_MOVABLE, type Gfp } from "./gfp.ts";
 import { NR_MIGRATETYPES } from "./migratetype.ts";
 
@@ -86,8 +86,22 @@ if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > ZONE_BYTES) throw new 
 
 /** The highest zone that a mask may use, by its four zone bits; −1 for combinations that make no sense. */
 const GFP_ZONE: readonly number[] = [
-  ZONE_NORMAL, ZONE_DMA, ZONE_NORMAL, -1, ZONE_DMA32, -1, -1, -1,
-  ZONE_NORMAL, ZONE_DMA, ZONE_MOVABLE, -1, ZONE_DMA32, -1, -1, -1,
+  ZONE_NORMAL,
+  ZONE_DMA,
+  ZONE_NORMAL,
+  -1,
+  ZONE_DMA32,
+  -1,
+  -1,
+  -1,
+  ZONE_NORMAL,
+  ZONE_DMA,
+  ZONE_MOVABLE,
+  -1,
+  ZONE_DMA32,
+  -1,
+  -1,
+  -1,
 ];
 
 const GFP_ZONE_BITS = __GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE;
@@ -147,7 +161,12 @@ export function zoneBatchsize(managed: number): number {
 }
 
 /** W7: the two bounds of `pcp->high`. */
-export function zoneHighsize(managed: number, low: number, batch: number, nrCpus: number): { min: number; max: number } {
+export function zoneHighsize(
+  managed: number,
+  low: number,
+  batch: number,
+  nrCpus: number,
+): { min: number; max: number } {
   return {
     min: Math.max(Math.floor(low / nrCpus), 4 * batch),
     max: Math.max(Math.floor(Math.floor(managed / 8) / nrCpus), 4 * batch),

@@ -29,7 +29,7 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import type { PhysAddr, Pfn } from "../kernel/types.ts";
+import type { Pfn, PhysAddr } from "../kernel/types.ts";
 
 // ── State bits: one of these in the first frame of a block ─────────────────────────────────────────────────────────
 

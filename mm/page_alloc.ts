@@ -8,8 +8,8 @@
  *              ─▶ failure: NO_PFN, and the splat of C4 unless __GFP_NOWARN
  *
  * Every block carries its state and order in the flags of its first frame (page.ts), so a free is checked in O(1): of a
- * frame that is not the start of an allocated block, of a free one, with another order, outside RAM, each is reported and
- * refused instead of corrupting a list.
+ * frame that is not the start of an allocated block, of a free one, with another order, outside RAM, each is reported
+ * and refused instead of corrupting a list.
  *
  *   PGA-1  a block lies in a zone that its mask allows, and is aligned to its size                           (W6, B2)
  *   PGA-2  an ordinary request never takes a zone below min + lowmem_reserve                                 (W4)
@@ -35,8 +35,8 @@ import {
   type MaySleep,
   NO_PFN,
   NULL,
-  type PhysAddr,
   type Pfn,
+  type PhysAddr,
   pfnToPhys,
   type Sleeping,
   type TaskContext,
@@ -76,18 +76,26 @@ import {
   ORDER_MASK,
   ORDER_SHIFT,
   orderOfFlags,
+  type Pages,
   PG_ALLOCATED,
   PG_HEAD,
   PG_OWNER_BITS,
   PG_STATE,
-  type Pages,
   ZONE_MASK,
   zoneOfFlags,
 } from "./page.ts";
 import type { Pageblocks } from "./pageblock.ts";
 import { type PerCpuPages, pcpAllowedOrder } from "./pcp.ts";
 import { formatMemInfo } from "./show_mem.ts";
-import { ALLOCSTALL, DRAIN_ALL_PAGES, NUMA_HIT, PAGE_ALLOC_FAILED, PGALLOC_DMA, PGFREE, type VmStat } from "./vmstat.ts";
+import {
+  ALLOCSTALL,
+  DRAIN_ALL_PAGES,
+  NUMA_HIT,
+  PAGE_ALLOC_FAILED,
+  PGALLOC_DMA,
+  PGFREE,
+  type VmStat,
+} from "./vmstat.ts";
 
 // ── Allocation flags (W4) ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,7 +347,12 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
       if (orderOfFlags(flags) !== order) {
         return reportBadFree(ctx, pfn, order, `wrong order, the block was allocated with order ${orderOfFlags(flags)}`);
       }
-      return reportBadFree(ctx, pfn, order, `owner flags or references left: 0x${(flags & PG_OWNER_BITS).toString(16)}`);
+      return reportBadFree(
+        ctx,
+        pfn,
+        order,
+        `owner flags or references left: 0x${(flags & PG_OWNER_BITS).toString(16)}`,
+      );
     }
     if ((flags & PG_STATE) === 0) return reportBadFree(ctx, pfn, order, "inside a block, not at its start, or freed");
     return reportBadFree(ctx, pfn, order, "already free, or never allocated");

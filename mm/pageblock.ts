@@ -6,7 +6,7 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import type { PhysAddr, Pfn } from "../kernel/types.ts";
+import type { Pfn, PhysAddr } from "../kernel/types.ts";
 import type { Migratetype } from "./migratetype.ts";
 import { PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER } from "./mmzone.ts";
 

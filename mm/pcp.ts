@@ -39,7 +39,7 @@ import { clamp } from "../kernel/lib/bits.ts";
 import { CACHE_LINE } from "../kernel/params.ts";
 import type { PerCpu } from "../kernel/percpu.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import { asCpu, asPfn, asPhys, type Context, NO_PFN, type PhysAddr, type Pfn } from "../kernel/types.ts";
+import { asCpu, asPfn, asPhys, type Context, NO_PFN, type Pfn, type PhysAddr } from "../kernel/types.ts";
 import type { FrameAllocator } from "./frame_allocator.ts";
 import { MIGRATE_MOVABLE, MIGRATE_PCPTYPES, type Migratetype } from "./migratetype.ts";
 import {
@@ -53,7 +53,16 @@ import {
   Z_PCP_HIGH_MIN,
   type Zones,
 } from "./mmzone.ts";
-import { ORDER_SHIFT, orderOfFlags, PG_ALLOCATED, PG_PCP, PG_STATE, type Pages, ZONE_MASK, zoneOfFlags } from "./page.ts";
+import {
+  ORDER_SHIFT,
+  orderOfFlags,
+  type Pages,
+  PG_ALLOCATED,
+  PG_PCP,
+  PG_STATE,
+  ZONE_MASK,
+  zoneOfFlags,
+} from "./page.ts";
 import type { PageLists } from "./page_list.ts";
 import { PCP_REFILL, PCP_SPILL, type VmStat } from "./vmstat.ts";
 
@@ -113,13 +122,9 @@ export interface PcpDeps {
 }
 
 /** Defines the per-CPU variables; the lists themselves come with `bind` once there is a memmap. */
-export function createPcp(deps: PcpDeps): (
-  pages: Pages,
-  lists: PageLists,
-  zones: Zones,
-  frames: readonly FrameAllocator[],
-  firstHead: number,
-) => PerCpuPages {
+export function createPcp(
+  deps: PcpDeps,
+): (pages: Pages, lists: PageLists, zones: Zones, frames: readonly FrameAllocator[], firstHead: number) => PerCpuPages {
   const PCP = deps.percpu.define("pcp", MAX_NR_ZONES * CACHE_LINE, CACHE_LINE);
   return (pages, lists, zones, frames, firstHead) => bindPcp(deps, PCP, pages, lists, zones, frames, firstHead);
 }

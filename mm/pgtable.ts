@@ -16,9 +16,9 @@
 import { PT_LEVELS, PTE_LEAF, PTE_V, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
-import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr, type Pfn, pfnToPhys } from "../kernel/types.ts";
+import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
 import { __GFP_ZERO, GFP_KERNEL } from "./gfp.ts";
-import { PG_TABLE, type Pages } from "./page.ts";
+import { type Pages, PG_TABLE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { NR_PAGETABLE, type VmStat } from "./vmstat.ts";
 
@@ -37,12 +37,7 @@ export interface PageTables {
   count(root: Pfn): number;
 }
 
-export function createPageTables(
-  port: MemoryPort,
-  pages: Pages,
-  pageAlloc: PageAllocator,
-  vmstat: VmStat,
-): PageTables {
+export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: PageAllocator, vmstat: VmStat): PageTables {
   const allocTable = (ctx: Context): Pfn => {
     const pfn = pageAlloc.tryAllocPages(ctx, 0, GFP_KERNEL | __GFP_ZERO);
     if (pfn !== NO_PFN) {

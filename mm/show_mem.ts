@@ -98,4 +98,5 @@ export function formatMemInfo(sources: MemInfoSources): string {
   ].join("\n");
 }
 
-if (TYPE_LETTERS.length !== NR_MIGRATETYPES || MIGRATE_PCPTYPES !== 3) throw new Error("show_mem: migrate types changed");
+if (TYPE_LETTERS.length !== NR_MIGRATETYPES || MIGRATE_PCPTYPES !== 3)
+  throw new Error("show_mem: migrate types changed");

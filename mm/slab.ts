@@ -24,22 +24,22 @@
  *    with room already (S5), else kept: a cache that oscillates around a slab boundary should not drag the page
  *    allocator along. shrink() returns every empty slab.
  *
- * 4. *Constructed objects* (M10, section 3 of Bonwick's paper). A constructor runs once for each object when its slab is
- *    made, not at each allocation; whoever frees an object returns it in constructed state. The link of the free list
- *    then lies behind the object instead of inside it (S7), or it would destroy what the constructor wrote.
+ * 4. *Constructed objects* (M10, section 3 of Bonwick's paper). A constructor runs once for each object when its slab
+ *    is made, not at each allocation; whoever frees an object returns it in constructed state. The link of the free
+ *    list then lies behind the object instead of inside it (S7), or it would destroy what the constructor wrote.
  *
- * 5. *Colour* (M9). Slabs are page-aligned, so the same field of the first object of every slab would fall onto the same
- *    lines of the CPU's cache. The bytes left over at the end of a slab are used to shift the objects of successive
- *    slabs by multiples of the alignment.
+ * 5. *Colour* (M9). Slabs are page-aligned, so the same field of the first object of every slab would fall onto the
+ *    same lines of the CPU's cache. The bytes left over at the end of a slab are used to shift the objects of
+ *    successive slabs by multiples of the alignment.
  *
  * 6. *From an address to its object* (slab_objects.ts). Each frame of a slab has PG_SLAB and names its struct slab. The
  *    index follows by multiplication with a reciprocal. If index × size is not the offset, the pointer is interior. So
  *    a wild, interior or misaligned free is told in O(1), always, not in a debug mode.
  *
  * 7. *One byte of state per object*, in the struct slab, off the slab: free, live, or in a magazine. It makes a double
- *    free exact (also of an object that sits in a magazine) and lets a corrupted free list be rebuilt. A byte, not a bit:
- *    the state of an object is written by whoever owns the object, without the cache's lock; eight owners of one byte
- *    would need an atomic operation on every allocation. It costs 1.6 % for 64-byte objects, 0.4 % for 256.
+ *    free exact (also of an object that sits in a magazine) and lets a corrupted free list be rebuilt. A byte, not a
+ *    bit: the state of an object is written by whoever owns the object, without the cache's lock; eight owners of one
+ *    byte would need an atomic operation on every allocation. It costs 1.6 % for 64-byte objects, 0.4 % for 256.
  *
  * 8. *Descriptors of descriptors.* A struct slab comes from one of five internal caches, by size. The slabs of those
  *    carry their own struct slab in front of the objects (Bonwick's "small slab"), which ends the recursion. The
@@ -82,8 +82,8 @@ import {
   fromGranule,
   NO_PFN,
   NULL,
-  type PhysAddr,
   type Pfn,
+  type PhysAddr,
   pfnToPhys,
   toGranule,
 } from "../kernel/types.ts";
@@ -142,8 +142,8 @@ import {
   type Slab,
   slabBytes,
 } from "./slab_descriptor.ts";
-import { SLAB_CACHE_DMA, SLAB_RECLAIM_ACCOUNT } from "./slab_layout.ts";
 import type { CtorTable, SlabDeps, SlabLayer } from "./slab_layer.ts";
+import { SLAB_CACHE_DMA, SLAB_RECLAIM_ACCOUNT } from "./slab_layout.ts";
 import { hexAddr } from "./slab_report.ts";
 import { NR_SLAB_RECLAIMABLE, NR_SLAB_UNRECLAIMABLE } from "./vmstat.ts";
 

@@ -16,7 +16,16 @@
 import { bug } from "../kernel/bug.ts";
 import { initListHead, listAdd, listDel, listNext } from "../kernel/lib/list.ts";
 import { CACHE_LINE, PAGE_SIZE } from "../kernel/params.ts";
-import { alignUp, asPhys, type Context, NULL, type PhysAddr, physAdd, type TaskContext, toGranule } from "../kernel/types.ts";
+import {
+  alignUp,
+  asPhys,
+  type Context,
+  NULL,
+  type PhysAddr,
+  physAdd,
+  type TaskContext,
+  toGranule,
+} from "../kernel/types.ts";
 import { EBUSY, EEXIST, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
 import { GFP_KERNEL, type Gfp } from "./gfp.ts";
 import {
@@ -57,6 +66,7 @@ import {
   type Slab,
   slabBytes,
 } from "./slab_descriptor.ts";
+import type { CtorTable, SlabDeps } from "./slab_layer.ts";
 import {
   calculateSizes,
   minPartialOf,
@@ -70,7 +80,6 @@ import {
   SLAB_RECLAIM_ACCOUNT,
   type SlabLayout,
 } from "./slab_layout.ts";
-import type { CtorTable, SlabDeps } from "./slab_layer.ts";
 
 const LIST_LOCK = 0;
 const NEXT_ID = 4;
@@ -102,7 +111,10 @@ export interface SlabOperations {
   readonly ctors: CtorTable;
 }
 
-export function createSlabCaches(deps: SlabDeps, { allocObject, freeObject, shrink, ctors }: SlabOperations): SlabCaches {
+export function createSlabCaches(
+  deps: SlabDeps,
+  { allocObject, freeObject, shrink, ctors }: SlabOperations,
+): SlabCaches {
   const { machine, spinlocks, reports, objects, statics } = deps;
   const { port } = machine;
   const { nrCpus } = machine.config;

@@ -10,7 +10,7 @@ import type { MemoryPort } from "../kernel/arch/port.ts";
 import { checkList, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { asPfn, fromGranule, pfnToPhys, toGranule } from "../kernel/types.ts";
-import { PG_SLAB, type Pages } from "./page.ts";
+import { type Pages, PG_SLAB } from "./page.ts";
 import {
   asSlab,
   CACHE_ALIGN,

@@ -145,8 +145,7 @@ export const OBJECT_CACHED = 2;
 export const OBJECT_INTERNAL = 3;
 
 /** State of a handed-out object of a cache with these flags. */
-export const liveState = (flags: number): number =>
-  (flags & SLAB_INTERNAL) !== 0 ? OBJECT_INTERNAL : OBJECT_LIVE;
+export const liveState = (flags: number): number => ((flags & SLAB_INTERNAL) !== 0 ? OBJECT_INTERNAL : OBJECT_LIVE);
 
 /** Bytes of a struct slab for `objects` objects. */
 export const slabBytes = (objects: number): number => SLAB_STATES + objects + 1;

@@ -3,17 +3,18 @@
  *
  *   kmalloc, kmem_cache_alloc ─▶ ObjectCacheLayer (magazine.ts, passthrough.ts) ─▶ SlabLayer (slab.ts) ─▶ pages
  *
- * It is crossed when a magazine is empty or full, not on the fast path. What both sides share besides these calls is the
- * layout of the two records in RAM (slab_descriptor.ts): the layer above reads and writes the state byte of an object.
+ * It is crossed when a magazine is empty or full, not on the fast path. What both sides share besides these calls is
+ * the layout of the two records in RAM (slab_descriptor.ts): the layer above reads and writes the state byte of an
+ * object.
  *
- * Duties of an implementation: objects of a cache are disjoint and aligned; a constructor runs once per object and slab;
- * a state byte is LIVE from allocObject() to freeObject(), CACHED before flushObject(); whatever cannot be freed is
- * reported and refused. Duties of a caller: an object that it holds back from its slab is CACHED.
+ * Duties of an implementation: objects of a cache are disjoint and aligned; a constructor runs once per object and
+ * slab; a state byte is LIVE from allocObject() to freeObject(), CACHED before flushObject(); whatever cannot be
+ * freed is reported and refused. Duties of a caller: an object that it holds back from its slab is CACHED.
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import type { Context, PhysAddr, Pfn, TaskContext } from "../kernel/types.ts";
+import type { Context, Pfn, PhysAddr, TaskContext } from "../kernel/types.ts";
 import type { Gfp } from "./gfp.ts";
 import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
@@ -25,7 +26,9 @@ import type { VmStat } from "./vmstat.ts";
 /** What slabs need of the page allocator. */
 export type SlabPages = Pick<PageAllocator, "allocPagesAny" | "tryAllocPages" | "freePages">;
 
-/** The seam: caches of objects over pages. One conformance suite (test/conformance/slab_layer.ts) judges all of them. */
+/**
+ * The seam: caches of objects over pages. One conformance suite (test/conformance/slab_layer.ts) judges all of them.
+ */
 export interface SlabLayer {
   /** Writes the static descriptors. Boot, once, before anything else here. */
   init(ctx: TaskContext): void;

@@ -16,9 +16,9 @@
  * Source: mm/slub.c (calculate_sizes, calculate_order), mm/slab_common.c (calculate_alignment) of Linux 6.12.
  */
 
-import { alignDown, alignUp } from "../kernel/types.ts";
 import { clamp, fls, getOrder, ilog2 } from "../kernel/lib/bits.ts";
 import { CACHE_LINE, GRANULE, PAGE_SIZE } from "../kernel/params.ts";
+import { alignDown, alignUp } from "../kernel/types.ts";
 
 // ── Flags of a cache (our numbers; Linux's are not ABI) ────────────────────────────────────────────────────────────
 

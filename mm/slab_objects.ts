@@ -18,7 +18,7 @@ import { bugOn } from "../kernel/bug.ts";
 import { listAdd, listDel } from "../kernel/lib/list.ts";
 import { asPhys, type Context, fromGranule, type PhysAddr, physAdd, toGranule } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
-import { PG_SLAB, type Pages } from "./page.ts";
+import { type Pages, PG_SLAB } from "./page.ts";
 import {
   asCache,
   asSlab,

@@ -21,9 +21,9 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "../kernel/printk.ts";
-import { type Context, fromGranule, pfnToPhys, type Pfn } from "../kernel/types.ts";
-import type { Pages } from "./page.ts";
+import { type Context, fromGranule, type Pfn, pfnToPhys } from "../kernel/types.ts";
 import { gfpNames } from "./gfp.ts";
+import type { Pages } from "./page.ts";
 import {
   asCache,
   CACHE_FREE_POINTER,

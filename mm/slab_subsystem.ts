@@ -16,7 +16,7 @@ import type { Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignUp, type Context, type PhysAddr, physAdd, type TaskContext } from "../kernel/types.ts";
 import { createDepot } from "./depot.ts";
-import { createKmalloc, type Kmalloc, KMALLOC_STATIC_BYTES } from "./kmalloc.ts";
+import { createKmalloc, KMALLOC_STATIC_BYTES, type Kmalloc } from "./kmalloc.ts";
 import { createMagazineLayer, MAGAZINE_STATIC_BYTES } from "./magazine.ts";
 import { createMissPath, type ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";

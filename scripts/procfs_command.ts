@@ -5,8 +5,8 @@
  * holds half a file.
  */
 
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { DEFAULT_RAM_BYTES } from "../kernel/params.ts";
 import { demoSet } from "./boot_command.ts";
 import { type CommonOptions, machineRequest } from "./command_options.ts";
@@ -55,11 +55,25 @@ export async function procfsCommand(dir: string, options: CommonOptions, host: H
   return EXIT_OK;
 }
 
+/** As `mkdir -p`. Not with mkdir's own `recursive`, which never returns below /proc (Node 20, 2026). */
 async function makeDirectory(dir: string): Promise<void> {
   try {
-    await mkdir(dir, { recursive: true });
+    await makePath(resolve(dir), true);
   } catch (error) {
     throw asUsageError(dir, error);
+  }
+}
+
+async function makePath(path: string, mayClimb: boolean): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "EEXIST" && (await stat(path)).isDirectory()) return;
+    const parent = dirname(path);
+    if (code !== "ENOENT" || !mayClimb || parent === path) throw error;
+    await makePath(parent, true);
+    await makePath(path, false);
   }
 }
 

@@ -192,7 +192,9 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
     return pages;
   };
 
-  /** A block that was mapped and is freed will come again: from now on the heap serves this size, without the kernel. */
+  /**
+   * A block that was mapped and is freed will come again: from now on the heap serves this size, without the kernel.
+   */
   const adapt = (bytes: number): void => {
     if (bytes > mem.ld32(thresholdWord) && bytes <= MAX_THRESHOLD) mem.st32(thresholdWord, bytes);
   };

@@ -130,7 +130,9 @@ export function createArena(env: ProgramEnv, base: number, map: UnitMap, bins: B
     return top;
   };
 
-  /** Makes `[at, at + units)` of the free chunk at `u`, of `size` units, a chunk in use; what is around it stays free. */
+  /**
+   * Makes `[at, at + units)` of the free chunk at `u`, of `size` units, a chunk in use; what is around it stays free.
+   */
   const cut = (u: number, size: number, at: number, units: number): number => {
     const before = at - u;
     const after = size - before - units;

@@ -52,7 +52,9 @@ export interface UnitMap {
   wordAddress(u: number): number;
   codeOf(u: number): number;
   setCode(u: number, code: number): void;
-  /** Size in units of the chunk in use or cached that starts at `u`, whose map word is `word`; 0 if the map is broken. */
+  /**
+   * Size in units of the chunk in use or cached that starts at `u`, whose map word is `word`; 0 if the map is broken.
+   */
   usedUnits(u: number, word: number): number;
   /** Makes `[u, u + units)` a chunk in use; the codes in between must be UNIT_INNER. */
   markUsed(u: number, units: number): void;

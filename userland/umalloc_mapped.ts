@@ -46,7 +46,9 @@ export interface MappedBlocks {
   free(p: number): void;
   /** Pages of the block that starts at `p`; 0 if there is none. `p` is any number. */
   pagesOf(p: number): number;
-  /** Gives the block at `p` `pages` pages, maybe elsewhere, keeping its content; 0, and no change, if that cannot be. */
+  /**
+   * Gives the block at `p` `pages` pages, maybe elsewhere, keeping its content; 0, and no change, if that cannot be.
+   */
   resize(p: number, pages: number): number;
   /** First address of the block that has `p` in it, or 0. Looks at every block. */
   holderOf(p: number): number;

@@ -43,8 +43,8 @@ import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
 import { createProcesses } from "./process.ts";
 import { createProcfs } from "./procfs/index.ts";
-import { createProcSources } from "./system_info.ts";
 import { createSyscalls } from "./syscall.ts";
+import { createProcSources } from "./system_info.ts";
 import { decodeUtf8 } from "./user_mode.ts";
 
 /** Messages of a lower level than this one go to the console once the system runs: warnings and worse. */
@@ -186,7 +186,7 @@ export function boot(options: BootOptions): Kernel {
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,
     procfs: createProcfs(sources),
-    console: consoleDevice,
+    consoleDevice,
     printk,
     programPaths: [...options.programs.keys()],
   });
@@ -225,6 +225,5 @@ export function boot(options: BootOptions): Kernel {
     state,
     taskInfos: sources.tasks,
     census: () => takeCensus(port, pages, zones, vmstat),
-
   });
 }

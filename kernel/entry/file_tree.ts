@@ -27,7 +27,7 @@ export interface FileTreeDeps {
   readonly memory: PageBytes;
   readonly waits: WaitQueues;
   readonly procfs: Procfs;
-  readonly console: ConsoleDevice;
+  readonly consoleDevice: ConsoleDevice;
   readonly printk: Printk;
   readonly programPaths: readonly string[];
 }
@@ -53,7 +53,7 @@ function normalize(path: string): string | null {
 }
 
 export function createFileTree(deps: FileTreeDeps): KernelFiles {
-  const { memory, waits, procfs, console, printk, programPaths } = deps;
+  const { memory, waits, procfs, consoleDevice, printk, programPaths } = deps;
   const ramfs = new Map<string, RamfsNode>();
 
   const directory = (path: string): readonly string[] | null => {
@@ -66,7 +66,10 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     return procfs.list(path);
   };
   const namesBelow = (prefix: string): string[] =>
-    [...ramfs.keys()].filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length)).sort();
+    [...ramfs.keys()]
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => name.slice(prefix.length))
+      .sort();
 
   const kernelLog = (): string => {
     const lines = printk.records().map((record) => `${formatLogLine(record)}\n`);
@@ -75,7 +78,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
 
   const special = (path: string): OpenFile | undefined => {
     if (path === "/dev/null") return nullFile();
-    if (path === "/dev/console" || path === "/dev/tty") return console.open();
+    if (path === "/dev/console" || path === "/dev/tty") return consoleDevice.open();
     if (path === "/dev/kmsg" || path === "/proc/kmsg") return textFile(kernelLog());
     return undefined;
   };
@@ -133,4 +136,3 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     },
   };
 }
-

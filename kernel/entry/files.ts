@@ -6,13 +6,13 @@
  * positions are host objects for now: the file system is not what this kernel is about.
  */
 
+import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import { PAGE_SIZE } from "../params.ts";
 import type { Task } from "../task.ts";
-import { asPhys, type Context, NO_PFN, type PhysAddr, type Pfn, pfnToPhys, type Sleeping } from "../types.ts";
+import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
 import { EBADF, EINVAL, ENOSPC, EPIPE } from "../uapi/errno.ts";
 import { SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
-import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
 import type { WaitQueues } from "../wait.ts";
 import { encodeUtf8 } from "./user_mode.ts";
 
@@ -30,7 +30,6 @@ export interface OpenFile {
 
 const notSeekable = (): number => -EINVAL;
 
-// biome-ignore lint/correctness/useYield: a file operation may sleep; this one never has to.
 function* cannot(): Sleeping<number> {
   return -EBADF;
 }

@@ -2,6 +2,7 @@
  * The kernel as an object of its host: the implementation of kernel.ts over the booted subsystems.
  */
 
+import type { Census, PageAllocator, ProcessMemory, SlabSubsystem } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
@@ -12,7 +13,6 @@ import { PF_KTHREAD } from "../task_struct.ts";
 import { NULL } from "../types.ts";
 import { ENOMEM } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
-import type { Census, PageAllocator, ProcessMemory, SlabSubsystem } from "../../mm/index.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
 import type { Kernel, RunStop, TaskInfo } from "./kernel.ts";

@@ -13,6 +13,7 @@
  *   KRP-2  a free whose allocation failed here is skipped, and counted
  */
 
+import { __GFP_NOWARN, GFP_KERNEL, type KmemCache, type PageAllocator } from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import { type ContextTracking, HARDIRQ_OFFSET, SOFTIRQ_OFFSET } from "../context.ts";
 import { PAGE_SIZE } from "../params.ts";
@@ -21,6 +22,7 @@ import type { Scheduler } from "../sched.ts";
 import { asPfn, asPhys, type Context, PREEMPTED, type Sleeping, type TaskContext } from "../types.ts";
 import type { ProgramObserver } from "../uapi/program.ts";
 import {
+  type KernelRecording,
   KMEM_CACHE_FREE,
   KMEM_IN_HARDIRQ,
   KMEM_IN_TASK,
@@ -28,9 +30,7 @@ import {
   KMEM_KMALLOC,
   KMEM_PAGE_ALLOC,
   KMEM_PAGE_FREE,
-  type KernelRecording,
 } from "../uapi/recording.ts";
-import { __GFP_NOWARN, GFP_KERNEL, type KmemCache, type PageAllocator } from "../../mm/index.ts";
 
 /** The object allocators as the replayer uses them. */
 export interface ReplayHeap {
@@ -86,7 +86,9 @@ function createReplay(deps: ReplayDeps, recording: KernelRecording, taskCtx: Tas
   let nrCorrupted = 0;
 
   const caches = recording.caches.map((cache, i) =>
-    cache.objectSizeBytes > 0 ? heap.createCache(taskCtx, `rec${i}:${cache.name}`.slice(0, 31), cache.objectSizeBytes) : undefined,
+    cache.objectSizeBytes > 0
+      ? heap.createCache(taskCtx, `rec${i}:${cache.name}`.slice(0, 31), cache.objectSizeBytes)
+      : undefined,
   );
 
   const stamp = (slot: number): number => (slot ^ 0x51ab_7040) >>> 0;
@@ -119,7 +121,8 @@ function createReplay(deps: ReplayDeps, recording: KernelRecording, taskCtx: Tas
       printk(KERN_ERR, `kmem_replay: memory at 0x${addr.toString(16)} changed while slot ${slot} owned it`);
     }
     const kind = kindOf[slot] as number;
-    if (kind === KMEM_PAGE_ALLOC) return pageAlloc.freePages(ctx, asPfn(addr / PAGE_SIZE), orderOf[slot] as number) === 0;
+    if (kind === KMEM_PAGE_ALLOC)
+      return pageAlloc.freePages(ctx, asPfn(addr / PAGE_SIZE), orderOf[slot] as number) === 0;
     if (kind === KMEM_KMALLOC) return heap.kfree(ctx, asPhys(addr)) === 0;
     return heap.cacheFree(ctx, caches[cacheOf[slot] as number] as KmemCache, addr) === 0;
   };

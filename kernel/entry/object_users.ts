@@ -4,11 +4,6 @@
  * These are the first customers of the slab allocator, and what /proc/slabinfo shows of a running system.
  */
 
-import type { MemoryPort } from "../arch/port.ts";
-import { bug } from "../bug.ts";
-import type { TaskMemory } from "../task.ts";
-import { TASK_STACK, TASK_STRUCT_BYTES } from "../task_struct.ts";
-import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr, type TaskContext } from "../types.ts";
 import {
   __GFP_NOWARN,
   GFP_KERNEL,
@@ -18,11 +13,16 @@ import {
   NR_KERNEL_STACK_KB,
   type PageAllocator,
   type Pages,
-  type SlabSubsystem,
   SLAB_HWCACHE_ALIGN,
+  type SlabSubsystem,
   VMA_BYTES,
   type VmStat,
 } from "../../mm/index.ts";
+import type { MemoryPort } from "../arch/port.ts";
+import { bug } from "../bug.ts";
+import type { TaskMemory } from "../task.ts";
+import { TASK_STACK, TASK_STRUCT_BYTES } from "../task_struct.ts";
+import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr, type TaskContext } from "../types.ts";
 import type { ReplayHeap } from "./kernel_replay.ts";
 
 /** log2 of the pages of a kernel stack: 16 KiB. */

@@ -2,11 +2,7 @@
  * What the files of /proc and /sys are made from: read-only access to the subsystems, gathered by boot.ts.
  */
 
-import type {
-  PerCpuPages,
-  VmStat,
-  Zones,
-} from "../../mm/index.ts";
+import type { PerCpuPages, VmStat, Zones } from "../../mm/index.ts";
 import type { Harts } from "../arch/harts.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import type { Printk } from "../printk.ts";

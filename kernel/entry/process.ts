@@ -12,6 +12,7 @@
  *   PRC-3  orphans are children of init; without an init they vanish at exit
  */
 
+import type { ProcessMemory } from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import { BadAccess } from "../arch/port.ts";
 import { KernelBug } from "../bug.ts";
@@ -26,9 +27,15 @@ import { EAGAIN, ECHILD, ENOENT, ENOMEM, ESRCH } from "../uapi/errno.ts";
 import { SIGKILL, WNOHANG } from "../uapi/mman.ts";
 import type { Program, ProgramEnv, ProgramObserver } from "../uapi/program.ts";
 import type { WaitQueues } from "../wait.ts";
-import type { ProcessMemory } from "../../mm/index.ts";
 import type { OpenFile } from "./files.ts";
-import { createFaultHandler, createUserAccess, encodeUtf8, FatalSignal, TaskMemory, type UserAccess } from "./user_mode.ts";
+import {
+  createFaultHandler,
+  createUserAccess,
+  encodeUtf8,
+  FatalSignal,
+  TaskMemory,
+  type UserAccess,
+} from "./user_mode.ts";
 
 export const NR_OPEN = 64;
 
@@ -189,7 +196,14 @@ export function createProcesses(deps: ProcessDeps): Processes {
       ...(process.pid === 0 ? {} : { tgid: process.pid }),
       parent: tasks.get(process.parent)?.struct ?? NULL,
       flags: 0,
-      body: (taskCtx) => userThread(taskCtx, () => (task as Task).pid, () => processOf(task as Task) as Process, program, args),
+      body: (taskCtx) =>
+        userThread(
+          taskCtx,
+          () => (task as Task).pid,
+          () => processOf(task as Task) as Process,
+          program,
+          args,
+        ),
     });
     if (task === undefined) return undefined;
     port.st32(task.struct + TASK_MM, process.mm / 8);
@@ -375,4 +389,3 @@ export function createProcesses(deps: ProcessDeps): Processes {
     nrOopses: () => nrOopses,
   };
 }
-

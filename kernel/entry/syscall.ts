@@ -9,6 +9,7 @@
  *   SYS-3  leaving the kernel is a checkpoint: pending interrupts are taken there
  */
 
+import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { Irqs } from "../irq.ts";
@@ -18,7 +19,6 @@ import { type MaySleep, PREEMPTED, type Sleeping } from "../types.ts";
 import * as errno from "../uapi/errno.ts";
 import { MADV_DONTNEED, O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
-import type { ProcessMemory } from "../../mm/index.ts";
 import type { OpenFile } from "./files.ts";
 import { createFutex } from "./futex.ts";
 import { type Caller, ExitRequest, NR_OPEN, type Processes, type SyscallEntry } from "./process.ts";
@@ -121,8 +121,11 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
 
   const readPointer = (bytes: Uint8Array, offset: number): number => {
     const word = (at: number): number =>
-      ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) |
-        ((bytes[at + 3] as number) << 24)) >>> 0;
+      ((bytes[at] as number) |
+        ((bytes[at + 1] as number) << 8) |
+        ((bytes[at + 2] as number) << 16) |
+        ((bytes[at + 3] as number) << 24)) >>>
+      0;
     return word(offset) + word(offset + 4) * 2 ** 32;
   };
 
@@ -271,13 +274,22 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
 
   const MEMORY_CALLS = new Set<number>([sys.SYS_brk, sys.SYS_mmap, sys.SYS_munmap, sys.SYS_mprotect, sys.SYS_madvise]);
   const FILE_CALLS = new Set<number>([
-    sys.SYS_getcwd, sys.SYS_openat, sys.SYS_close, sys.SYS_pipe2, sys.SYS_lseek, sys.SYS_read, sys.SYS_getdents64,
-    sys.SYS_write, sys.SYS_unlink,
+    sys.SYS_getcwd,
+    sys.SYS_openat,
+    sys.SYS_close,
+    sys.SYS_pipe2,
+    sys.SYS_lseek,
+    sys.SYS_read,
+    sys.SYS_getdents64,
+    sys.SYS_write,
+    sys.SYS_unlink,
   ]);
 
   return (caller, nr, args) => {
     const { cpu } = caller.task.ctx;
     clock[cpu] = (clock[cpu] as number) + CYC_SYSCALL;
+    // Registers hold integers. A program of this machine could pass a fraction or NaN, which no check below expects.
+    for (let i = 0; i < args.length; i++) if (!Number.isSafeInteger(args[i])) return -EINVAL;
     const result = MEMORY_CALLS.has(nr)
       ? memoryCall(caller, nr, args)
       : FILE_CALLS.has(nr)
@@ -287,4 +299,3 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     return result;
   };
 }
-

@@ -2,6 +2,23 @@
  * What /proc is told about the system: the subsystems' answers, gathered into ProcSources.
  */
 
+import {
+  MAX_NR_ZONES,
+  MM_FAULTS,
+  MM_RSS,
+  MM_TOTAL_VM,
+  NR_MIGRATETYPES,
+  type Pageblocks,
+  type PerCpuPages,
+  type ProcessMemory,
+  type SlabSubsystem,
+  VMA_HEAP,
+  VMA_STACK,
+  type VmStat,
+  Z_SPANNED,
+  Z_START_PFN,
+  type Zones,
+} from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { Irqs } from "../irq.ts";
 import type { Printk } from "../printk.ts";
@@ -20,23 +37,6 @@ import {
   taskComm,
 } from "../task_struct.ts";
 import { asPfn } from "../types.ts";
-import {
-  MAX_NR_ZONES,
-  MM_FAULTS,
-  MM_RSS,
-  MM_TOTAL_VM,
-  NR_MIGRATETYPES,
-  type Pageblocks,
-  type PerCpuPages,
-  type ProcessMemory,
-  type SlabSubsystem,
-  VMA_HEAP,
-  VMA_STACK,
-  type VmStat,
-  Z_SPANNED,
-  Z_START_PFN,
-  type Zones,
-} from "../../mm/index.ts";
 import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
 import type { ProcSources } from "./proc_sources.ts";
 import type { Processes } from "./process.ts";

@@ -12,6 +12,7 @@
  *   UAC-2  every access costs CYC_USER_ACCESS, bulk copies CYC_PER_LINE per 64 bytes, misses and faults what they do
  */
 
+import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_PER_LINE, CYC_USER_ACCESS } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { Mmu } from "../arch/mmu.ts";
@@ -21,7 +22,6 @@ import type { PhysAddr, TaskContext } from "../types.ts";
 import { EFAULT, ENOMEM } from "../uapi/errno.ts";
 import { SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
-import type { ProcessMemory } from "../../mm/index.ts";
 
 export const SIGBUS = 7;
 
@@ -104,7 +104,12 @@ export class TaskMemory implements UserMemory {
   }
 
   /** Calls `part` for each piece of `[va, va + bytes)` that lies in one page. */
-  private forEachPart(va: number, bytes: number, isWrite: boolean, part: (addr: number, n: number, done: number) => void) {
+  private forEachPart(
+    va: number,
+    bytes: number,
+    isWrite: boolean,
+    part: (addr: number, n: number, done: number) => void,
+  ) {
     const { ctx } = this;
     for (let done = 0; done < bytes; ) {
       const addr = this.at(va + done, isWrite);
@@ -156,11 +161,14 @@ export function createUserAccess(memory: UserMemory): UserAccess {
       throw error;
     }
   };
+  const write = (ptr: number, source: Uint8Array): boolean => {
+    memory.write(ptr, source);
+    return true;
+  };
   return {
     copyFrom: (ptr, bytes) =>
       Number.isInteger(ptr) && bytes >= 0 && bytes <= MAX_COPY ? guarded(() => memory.read(ptr, bytes)) : undefined,
-    copyTo: (ptr, source) =>
-      Number.isInteger(ptr) && guarded(() => (memory.write(ptr, source), true)) === true ? 0 : -EFAULT,
+    copyTo: (ptr, source) => (Number.isInteger(ptr) && guarded(() => write(ptr, source)) === true ? 0 : -EFAULT),
     string(ptr, max) {
       if (!Number.isInteger(ptr)) return undefined;
       const bytes: number[] = [];
@@ -210,7 +218,8 @@ export function encodeUtf8(text: string): Uint8Array {
     if (code < 0x80) bytes.push(code);
     else if (code < 0x800) bytes.push(0xc0 | (code >> 6), 0x80 | (code & 0x3f));
     else if (code < 0x1_0000) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
-    else bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 0x3f), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
+    else
+      bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 0x3f), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
   }
   return Uint8Array.from(bytes);
 }

@@ -1,8 +1,8 @@
 /**
  * Bitmaps in RAM: one bit per thing, 32 to a word.
  *
- * Bit `i` is bit `i mod 32` of the word at `base + 4·⌊i / 32⌋`, so a bitmap of n bits occupies `4·⌈n / 32⌉` bytes from a
- * 4-aligned base. Searching looks at a word at a time: a full (or empty) word costs one load for 32 bits.
+ * Bit `i` is bit `i mod 32` of the word at `base + 4·⌊i / 32⌋`, so a bitmap of n bits occupies `4·⌈n / 32⌉` bytes
+ * from a 4-aligned base. Searching looks at a word at a time: a full (or empty) word costs one load for 32 bits.
  *
  *   bit:    0   1   2  …  31 | 32  33 …
  *   word:   ─── base+0 ───── | ─ base+4 ─

@@ -8,8 +8,8 @@
  *   width    1 (exact)     2           4            8               2^47
  *   index    0 … 63        64 … 95     96 … 127     128 … 159       1,536 … 1,567
  *
- * For a value at or above 64 with highest bit e, drop the lowest `e − 5` bits: what is left is 32 … 63, and the index is
- * `32·(e − 5)` plus that. Below 64 the same formula with nothing dropped gives the value itself.
+ * For a value at or above 64 with highest bit e, drop the lowest `e − 5` bits: what is left is 32 … 63, and the index
+ * is `32·(e − 5)` plus that. Below 64 the same formula with nothing dropped gives the value itself.
  *
  *   HIST-1  Buckets are half-open, adjacent, and (to − from) ≤ max(1, from / 32).
  *   HIST-2  percentile(p) is the upper end of the bucket that holds the exact percentile (nearest rank), never above

@@ -28,7 +28,8 @@
  *
  * Summaries (Linux's augmented trees): `augment(node)` recomputes what the node says about its subtree, from the node
  * itself and its children, whose summaries are right when it is called. It runs bottom-up on each node whose subtree
- * changed. Maple trees have replaced this for Linux's VMAs since 6.1; the idea is the same and needs a tenth of the code.
+ * changed. Maple trees have replaced this for Linux's VMAs since 6.1; the idea is the same and needs a tenth of the
+ * code.
  *
  * Node addresses are 8-aligned and not 0. Lock: the caller's. Context: any; no memory is taken, nothing recurses
  * except the checker.

@@ -33,7 +33,10 @@ export interface HeapRecording {
   readonly thread: Uint8Array;
   /** Allocation made or acted upon, or `HEAP_NULL_ID`. A realloc keeps its id; on an id not live it allocates. */
   readonly id: Int32Array;
-  /** Bytes requested; 0 for a free. A double: recordings may ask for absurd sizes, and the allocator has to refuse them. */
+  /**
+   * Bytes requested; 0 for a free. A double: recordings may ask for absurd sizes, and the allocator has to refuse
+   * them.
+   */
   readonly size: Float64Array;
   /** log2 of the alignment for HEAP_MEMALIGN, else 0. */
   readonly alignShift: Uint8Array;

@@ -7,9 +7,9 @@
  * can be shown to fail.
  */
 
+import { asPfn, type Pfn } from "../../kernel/types.ts";
 import type { FrameAllocator } from "../../mm/frame_allocator.ts";
 import { MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE } from "../../mm/migratetype.ts";
-import { asPfn, type Pfn } from "../../kernel/types.ts";
 
 export interface FrameAllocatorUnderTest {
   readonly allocator: FrameAllocator;
@@ -57,7 +57,8 @@ export function frameAllocatorViolation(
 
   const free = (index: number): string | null => {
     const block = live.splice(index % live.length, 1)[0] as Block;
-    if (allocator.freeBlock(asPfn(block.pfn), block.order) !== 0) return `FRM-3: a good free of ${block.pfn} is refused`;
+    if (allocator.freeBlock(asPfn(block.pfn), block.order) !== 0)
+      return `FRM-3: a good free of ${block.pfn} is refused`;
     owner.fill(-1, block.pfn - start, block.pfn - start + (1 << block.order));
     out -= 1 << block.order;
     return null;
@@ -66,12 +67,23 @@ export function frameAllocatorViolation(
   /** A free that must be refused: double, interior, wrong order, outside. */
   const badFree = (index: number, how: number): string | null => {
     const block = live[index % Math.max(1, live.length)];
-    const candidates: (readonly [number, number])[] = [[end + 5, 0], [0, 0], [start, 11]];
+    const candidates: (readonly [number, number])[] = [
+      [end + 5, 0],
+      [0, 0],
+      [start, 11],
+    ];
     if (block !== undefined) candidates.push([block.pfn, (block.order + 1) % 11]);
-    if (block !== undefined && block.order > 0) candidates.push([block.pfn + 1, 0], [block.pfn + (1 << (block.order - 1)), block.order - 1]);
-    for (let i = 0; i < owner.length; i++) if (owner[i] === -1) { candidates.push([start + i, 0]); break; }
+    if (block !== undefined && block.order > 0)
+      candidates.push([block.pfn + 1, 0], [block.pfn + (1 << (block.order - 1)), block.order - 1]);
+    for (let i = 0; i < owner.length; i++)
+      if (owner[i] === -1) {
+        candidates.push([start + i, 0]);
+        break;
+      }
     const [pfn, order] = candidates[how % candidates.length] as readonly [number, number];
-    return allocator.freeBlock(pfn as Pfn, order) < 0 ? null : `FRM-3: the bad free of ${pfn}, order ${order} is accepted`;
+    return allocator.freeBlock(pfn as Pfn, order) < 0
+      ? null
+      : `FRM-3: the bad free of ${pfn}, order ${order} is accepted`;
   };
 
   for (let step = 0; step < ops.length; step++) {
@@ -90,7 +102,9 @@ export function frameAllocatorViolation(
     const problem = free(live.length - 1) ?? allocator.check();
     if (problem !== null) return problem;
   }
-  return largestFreeOrder(allocator) === largest ? null : "FRM-4: the largest block is not back after freeing everything";
+  return largestFreeOrder(allocator) === largest
+    ? null
+    : "FRM-4: the largest block is not back after freeing everything";
 }
 
 /** Order of the largest block that can be had at this moment. */

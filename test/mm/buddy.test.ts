@@ -14,7 +14,7 @@ import type { FrameAllocator } from "../../mm/frame_allocator.ts";
 import { MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE } from "../../mm/migratetype.ts";
 import { freeCountAddr, MAX_PAGE_ORDER } from "../../mm/mmzone.ts";
 import { migratetypeOfFlags, PG_BUDDY } from "../../mm/page.ts";
-import { frameAllocatorViolation, type FrameAllocatorUnderTest, type FrameOp } from "../conformance/frame_allocator.ts";
+import { type FrameAllocatorUnderTest, type FrameOp, frameAllocatorViolation } from "../conformance/frame_allocator.ts";
 import { bareFrames } from "../support/bare_frames.ts";
 
 function buddyOver(start: number, end: number, wrap: (buddy: FrameAllocator) => FrameAllocator = (buddy) => buddy) {
@@ -25,7 +25,14 @@ function buddyOver(start: number, end: number, wrap: (buddy: FrameAllocator) => 
 }
 
 const op: fc.Arbitrary<FrameOp> = fc.oneof(
-  { weight: 5, arbitrary: fc.record({ kind: fc.constant("alloc" as const), order: fc.constantFrom(0, 0, 0, 1, 1, 2, 3, 4, 6, 9, 10), type: fc.nat(2) }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      kind: fc.constant("alloc" as const),
+      order: fc.constantFrom(0, 0, 0, 1, 1, 2, 3, 4, 6, 9, 10),
+      type: fc.nat(2),
+    }),
+  },
   { weight: 4, arbitrary: fc.record({ kind: fc.constant("free" as const), index: fc.nat(1000) }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("badFree" as const), index: fc.nat(1000), how: fc.nat(20) }) },
 );
@@ -76,7 +83,11 @@ describe("buddy rules", () => {
     const unmovable = allocator.allocBlock(0, MIGRATE_UNMOVABLE, 0);
     // Leave single frames only, so that nothing of order ≥ 4 can be claimed.
     const held: number[] = [];
-    for (let pfn = allocator.allocBlock(1, MIGRATE_UNMOVABLE, 0); pfn !== 0; pfn = allocator.allocBlock(1, MIGRATE_UNMOVABLE, 0)) {
+    for (
+      let pfn = allocator.allocBlock(1, MIGRATE_UNMOVABLE, 0);
+      pfn !== 0;
+      pfn = allocator.allocBlock(1, MIGRATE_UNMOVABLE, 0)
+    ) {
       held.push(pfn);
     }
     const stolen = allocator.allocBlock(0, MIGRATE_MOVABLE, 0);
@@ -135,7 +146,11 @@ describe("buddy against an ownership map", () => {
   const mutants: Readonly<Record<string, (buddy: FrameAllocator) => FrameAllocator>> = {
     "hands out a block twice": (buddy) => {
       let last = 0;
-      return { ...buddy, allocBlock: (order, type, flags) => (last !== 0 && order === 0 ? asPfn(last) : asPfn((last = buddy.allocBlock(order, type, flags)))) };
+      return {
+        ...buddy,
+        allocBlock: (order, type, flags) =>
+          last !== 0 && order === 0 ? asPfn(last) : asPfn((last = buddy.allocBlock(order, type, flags))),
+      };
     },
     "accepts every free": (buddy) => ({ ...buddy, freeBlock: (pfn, order) => (buddy.freeBlock(pfn, order), 0) }),
     "loses a frame": (buddy) => ({ ...buddy, nrFree: () => buddy.nrFree() - 1 }),

@@ -8,15 +8,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { asPfn, type Pfn } from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
-import {
-  __GFP_DMA,
-
-  __GFP_ZERO,
-  GFP_ATOMIC,
-  GFP_HIGHUSER_MOVABLE,
-  GFP_KERNEL,
-  GFP_NOWAIT,
-} from "../../mm/gfp.ts";
+import { __GFP_DMA, __GFP_ZERO, GFP_ATOMIC, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
 import {
   gfpZone,
   lowmemReserves,
@@ -45,7 +37,12 @@ describe("formulas of a recorded machine", () => {
   it("W2 watermarks", () => {
     const lowmem = 3840 + 16_380;
     expect(zoneWatermarks(ZONE_DMA, 3840, lowmem, 1137 >>> 2)).toEqual({ min: 53, low: 66, high: 79, promo: 92 });
-    expect(zoneWatermarks(ZONE_DMA32, 16_380, lowmem, 1137 >>> 2)).toEqual({ min: 230, low: 287, high: 344, promo: 401 });
+    expect(zoneWatermarks(ZONE_DMA32, 16_380, lowmem, 1137 >>> 2)).toEqual({
+      min: 230,
+      low: 287,
+      high: 344,
+      promo: 401,
+    });
     expect(zoneWatermarks(ZONE_MOVABLE, 0, lowmem, 284).min).toBe(32);
   });
   it("W3 lowmem_reserve", () => {
@@ -58,7 +55,14 @@ describe("formulas of a recorded machine", () => {
   });
   it("W6 zone modifiers", () => {
     expect([0, 1, 2, 4, 8, 9, 10, 12].map(gfpZone)).toEqual([
-      ZONE_NORMAL, ZONE_DMA, ZONE_NORMAL, ZONE_DMA32, ZONE_NORMAL, ZONE_DMA, ZONE_MOVABLE, ZONE_DMA32,
+      ZONE_NORMAL,
+      ZONE_DMA,
+      ZONE_NORMAL,
+      ZONE_DMA32,
+      ZONE_NORMAL,
+      ZONE_DMA,
+      ZONE_MOVABLE,
+      ZONE_DMA32,
     ]);
     expect([3, 5, 6, 7, 11, 13, 14, 15].map(gfpZone)).toEqual(new Array(8).fill(-1));
   });
@@ -153,18 +157,19 @@ describe("allocation", () => {
 });
 
 describe("bad frees are refused and reported", () => {
-  const cases: Readonly<Record<string, (m: ReturnType<typeof bootPageLevel>, pfn: Pfn) => readonly [number, number]>> = {
-    "double free": (m, pfn) => (m.pageAlloc.freePages(m.ctx, pfn, 2), [pfn, 2]),
-    "interior free": (_, pfn) => [pfn + 1, 0],
-    "wrong order": (_, pfn) => [pfn, 1],
-    "free of a free page": (m) => [m.zones.field(ZONE_DMA32, 4) + 100, 0],
-    "frame 0": () => [0, 0],
-    "kernel image": () => [256, 0],
-    "outside memory": () => [2 ** 22, 0],
-    "negative": () => [-1, 0],
-    "a fraction": () => [5000.5, 0],
-    "not a number": () => [Number.NaN, 0],
-  };
+  const cases: Readonly<Record<string, (m: ReturnType<typeof bootPageLevel>, pfn: Pfn) => readonly [number, number]>> =
+    {
+      "double free": (m, pfn) => (m.pageAlloc.freePages(m.ctx, pfn, 2), [pfn, 2]),
+      "interior free": (_, pfn) => [pfn + 1, 0],
+      "wrong order": (_, pfn) => [pfn, 1],
+      "free of a free page": (m) => [m.zones.field(ZONE_DMA32, 4) + 100, 0],
+      "frame 0": () => [0, 0],
+      "kernel image": () => [256, 0],
+      "outside memory": () => [2 ** 22, 0],
+      negative: () => [-1, 0],
+      "a fraction": () => [5000.5, 0],
+      "not a number": () => [Number.NaN, 0],
+    };
   for (const [name, prepare] of Object.entries(cases)) {
     it(name, () => {
       const m = bootPageLevel();
@@ -240,4 +245,3 @@ describe("contiguous ranges", () => {
     m.expectNoLeak();
   });
 });
-

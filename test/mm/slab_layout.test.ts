@@ -71,7 +71,10 @@ function layoutOfRow(row: Map<string, string>): Record<string, unknown> {
     flag("hwcache_align", SLAB_HWCACHE_ALIGN) |
     (/kmalloc-/.test(row.get("name") as string) ? SLAB_KMALLOC : 0);
   const hasCtor = row.get("ctor") !== "-";
-  const layout = calculateSizes({ objectSize: number("object_size"), align: number("align"), flags, hasCtor }, TWO_CPUS);
+  const layout = calculateSizes(
+    { objectSize: number("object_size"), align: number("align"), flags, hasCtor },
+    TWO_CPUS,
+  );
   const isDebug = (flags & (SLAB_RED_ZONE | SLAB_POISON | SLAB_STORE_USER)) !== 0;
   return {
     name: row.get("name"),
@@ -90,15 +93,18 @@ describe("slab layout", () => {
     ["linux-6.12-128M/slub_debug-slabinfo", 248],
     ["linux-6.18/slabinfo", 235],
   ] as const) {
-    it.skipIf(!hasSamples)(`S4 order and objects per slab of all caches in ${name} (else skipped: needs samples)`, () => {
-      const rows = slabinfoRows(name);
-      expect(rows.length).toBe(nrRows);
-      const ours = rows.map(({ name: cache, size }) => {
-        const pages = 2 ** calculateOrder(size, TWO_CPUS);
-        return { name: cache, size, objects: Math.floor((pages * PAGE_SIZE) / size), pages };
-      });
-      expect(ours).toEqual(rows);
-    });
+    it.skipIf(!hasSamples)(
+      `S4 order and objects per slab of all caches in ${name} (else skipped: needs samples)`,
+      () => {
+        const rows = slabinfoRows(name);
+        expect(rows.length).toBe(nrRows);
+        const ours = rows.map(({ name: cache, size }) => {
+          const pages = 2 ** calculateOrder(size, TWO_CPUS);
+          return { name: cache, size, objects: Math.floor((pages * PAGE_SIZE) / size), pages };
+        });
+        expect(ours).toEqual(rows);
+      },
+    );
   }
 
   for (const name of ["linux-6.12-128M/slab-attrs", "linux-6.12-128M/slub_debug-slab-attrs"]) {

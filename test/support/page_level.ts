@@ -8,7 +8,7 @@
 import { expect } from "vitest";
 import { E820_RAM } from "../../kernel/arch/firmware_map.ts";
 import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
-import { createContextTracking, type ContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
+import { type ContextTracking, createContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage, type KernelImage } from "../../kernel/image.ts";
 import { createPerCpu } from "../../kernel/percpu.ts";
 import { createPrintk, type Printk } from "../../kernel/printk.ts";
@@ -61,7 +61,11 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   memblock.reserve(asPhys(0), 4096);
   memblock.reserve(asPhys(0x10_0000), 512 * 1024);
   percpu.setup(memblock.alloc(percpu.unitBytes() * nrCpus, 4096), nrCpus);
-  const level = setup.bringUp(memblock, (options.dma32LimitBytes ?? 2 ** 32) / 4096, (options.movableBytes ?? 0) / 4096);
+  const level = setup.bringUp(
+    memblock,
+    (options.dma32LimitBytes ?? 2 ** 32) / 4096,
+    (options.movableBytes ?? 0) / 4096,
+  );
   setup.handOver(level, memblock);
   machine.harts.irqOn.fill(1);
   contexts.setSystemState(SYSTEM_RUNNING);
@@ -77,7 +81,11 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
     spinlocks,
     printk,
     ctx,
-    log: () => printk.records().map((record) => record.text).join("\n"),
+    log: () =>
+      printk
+        .records()
+        .map((record) => record.text)
+        .join("\n"),
     expectNoLeak() {
       level.pageAlloc.drainAllPages(ctx);
       expect(level.pageAlloc.check()).toBeNull();

@@ -5,21 +5,46 @@
  * refuses (wrong order, owner bits left), fills new pages with garbage, and counts calls so that a test can make the
  * n-th one fail. With `sleepyReclaim` on, a blocking request that failed gives up the CPU once and is then served.
  */
-import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
+
 import type { PortKind } from "../../kernel/arch/machine.ts";
-import { createContextTracking, type ContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
+import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
+import { type ContextTracking, createContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage } from "../../kernel/image.ts";
 import { PAGE_SIZE } from "../../kernel/params.ts";
 import { createPerCpu } from "../../kernel/percpu.ts";
 import { createPrintk, type Printk } from "../../kernel/printk.ts";
 import { createSpinlocks } from "../../kernel/spinlock.ts";
-import { asPfn, asPhys, type Context, type IrqContext, type MaySleep, NO_PFN, PREEMPTED, type Pfn } from "../../kernel/types.ts";
-import { pfnToPhys, type Sleeping, type TaskContext } from "../../kernel/types.ts";
+import {
+  asPfn,
+  asPhys,
+  type Context,
+  type IrqContext,
+  type MaySleep,
+  NO_PFN,
+  type Pfn,
+  PREEMPTED,
+  pfnToPhys,
+  type Sleeping,
+  type TaskContext,
+} from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_DMA, __GFP_ZERO, type Gfp } from "../../mm/gfp.ts";
-import { createPages, memmapBytes, ORDER_MASK, ORDER_SHIFT, PG_ALLOCATED, PG_OWNER_BITS, type Pages } from "../../mm/page.ts";
+import {
+  createPages,
+  memmapBytes,
+  ORDER_MASK,
+  ORDER_SHIFT,
+  type Pages,
+  PG_ALLOCATED,
+  PG_OWNER_BITS,
+} from "../../mm/page.ts";
 import type { SlabPages } from "../../mm/slab_layer.ts";
-import { createSlabSubsystem, type ObjectCacheKind, type SlabSubsystem, slabSubsystemStaticBytes } from "../../mm/slab_subsystem.ts";
+import {
+  createSlabSubsystem,
+  type ObjectCacheKind,
+  type SlabSubsystem,
+  slabSubsystemStaticBytes,
+} from "../../mm/slab_subsystem.ts";
 import { createVmStat, type VmStat } from "../../mm/vmstat.ts";
 
 const DMA_FRAMES = 4096;

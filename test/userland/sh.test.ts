@@ -35,7 +35,7 @@ function machine(programs = builtinPrograms()): { kernel: Kernel; take: () => st
 function sh(commands: string): { out: string; status: number | undefined } {
   const { kernel, take } = machine();
   take();
-  const pid = kernel.spawn("/bin/sh", ["-c", commands]);
+  const pid = kernel.spawn("/bin/sh", ["sh", "-c", commands]);
   expect(pid).toBeGreaterThan(0);
   kernel.run({ untilCycles: BUDGET_CYCLES, shouldStop: () => kernel.exitStatus(pid) !== undefined });
   expect(kernel.nrReports()).toBe(0);
@@ -77,7 +77,7 @@ describe("sh", () => {
   it("prompts, keeps a history and ends at the end of input", () => {
     const { kernel, take } = machine();
     take();
-    const pid = kernel.spawn("/bin/sh", ["-i"]);
+    const pid = kernel.spawn("/bin/sh", ["sh", "-i"]);
     const type = (text: string): string => {
       kernel.feedConsole(text);
       kernel.run({ untilCycles: BUDGET_CYCLES });
@@ -97,7 +97,7 @@ describe("init", () => {
   it("runs the commands it is given and switches the machine off", () => {
     const { kernel, take } = machine();
     take();
-    kernel.spawn("/sbin/init", ["-c", "echo done"]);
+    kernel.spawn("/sbin/init", ["init", "-c", "echo done"]);
     const stop = kernel.run({ untilCycles: BUDGET_CYCLES });
     expect([stop, kernel.panicReport]).toEqual(["poweroff", null]);
     expect(take()).toContain("done\n");

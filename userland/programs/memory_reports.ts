@@ -20,6 +20,14 @@ const KIB_PER_PAGE = 4;
 
 const right = (value: number | string, width: number): string => String(value).padStart(width);
 
+/** As C's `%.2f`: a tie goes to the even digit, where toFixed() rounds up. */
+export function twoDecimals(value: number): string {
+  const hundredths = Math.floor(value * 100);
+  const rest = value * 100 - hundredths;
+  const up = rest > 0.5 || (rest === 0.5 && hundredths % 2 === 1);
+  return ((hundredths + (up ? 1 : 0)) / 100).toFixed(2);
+}
+
 // ── free ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** `unitBytes`: 1, 1024 or 1048576. */
@@ -122,7 +130,7 @@ const sum = (slabs: readonly SlabLine[], of: (slab: SlabLine) => number): number
 
 /** The summary over all caches. */
 function slabtopHead(slabs: readonly SlabLine[]): string[] {
-  const kib = (bytes: number): string => `${(bytes / 1024).toFixed(2)}K`;
+  const kib = (bytes: number): string => `${twoDecimals(bytes / 1024)}K`;
   const ratio = (label: string, active: number, total: number, unit: (n: number) => string = String): string => {
     const percent = ((100 * active) / Math.max(total, 1)).toFixed(1);
     return ` ${`Active / Total ${label} (% used)`.padEnd(35)}: ${unit(active)} / ${unit(total)} (${percent}%)`;
@@ -165,7 +173,7 @@ export function slabtopReport(slabinfo: string, sort: string): string {
       right(s.numObjs, 6),
       right(s.activeObjs, 6),
       `${right(usePercent(s), 3)}%`,
-      `${right((s.objSize / 1024).toFixed(2), 7)}K`,
+      `${right(twoDecimals(s.objSize / 1024), 7)}K`,
       right(s.numSlabs, 6),
       right(s.objPerSlab, 8),
       `${right(cacheKib(s), 9)}K`,
