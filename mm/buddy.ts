@@ -63,6 +63,7 @@ import {
   PAGEBLOCK_NR_PAGES,
   PAGEBLOCK_ORDER,
   Z_NR_FREE,
+  Z_NR_FREE_LEAST,
   Z_SPANNED,
   Z_START_PFN,
 } from "./mmzone.ts";
@@ -193,6 +194,8 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const handOut = (pfn: number, order: number): Pfn => {
     port.st32(flagsBase + pfn * 4, zoneBits | PG_ALLOCATED | (order << ORDER_SHIFT));
     addFree(-(1 << order));
+    const nrFree = port.ld32(zoneAddr + Z_NR_FREE);
+    if (nrFree < port.ld32(zoneAddr + Z_NR_FREE_LEAST)) port.st32(zoneAddr + Z_NR_FREE_LEAST, nrFree);
     return asPfn(pfn);
   };
 

@@ -29,6 +29,8 @@ import {
   MAX_PAGE_ORDER,
   NR_PAGE_ORDERS,
   PAGEBLOCK_NR_PAGES,
+  Z_NR_FREE,
+  Z_NR_FREE_LEAST,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -177,6 +179,9 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       });
       for (const [start, end] of ranges) give(start, end);
       memblock.discard(give);
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+        zones.setField(zone, Z_NR_FREE_LEAST, zones.field(zone, Z_NR_FREE));
+      }
       zones.setupMarks(harts.nrCpus, minFreeKbytes);
       return nrPages;
     },

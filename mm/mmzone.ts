@@ -21,6 +21,7 @@
  * | 4-16   | start pfn, spanned, present, managed (pages) | boot; managed by hand-over |
  * | 20     | nr_free: pages in the buddy, not those on per-CPU lists (W9) | lock       |
  * | 24     | free pages on highatomic lists | lock                                  |
+ * | 28     | least nr_free since the hand-over | lock                               |
  * | 32-44  | marks min, low, high, promo   | setup_per_zone_wmarks                 |
  * | 48     | watermark boost               | lock                                  |
  * | 52-68  | lowmem_reserve[5]             | setup_per_zone_lowmem_reserve         |
@@ -63,6 +64,8 @@ export const Z_PRESENT = 12;
 export const Z_MANAGED = 16;
 export const Z_NR_FREE = 20;
 export const Z_NR_FREE_HIGHATOMIC = 24;
+/** Least nr_free ever seen: what the zone gave at its worst moment. */
+export const Z_NR_FREE_LEAST = 28;
 export const Z_WMARK = 32;
 export const Z_BOOST = 48;
 export const Z_LOWMEM_RESERVE = 52;
@@ -189,6 +192,8 @@ export interface Zones {
   /** Zone that contains `pfn`; −1 if none spans it. */
   zoneOfPfn(pfn: Pfn): number;
   totalManaged(): number;
+  /** Pages that had left the buddies at each zone's worst moment, per-CPU stocks included. */
+  peakUsed(): number;
   totalFree(): number;
   minFreeKbytes(): number;
 }
@@ -242,6 +247,11 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       return -1;
     },
     totalManaged: () => managedOf().reduce((sum, pages) => sum + pages, 0),
+    peakUsed() {
+      let pages = 0;
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_MANAGED) - field(zone, Z_NR_FREE_LEAST);
+      return pages;
+    },
     totalFree() {
       let pages = 0;
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_NR_FREE);

@@ -88,7 +88,8 @@ export function createSlabReports(
     const flags = pages.flags(port.ld32(slab + SLAB_PFN) as Pfn);
     printk(
       KERN_ERR,
-      `Slab ${hexAddr(slabStart(slab))} objects=${port.ld32(slab + SLAB_OBJECTS)} used=${port.ld32(slab + SLAB_INUSE)} ` +
+      `Slab ${hexAddr(slabStart(slab))} objects=${port.ld32(slab + SLAB_OBJECTS)} ` +
+        `used=${port.ld32(slab + SLAB_INUSE)} ` +
         `fp=${hexAddr(fromGranule(port.ld32(slab + SLAB_FREELIST)))} flags=0x${flags.toString(16)}`,
     );
   };

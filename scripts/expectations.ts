@@ -10,7 +10,7 @@
  *   warnings              what the readers noticed in the recordings
  *   operations            operations replayed
  *   virtual_time          cycles from the first start to the last end
- *   peak_memory           bytes in use at the worst moment seen
+ *   peak_memory           bytes reserved at boot or out of the free lists at the worst moment
  *   frag.order0 … 10      part of the free memory that is of no use for a block of this order, 0 to 1
  *   latency.KIND.WHAT     KIND: malloc, free, kmalloc, …; WHAT: count, p50, p99, p999, max
  *

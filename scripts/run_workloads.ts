@@ -1,8 +1,8 @@
 /**
  * A run: boots a machine, starts the workloads, lets them end, and collects what happened.
  *
- *   boot ── settle ── start those whose time has come ── run a slice ── sample ──┐ ── settle ── check ── collect
- *                     └──────────────────────────────────────────────────────────┘ until all have ended
+ *   boot ── settle ── start those whose time has come ── run a slice ──┐ ── settle ── check ── collect
+ *                     └────────────────────────────────────────────────┘ until all have ended
  *
  * Between two slices the host breathes: Ctrl-C arrives, progress is shown. Slices are measured in virtual time and
  * never in the host's, so that the same seed gives the same run on every computer.
@@ -78,7 +78,7 @@ interface Started {
   startError: number | undefined;
 }
 
-/** Slices begin at a millisecond of virtual time and grow, so that long runs are not sampled to death. */
+/** Slices begin at a millisecond of virtual time and grow. The kernel ends one at the next task switch after it. */
 const FIRST_SLICE_CYCLES = 1_000_000;
 const LAST_SLICE_CYCLES = 32_000_000;
 const SLICES_PER_SIZE = 64;
@@ -122,7 +122,6 @@ class Run {
   readonly #startCycles: number;
   readonly #startHostMs = performance.now();
   readonly #nrOpsTotal: number;
-  #leastFree: number;
   #virtualCycles = 0;
   #hostSeconds = 0;
 
@@ -132,7 +131,6 @@ class Run {
     this.#waiting = [...request.set.workloads].sort((a, b) => a.atCycles - b.atCycles);
     this.#base = kernel.census();
     this.#startCycles = kernel.now();
-    this.#leastFree = freePages(this.#base);
     this.#nrOpsTotal = request.set.workloads.reduce((sum, { nrOps }) => sum + (nrOps ?? 0), 0);
   }
 
@@ -147,7 +145,6 @@ class Run {
       const slice = Math.min(FIRST_SLICE_CYCLES * 2 ** Math.floor(nrSlices / SLICES_PER_SIZE), LAST_SLICE_CYCLES);
       const next = this.#nextStart();
       const reason = this.#kernel.run({ untilCycles: Math.min(now + slice, limit, next) });
-      this.#leastFree = Math.min(this.#leastFree, freePages(this.#kernel.census()));
       const end = this.#endOf(reason);
       if (end !== null) return end;
       progress.update(this.#nrOps(), this.#nrOpsTotal, this.#kernel.now() - this.#startCycles);
@@ -172,7 +169,7 @@ class Run {
       observers: this.#started.map(({ observer }) => observer),
       virtualCycles: this.#virtualCycles,
       hostSeconds: this.#hostSeconds,
-      peakBytes: (census.total - this.#leastFree) * PAGE_SIZE,
+      peakBytes: this.#kernel.peakPages() * PAGE_SIZE,
       census,
       leakedPages: Math.max(0, heldPages(census) - heldPages(this.#base)),
       warnings: this.#started.flatMap(({ workload }) => workload.warnings.map((text) => `${workload.name}: ${text}`)),
@@ -240,10 +237,6 @@ class Run {
 /** Lets the kernel go on until it has nothing more to do. */
 function settle(kernel: Kernel): void {
   if (kernel.panicReport === null) kernel.run({ untilCycles: kernel.now() + SETTLE_CYCLES });
-}
-
-function freePages(census: PageCensus): number {
-  return census.freeBuddy + census.freePcp;
 }
 
 /** Pages that somebody has to give back: caches may keep theirs. */

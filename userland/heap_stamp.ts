@@ -28,13 +28,16 @@ export interface Stamper {
 const stampWord = (id: number, i: number): number =>
   ((Math.imul(id + 1, 0x9e37_79b1) ^ Math.imul(i + 1, 0x85eb_ca6b)) | 1) >>> 0;
 
+/** Byte `i` < 4 of a stamp: of a block too short for a word, or cut short after it was stamped. */
+const stampByte = (id: number, i: number): number => (stampWord(id, 0) >>> (8 * i)) & 0xff;
+
 export function createStamper(mem: UserMemory): Stamper {
   const headWords = (bytes: number): number => Math.min(HEAD_WORDS, Math.floor(bytes / 4));
   const tailAt = (p: number, bytes: number): number => p + bytes - (bytes % 4) - TAIL_WORDS * 4;
 
   const isHeadIntact = (p: number, bytes: number, id: number): boolean => {
     if (bytes < 4) {
-      for (let i = 0; i < bytes; i++) if (mem.ld8(p + i) !== (stampWord(id, i) & 0xff)) return false;
+      for (let i = 0; i < bytes; i++) if (mem.ld8(p + i) !== stampByte(id, i)) return false;
       return true;
     }
     const nr = headWords(bytes);
@@ -45,7 +48,7 @@ export function createStamper(mem: UserMemory): Stamper {
   return {
     stamp(p, bytes, id) {
       if (bytes < 4) {
-        for (let i = 0; i < bytes; i++) mem.st8(p + i, stampWord(id, i) & 0xff);
+        for (let i = 0; i < bytes; i++) mem.st8(p + i, stampByte(id, i));
         return;
       }
       const nr = headWords(bytes);

@@ -188,6 +188,18 @@ export function createHeapWalker(
 
   // ── Invariants ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** First unit of `[u, limit)` that does not read UNIT_INNER, else `limit`. */
+  const nextMarked = (u: number, limit: number): number => {
+    let v = u;
+    while (v < limit) {
+      const isWholeWord = v % UNITS_PER_WORD === 0 && mem.ld32(map.wordAddress(v)) === 0;
+      if (isWholeWord) v += UNITS_PER_WORD;
+      else if (map.codeOf(v) !== UNIT_INNER) return v;
+      else v++;
+    }
+    return limit;
+  };
+
   const checkTop = (): string | null => {
     const top = load(ST_TOP);
     const end = load(ST_END);
@@ -195,7 +207,8 @@ export function createHeapWalker(
     if (end % UNITS_PER_PAGE !== 0) return at("ARN-1 end", end);
     const limit = Math.min(segmentEnd(top - 1), end);
     if (top < limit && map.codeOf(top) !== UNIT_FREE) return at("MAP-1 top", top);
-    for (let u = top + 1; u < limit; u++) if (map.codeOf(u) !== UNIT_INNER) return at("MAP-4", u);
+    const marked = nextMarked(top + 1, limit);
+    if (marked < limit) return at("MAP-4", marked);
     if (map.codeOf(top - 1) === UNIT_FREE) return at("ARN-2", top);
     if (counters.totalBytes() > load(ST_PEAK_PAGES) * PAGE_SIZE) return "peak below the present";
     return null;
@@ -208,10 +221,8 @@ export function createHeapWalker(
       if (map.codeOf(u + units - 1) !== UNIT_FREE) return at("MAP-1 last unit", u);
     } else if (map.isLongWord(u) !== isLong(u, units) && lastInWord(u, units)) return at("LONG flag", u);
     const last = code === UNIT_FREE ? u + units - 1 : u + units;
-    for (let inner = u + 1; inner < last; inner++) {
-      const found = map.codeOf(inner);
-      if (found === UNIT_INNER) continue;
-      const isSizeWord = found === UNIT_FREE && code !== UNIT_FREE && isLong(u, units);
+    for (let inner = nextMarked(u + 1, last); inner < last; inner = nextMarked(inner + 1, last)) {
+      const isSizeWord = map.codeOf(inner) === UNIT_FREE && code !== UNIT_FREE && isLong(u, units);
       if (!isSizeWord || inner >> 4 !== (u >> 4) + 1) return at("MAP-3", inner);
     }
     return null;

@@ -224,6 +224,7 @@ export function boot(options: BootOptions): Kernel {
     consoleDevice,
     state,
     taskInfos: sources.tasks,
+    peakUsed: zones.peakUsed,
     census: () => takeCensus(port, pages, zones, vmstat),
   });
 }

@@ -100,6 +100,8 @@ export interface Kernel {
   now(): number;
   tasks(): readonly TaskInfo[];
   census(): PageCensus;
+  /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
+  peakPages(): number;
   /** Every invariant walk of the memory subsystem: the first violation, or null. */
   check(): string | null;
   /** Set after a panic: the screen, without ANSI codes. */

@@ -36,6 +36,7 @@ export interface KernelObjectDeps {
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
   readonly census: () => Census;
+  readonly peakUsed: () => number;
 }
 
 /** Slices between two looks at what the host wants. */
@@ -123,6 +124,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     now,
     tasks: deps.taskInfos,
     census: deps.census,
+    peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
       deps.pageAlloc.check() ??
       deps.slab.check() ??

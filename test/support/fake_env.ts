@@ -9,16 +9,19 @@
 
 import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP } from "../../kernel/params.ts";
 import { asUser, BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../../kernel/types.ts";
-import { ENOMEM, ENOSYS, ESRCH } from "../../kernel/uapi/errno.ts";
+import { EBADF, ENOMEM, ENOSYS, ESRCH } from "../../kernel/uapi/errno.ts";
 import { MAP_FIXED, MAP_FIXED_NOREPLACE } from "../../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv, ProgramObserver, UserMemory } from "../../kernel/uapi/program.ts";
 import {
   SYS_brk,
   SYS_clone,
+  SYS_close,
   SYS_exit,
   SYS_exit_group,
   SYS_mmap,
   SYS_munmap,
+  SYS_pipe2,
+  SYS_read,
   SYS_sched_yield,
   SYS_thread_join,
   SYS_write,
@@ -81,13 +84,21 @@ function createPagedMemory(limitBytes: number): PagedMemory {
   const view = new DataView(bytes.buffer);
   const freeFrames: number[] = [];
   let nrFrames = 0;
+  // The page last looked up, as most accesses are to one near by.
+  let lastPage = -1;
+  let lastFrame = 0;
 
   const locate = (va: number, size: number): number => {
     if (!Number.isInteger(va) || va < 0 || va >= TASK_SIZE) throw new MemoryFault(`address ${va}`);
     if (va % size !== 0) throw new MemoryFault(`misaligned address 0x${va.toString(16)}`);
-    const frame = frameOf.get(Math.floor(va / PAGE_SIZE));
-    if (frame === undefined) throw new MemoryFault(`nothing is mapped at 0x${va.toString(16)}`);
-    return frame * PAGE_SIZE + (va % PAGE_SIZE);
+    const page = Math.floor(va / PAGE_SIZE);
+    if (page !== lastPage) {
+      const frame = frameOf.get(page);
+      if (frame === undefined) throw new MemoryFault(`nothing is mapped at 0x${va.toString(16)}`);
+      lastPage = page;
+      lastFrame = frame;
+    }
+    return lastFrame * PAGE_SIZE + (va % PAGE_SIZE);
   };
   const fits = (value: number, limit: number): void => {
     if (!Number.isInteger(value) || value < 0 || value >= limit) throw new MemoryFault(`value ${value}`);
@@ -104,6 +115,7 @@ function createPagedMemory(limitBytes: number): PagedMemory {
       const frame = frameOf.get(page);
       if (frame === undefined) return;
       freeFrames.push(frame);
+      lastPage = -1;
       frameOf.delete(page);
       mem.nrPages--;
     },
@@ -234,6 +246,9 @@ export function createFakeProcess(options: FakeOptions = {}): FakeProcess {
   const written = new Map<number, string>();
   const entries: Program[] = [];
   const threads: Thread[] = [];
+  /** Pipes by either end's descriptor. */
+  const pipes = new Map<number, number[]>();
+  let nextFd = 3;
   let nrSyscalls = 0;
   let calls = 0;
 
@@ -247,6 +262,33 @@ export function createFakeProcess(options: FakeOptions = {}): FakeProcess {
     while (thread.status === undefined) yield BLOCKED;
     return thread.status;
   }
+
+  /** Reads from a pipe: waits until something is in it. */
+  function* readPipe(pipe: number[], buf: number, bytes: number): Sleeping<number> {
+    while (pipe.length === 0) yield BLOCKED;
+    const got = Uint8Array.from(pipe.splice(0, bytes));
+    mem.write(buf, got);
+    return got.length;
+  }
+
+  const openPipe = (fds: number): number => {
+    const pipe: number[] = [];
+    const readEnd = nextFd++;
+    const writeEnd = nextFd++;
+    pipes.set(readEnd, pipe);
+    pipes.set(writeEnd, pipe);
+    mem.st32(fds, readEnd);
+    mem.st32(fds + 4, writeEnd);
+    return 0;
+  };
+
+  const write = (fd: number, buf: number, bytes: number): number => {
+    const content = mem.read(buf, bytes);
+    const pipe = pipes.get(fd);
+    if (pipe === undefined) written.set(fd, (written.get(fd) ?? "") + new TextDecoder().decode(content));
+    else pipe.push(...content);
+    return bytes;
+  };
 
   function* yieldOnce(): Sleeping<number> {
     yield PREEMPTED;
@@ -263,9 +305,12 @@ export function createFakeProcess(options: FakeOptions = {}): FakeProcess {
     if (nr === SYS_munmap) return space.munmap(a, b);
     if (nr === SYS_sched_yield) return yieldOnce();
     if (nr === SYS_exit || nr === SYS_exit_group) throw new ThreadExit(a, nr === SYS_exit_group);
-    if (nr === SYS_write) {
-      written.set(a, (written.get(a) ?? "") + new TextDecoder().decode(mem.read(b, c)));
-      return c;
+    if (nr === SYS_write) return write(a, b, c);
+    if (nr === SYS_pipe2) return openPipe(a);
+    if (nr === SYS_close) return pipes.delete(a) ? 0 : -EBADF;
+    if (nr === SYS_read) {
+      const pipe = pipes.get(a);
+      return pipe === undefined ? -EBADF : readPipe(pipe, b, c);
     }
     if (nr === SYS_clone) {
       const entry = entries[c];

@@ -33,7 +33,7 @@ interface Run {
 }
 
 function run(isRefused: (n: number, nr: number) => boolean): Run {
-  const process = createFakeProcess();
+  const process = createFakeProcess({ limitBytes: 8 * 1024 * 1024 });
   let nrAsked = 0;
   process.refuse = (nr) => isRefused(nrAsked++, nr);
   const model = new HeapModel(process, createUmalloc(process.env));
