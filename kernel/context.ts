@@ -31,7 +31,7 @@ import { CYCLES_PER_SECOND } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import { KERN_ERR, type Printk } from "./printk.ts";
 import { TASK_PID, taskComm } from "./task_struct.ts";
-import { asCpu, type Context, type IrqContext, type TaskContext } from "./types.ts";
+import { asCpu, type Context, type IrqContext, type Sleeping, type TaskContext } from "./types.ts";
 
 // ── preempt_count (C1) ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,6 +82,11 @@ export interface ContextTracking {
 
   /** Prints C2's splat unless the caller could sleep here. `where` is `file:function`. At most one a second. */
   mightSleep(ctx: Context, where: string): void;
+  /**
+   * Watches the rest of a call that has to sleep: it must be iterated (`yield*`) before its task gives up the CPU.
+   * Everything that hands out a Sleeping passes it through here.
+   */
+  mustIterate<T>(rest: Sleeping<T>): Sleeping<T>;
   /** Prints C3's line if a task gives up its CPU in atomic context, and puts the count right. Scheduler only. */
   scheduleDebug(ctx: Context): void;
   /** Number of splats since boot, printed or not. */
@@ -178,6 +183,19 @@ export function createContextTracking(
     );
   };
 
+  // Calls that were made and not yet begun. A host counter: it is 0 whenever a machine can be saved.
+  let nrUnstarted = 0;
+  function* startOf<T>(rest: Sleeping<T>): Sleeping<T> {
+    nrUnstarted--;
+    return yield* rest;
+  }
+  const reportForgotten = (ctx: Context): void => {
+    port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + nrUnstarted);
+    const who = taskComm(port, port.ld32(ctx.area + CURRENT) * 8);
+    printk(KERN_ERR, `BUG: ${nrUnstarted} sleeping call(s) of ${who} never begun: forgotten yield*`);
+    nrUnstarted = 0;
+  };
+
   return {
     taskContext(cpu) {
       taskContexts[cpu] ??= newContext(cpu) as TaskContext;
@@ -219,7 +237,12 @@ export function createContextTracking(
     mightSleep(ctx, where) {
       if ((port.ld32(ctx.area + PREEMPT_COUNT) & COUNT_MASK) !== 0 || irqOn[ctx.cpu] === 0) splat(ctx, where);
     },
+    mustIterate(rest) {
+      nrUnstarted++;
+      return startOf(rest);
+    },
     scheduleDebug(ctx) {
+      if (nrUnstarted !== 0) reportForgotten(ctx);
       const count = preemptCount(ctx);
       if (count === 0 && irqOn[ctx.cpu] === 1) return;
       port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);

@@ -11,6 +11,7 @@
  */
 
 import type { Machine } from "./arch/machine.ts";
+import type { ContextTracking } from "./context.ts";
 import { initListHead, listAddTail, listDel, listFirst } from "./lib/list.ts";
 import type { Scheduler } from "./sched.ts";
 import type { Task, Tasks } from "./task.ts";
@@ -27,21 +28,27 @@ export interface WaitQueues {
   isEmpty(queue: PhysAddr): boolean;
 }
 
-export function createWaitQueues(machine: Machine, tasks: Tasks, scheduler: Scheduler): WaitQueues {
+export function createWaitQueues(
+  machine: Machine,
+  contexts: ContextTracking,
+  tasks: Tasks,
+  scheduler: Scheduler,
+): WaitQueues {
   const { port } = machine;
   const nodeOf = (task: Task): PhysAddr => asPhys(task.struct + TASK_WAIT_NODE);
+  function* sleepOn(queue: PhysAddr, task: Task): Sleeping<void> {
+    listAddTail(port, nodeOf(task), queue);
+    scheduler.prepareToBlock(task);
+    // A fatal signal unwinds the sleeper: it must not stay on the queue.
+    try {
+      yield BLOCKED;
+    } finally {
+      listDel(port, nodeOf(task));
+    }
+  }
   return {
     init: (queue) => initListHead(port, queue),
-    *waitOn(queue, task) {
-      listAddTail(port, nodeOf(task), queue);
-      scheduler.prepareToBlock(task);
-      // A fatal signal unwinds the sleeper: it must not stay on the queue.
-      try {
-        yield BLOCKED;
-      } finally {
-        listDel(port, nodeOf(task));
-      }
-    },
+    waitOn: (queue, task) => contexts.mustIterate(sleepOn(queue, task)),
     wakeUp(queue) {
       for (let node = listFirst(port, queue); node !== NULL; node = listFirst(port, queue)) {
         listDel(port, node);

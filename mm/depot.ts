@@ -11,7 +11,7 @@
  *   | 12, 16 | full, nr     | granule of the first full magazine; how many          | depot lock    |
  *   | 20, 24 | empty, nr    | the same for empty ones                               | depot lock    |
  *
- *   full ─▶ magazine ─▶ magazine ─▶ 0        the link is word 0 of the magazine, rounds are words 1 … magsize
+ *   full ─▶ magazine ─▶ magazine ─▶ 0        the link is word 0 of the magazine; round i is at 8·i, i = 1 … magsize
  *
  * A CPU that comes for a full magazine leaves an empty one and the other way round, so both steps happen under one
  * lock. The lock is taken at most once per magazine (M4). Both lists are stacks: the hottest magazine goes out first.

@@ -102,6 +102,13 @@ const LARGE_PAGES = KINDS.length * ROW_BYTES;
 /** Static memory of kmalloc: the lookup rows and the number of pages in large blocks. */
 export const KMALLOC_STATIC_BYTES = LARGE_PAGES + 8;
 
+/** Copies for the fast path: why, see slab_objects.ts. */
+const MAX_CACHE_SIZE = KMALLOC_MAX_CACHE_SIZE;
+const SPECIAL_BITS = __GFP_DMA | __GFP_RECLAIMABLE;
+const toAddr = fromGranule;
+const toCache = asCache;
+const noSlab = NO_SLAB;
+
 /** Word of the lookup row for an integer 1 ≤ size ≤ 8192. */
 const lookupIndex = (size: number): number =>
   size <= SMALL_MAX ? (size + 7) >>> 3 : LARGE_INDEX + 32 - Math.clz32(size - 1);
@@ -240,10 +247,10 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
 
   const kmallocAny = (ctx: Context, size: number, gfp: Gfp): MaySleep<PhysAddr> => {
     // False for NaN, fractions and negative numbers too: those are not their own 32 unsigned bits.
-    if (size >>> 0 !== size || (size - 1) >>> 0 >= KMALLOC_MAX_CACHE_SIZE) return kmallocOther(ctx, size, gfp);
-    const kind = (gfp & (__GFP_DMA | __GFP_RECLAIMABLE)) === 0 ? KMALLOC_NORMAL : kindOf(gfp);
-    const cache = fromGranule(port.ld32(statics + kind * ROW_BYTES + lookupIndex(size) * 4));
-    return kmemCacheAllocAny(ctx, asCache(cache), gfp);
+    if (size >>> 0 !== size || (size - 1) >>> 0 >= MAX_CACHE_SIZE) return kmallocOther(ctx, size, gfp);
+    const kind = (gfp & SPECIAL_BITS) === 0 ? KMALLOC_NORMAL : kindOf(gfp);
+    const cache = toCache(toAddr(port.ld32(statics + kind * ROW_BYTES + lookupIndex(size) * 4)));
+    return kmemCacheAllocAny(ctx, cache, gfp);
   };
 
   const kmallocArray = (ctx: Context, n: number, size: number, gfp: Gfp): MaySleep<PhysAddr> => {
@@ -265,7 +272,7 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
 
   const kfree = (ctx: Context, addr: PhysAddr): number => {
     const slab = slabOf(addr);
-    return slab === NO_SLAB ? kfreeOther(ctx, addr) : freeFromSlab(ctx, slab, addr);
+    return slab === noSlab ? kfreeOther(ctx, addr) : freeFromSlab(ctx, slab, addr);
   };
 
   const ksize = (ctx: Context, addr: PhysAddr): number => {

@@ -63,8 +63,11 @@
  * taken, however the magazine got there, so that term is contained in `allocs`.
  *
  * Context: any; interrupt handlers and tasks use the same magazines. Locks: none on a hit, the depot's on an exchange.
- * Differences from illumos: rounds are 32-bit granules, magazines are a quarter of its size in bytes; both halves of
- * a depot exchange happen under one lock; magazines never change size yet (M6) and are not reaped by working set (M7).
+ * A round is two words, the object's granule and the address of its state byte: a free has computed the latter, and an
+ * allocation need not look for it again.
+ *
+ * Differences from illumos: both halves of a depot exchange happen under one lock; magazines never change size yet (M6)
+ * and are not reaped by working set (M7).
  * Source: J. Bonwick, J. Adams, "Magazines and Vmem", USENIX 2001; illumos kmem.c (kmem_cache_alloc, kmem_cache_free).
  */
 
@@ -96,6 +99,7 @@ import {
   CC_PROUNDS,
   CC_ROUNDS,
   createMagazineCheck,
+  MAGAZINE_ROUND_BYTES,
 } from "./magazine_check.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
@@ -142,8 +146,28 @@ export const MAGAZINE_STATIC_BYTES = 40;
 /** Row of MAGAZINE_TYPES that a cache of objects `size` bytes apart starts with (M5). Pure. */
 export const magazineTypeFor = (size: number): number => MAGAZINE_TYPES.findIndex(({ minBuf }) => size > minBuf);
 
-/** Bytes of a magazine: the depot's link and the rounds. */
-export const magazineBytes = (magsize: number): number => 4 * (1 + magsize);
+/** Bytes of a magazine: the depot's link, and the rounds, of two words each. */
+export const magazineBytes = (magsize: number): number => MAGAZINE_ROUND_BYTES * (1 + magsize);
+
+/** Copies for the fast path: why, see slab_objects.ts. */
+const LOADED = CC_LOADED;
+const ROUNDS = CC_ROUNDS;
+const MAGSIZE = CC_MAGSIZE;
+const ALLOCS = CC_ALLOCS;
+const FREES = CC_FREES;
+const CC_BASE = CACHE_CC;
+const SHIFT = CC_SHIFT;
+const ROUND_SHIFT = 3;
+const LIVE = OBJECT_LIVE;
+const CACHED = OBJECT_CACHED;
+const OWNER = SLAB_CACHE;
+const HIT_CYCLES = CYC_MAGAZINE_HIT;
+const MAY_SLEEP = __GFP_DIRECT_RECLAIM;
+const WANTS_ZEROES = __GFP_ZERO;
+const toAddr = fromGranule;
+const toLink = toGranule;
+const toCache = asCache;
+const none = NO_SLAB;
 
 export interface MagazineDeps {
   readonly machine: Machine;
@@ -169,7 +193,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
   const bump = (addr: number): void => port.stF64(addr, port.ldF64(addr) + 1);
-  const ccOf = (cache: KmemCache, cpu: number): number => cache + CACHE_CC + (cpu << CC_SHIFT);
+  const ccOf = (cache: KmemCache, cpu: number): number => cache + CC_BASE + (cpu << SHIFT);
 
   const setLoaded = (cc: number, magazine: number, rounds: number): void => {
     port.st32(cc + CC_LOADED, magazine);
@@ -191,12 +215,12 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Takes the last round of the loaded magazine, which has `rounds` ≥ 1. Interrupts are off. */
   const takeRound = (ctx: Context, cc: number, rounds: number): PhysAddr => {
-    const obj = fromGranule(port.ld32(port.ld32(cc + CC_LOADED) + rounds * 4));
-    port.st32(cc + CC_ROUNDS, rounds - 1);
-    port.st8(stateOf(slabOf(obj), obj), OBJECT_LIVE);
-    bump(cc + CC_ALLOCS);
-    charge(ctx, CYC_MAGAZINE_HIT);
-    return obj;
+    const round = port.ld32(cc + LOADED) + (rounds << ROUND_SHIFT);
+    port.st32(cc + ROUNDS, rounds - 1);
+    port.st8(port.ld32(round + 4), LIVE);
+    bump(cc + ALLOCS);
+    charge(ctx, HIT_CYCLES);
+    return toAddr(port.ld32(round));
   };
 
   /** M2, after the loaded magazine had nothing: true when it now has. Interrupts are off. */
@@ -227,7 +251,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const rounds = port.ld32(cc + CC_ROUNDS) | 0;
+    const rounds = port.ld32(cc + ROUNDS) | 0;
     if (rounds <= 0) return allocSlow(ctx, cache, gfp, irq);
     const obj = takeRound(ctx, cc, rounds);
     localIrqRestore(ctx, irq);
@@ -235,8 +259,8 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   };
 
   const kmemCacheAllocAny = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
-    if ((gfp & __GFP_DIRECT_RECLAIM) !== 0) mightSleep(ctx, "mm/magazine.ts:kmemCacheAlloc");
-    if ((gfp & __GFP_ZERO) !== 0) return miss.allocZeroed(ctx, cache, gfp, allocPlain);
+    if ((gfp & MAY_SLEEP) !== 0) mightSleep(ctx, "mm/magazine.ts:kmemCacheAlloc");
+    if ((gfp & WANTS_ZEROES) !== 0) return miss.allocZeroed(ctx, cache, gfp, allocPlain);
     return allocPlain(ctx, cache, gfp);
   };
 
@@ -244,11 +268,13 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Adds a round to the loaded magazine, which has room. Interrupts are off. */
   const addRound = (ctx: Context, cc: number, rounds: number, obj: PhysAddr, state: number): void => {
-    port.st8(state, OBJECT_CACHED);
-    port.st32(port.ld32(cc + CC_LOADED) + (rounds + 1) * 4, toGranule(obj));
-    port.st32(cc + CC_ROUNDS, rounds + 1);
-    bump(cc + CC_FREES);
-    charge(ctx, CYC_MAGAZINE_HIT);
+    const round = port.ld32(cc + LOADED) + ((rounds + 1) << ROUND_SHIFT);
+    port.st8(state, CACHED);
+    port.st32(round, toLink(obj));
+    port.st32(round + 4, state);
+    port.st32(cc + ROUNDS, rounds + 1);
+    bump(cc + FREES);
+    charge(ctx, HIT_CYCLES);
   };
 
   /** M3, after the loaded magazine had no room: true when it now has. Interrupts are off. */
@@ -287,13 +313,13 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   const freeFromSlab = (ctx: Context, slab: Slab, obj: PhysAddr): number => {
     const state = stateOf(slab, obj);
-    if (state === 0 || port.ld8(state) !== OBJECT_LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
-    const cache = asCache(fromGranule(port.ld32(slab + SLAB_CACHE)));
+    if (state === 0 || port.ld8(state) !== LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
+    const cache = toCache(toAddr(port.ld32(slab + OWNER)));
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
     // Unsigned: −1, no magazine, is above every magsize.
-    const rounds = port.ld32(cc + CC_ROUNDS);
-    if (rounds >= port.ld32(cc + CC_MAGSIZE)) return freeSlow(ctx, cache, obj, state, irq);
+    const rounds = port.ld32(cc + ROUNDS);
+    if (rounds >= port.ld32(cc + MAGSIZE)) return freeSlow(ctx, cache, obj, state, irq);
     addRound(ctx, cc, rounds, obj, state);
     localIrqRestore(ctx, irq);
     return 0;
@@ -301,7 +327,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   const kmemCacheFree = (ctx: Context, cache: KmemCache, obj: PhysAddr): number => {
     const slab = slabOf(obj);
-    if (slab === NO_SLAB) {
+    if (slab === none) {
       deps.reports.addressBug(ctx, `Attempt to free object(${hexAddr(obj)}) outside of slab`);
       return -EINVAL;
     }
@@ -338,7 +364,8 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Returns the rounds of a magazine to their slabs and the magazine to its cache. Owned by the caller. */
   const unload = (ctx: Context, cache: KmemCache, magazine: PhysAddr, rounds: number): number => {
-    for (let i = 1; i <= rounds; i++) slabs.flushObject(ctx, fromGranule(port.ld32(magazine + i * 4)));
+    for (let i = 1; i <= rounds; i++)
+      slabs.flushObject(ctx, fromGranule(port.ld32(magazine + i * MAGAZINE_ROUND_BYTES)));
     bugOn(slabs.freeObject(ctx, depot.magazines(cache), magazine) !== 0, "MAG-4: a magazine is not ours", magazine);
     return rounds;
   };

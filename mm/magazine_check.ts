@@ -35,6 +35,9 @@ export const CC_FREES = 32;
 export const CC_FULL_LOADS = 40;
 export const CC_EMPTY_LOADS = 48;
 
+/** Round i of a magazine is at i times this, i ≥ 1: granule of the object, address of its state byte. */
+export const MAGAZINE_ROUND_BYTES = 8;
+
 export interface MagazineCheck {
   stats(cache: KmemCache): ObjectCacheStats;
   check(cache: KmemCache): string | null;
@@ -94,11 +97,12 @@ export function createMagazineCheck(
   const checkRounds = (cache: KmemCache, magazine: PhysAddr, rounds: number, seen: Set<number>): string | null => {
     if (slabs.cacheOf(magazine) !== depot.magazines(cache)) return "MAG-4: a magazine of another cache";
     for (let i = 1; i <= rounds; i++) {
-      const obj = fromGranule(port.ld32(magazine + i * 4));
+      const obj = fromGranule(port.ld32(magazine + i * MAGAZINE_ROUND_BYTES));
       const slab = objects.slabOf(obj);
       if (slab === 0 || objects.cacheOfSlab(slab) !== cache) return "MAG-2: a round is no object of this cache";
       const state = objects.stateOf(slab, obj);
       if (state === 0 || port.ld8(state) !== OBJECT_CACHED) return "MAG-2: a round is not in state CACHED";
+      if (port.ld32(magazine + i * MAGAZINE_ROUND_BYTES + 4) !== state) return "MAG-2: a round names another state";
       if (seen.has(obj)) return "MAG-2: an object is a round twice";
       seen.add(obj);
     }

@@ -93,6 +93,8 @@ export interface PerCpuPages {
   /** Gives every block of one CPU's lists back to the buddies; returns the number of pages. */
   drainCpu(ctx: Context, cpu: number): number;
   info(cpu: number, zone: number): PcpInfo;
+  /** The lists' lock word. */
+  lockAddr(cpu: number, zone: number): PhysAddr;
   /** PCP-1, PCP-2: the first violation, or null. */
   check(): string | null;
 }
@@ -354,6 +356,7 @@ function bindPcp(
       const count = port.ld32(pcp + P_COUNT);
       return { count, high: port.ld32(pcp + P_HIGH), batch: zones.field(zone, Z_PCP_BATCH) };
     },
+    lockAddr: (cpu, zone) => asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE + P_LOCK),
     check,
   };
 }

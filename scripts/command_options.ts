@@ -36,7 +36,9 @@ export function addCommonOptions(command: Command, defaultMem: string): Command 
     .option("--mem <SIZE>", `RAM, 8M to 4G (default: ${defaultMem})`, (text) => parseMem(text))
     .option("--seed <S>", "same seed, same run (default: 1)", (text) => parseSeed(text))
     .option("--cmdline <PARAMS>", "kernel parameters", (text) => parseCmdline(text))
-    .option("--cycles <N>", "stop at the first task switch after so much virtual time, as in 50M", (text) => parseCycles(text))
+    .option("--cycles <N>", "stop at the first task switch after so much virtual time, as in 50M", (text) =>
+      parseCycles(text),
+    )
     .option("--json", "the result as one JSON document")
     .option("--host", "with --json: also what depends on this computer's speed")
     .option("--quiet", "no boot log, no progress")

@@ -80,15 +80,25 @@ function scalar(parse: (text: string) => unknown, expected: string) {
   );
 }
 
+/** A mapping with these keys and no others. Valibot alone would take a list for one. */
+function mapping<const E extends v.ObjectEntries>(entries: E, expected: string) {
+  return v.pipe(notAList(expected), v.strictObject(entries, expected));
+}
+
+function notAList(expected: string) {
+  const isMapping = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+  return v.custom<Record<string, unknown>>(isMapping, expected);
+}
+
 const WORDS = "a program and its arguments, as in `stress --ops 1000`";
 const at = v.optional(v.union([v.literal(0), scalar(parseCycles, "")], "cycles, as in 500000 or 5M"));
 const text = (expected: string) => v.pipe(v.string(expected), v.nonEmpty(expected));
 const count = v.pipe(v.number(`1 to ${MAX_COUNT}`), v.integer(`1 to ${MAX_COUNT}`), v.minValue(1, `1 to ${MAX_COUNT}`));
 
-const SCHEMA = v.strictObject(
+const SCHEMA = mapping(
   {
     machine: v.optional(
-      v.strictObject(
+      mapping(
         {
           cpus: v.optional(scalar(parseCpus, "1 to 64")),
           mem: v.optional(scalar(parseMem, "a size from 8M to 4G, as in 64M")),
@@ -100,7 +110,7 @@ const SCHEMA = v.strictObject(
     cmdline: v.optional(textFor(parseCmdline, "one line of text")),
     programs: v.optional(
       v.array(
-        v.strictObject(
+        mapping(
           {
             run: textFor(splitWords, WORDS),
             at,
@@ -113,7 +123,7 @@ const SCHEMA = v.strictObject(
     ),
     recordings: v.optional(
       v.array(
-        v.strictObject(
+        mapping(
           {
             file: text("a file name"),
             at,
@@ -125,7 +135,10 @@ const SCHEMA = v.strictObject(
       ),
     ),
     expect: v.optional(
-      v.record(v.string(), v.union([v.number(), v.string()], "a number or a comparison"), "metrics with values"),
+      v.pipe(
+        notAList("metrics with values"),
+        v.record(v.string(), v.union([v.number(), v.string()], "a number or a comparison"), "metrics with values"),
+      ),
     ),
   },
   "a scenario: keys machine, cmdline, programs, recordings, expect",
@@ -135,7 +148,7 @@ type RawScenario = v.InferOutput<typeof SCHEMA>;
 
 /** The keys that a mapping may have, by the path to it with `*` for list positions. */
 const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
-  ["", Object.keys(SCHEMA.entries)],
+  ["", ["machine", "cmdline", "programs", "recordings", "expect"]],
   ["machine", ["cpus", "mem", "seed"]],
   ["programs.*", ["run", "at", "count"]],
   ["recordings.*", ["file", "at", "touch"]],

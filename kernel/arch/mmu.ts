@@ -110,7 +110,9 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
       const vpn = Math.floor(va / PAGE_SIZE);
       const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
       const tag = (vpn + (satpAsid[cpu] as number) * ASID_FACTOR) | 0;
-      const offset = va - vpn * PAGE_SIZE;
+      // A fraction is no address. The offset as an integer also keeps slow double arithmetic out of the callers.
+      const offset = (va - vpn * PAGE_SIZE) | 0;
+      if (vpn * PAGE_SIZE + offset !== va) return MMU_FAULT;
       if ((isWrite ? writeTag[slot] : readTag[slot]) === tag) return (frameBase[slot] as number) + offset;
       const base = walk(cpu, vpn, isWrite, slot);
       return base === MMU_FAULT ? MMU_FAULT : base + offset;

@@ -127,7 +127,7 @@ export function boot(options: BootOptions): Kernel {
   // ── Tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
   const tasks = createTasks(machine, contexts, users.taskMemory); // task_struct
   const scheduler = bindScheduler(tasks); // who runs next
-  const waits = createWaitQueues(machine, tasks, scheduler); // who sleeps where
+  const waits = createWaitQueues(machine, contexts, tasks, scheduler); // who sleeps where
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
@@ -193,6 +193,7 @@ export function boot(options: BootOptions): Kernel {
   processes.setSyscallEntry(
     createSyscalls({
       machine,
+      contexts,
       irqs,
       scheduler,
       processes,

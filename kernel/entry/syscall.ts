@@ -12,6 +12,7 @@
 import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
+import type { ContextTracking } from "../context.ts";
 import type { Irqs } from "../irq.ts";
 import type { Scheduler } from "../sched.ts";
 import { SCHED_FIFO, SCHED_NORMAL } from "../task_struct.ts";
@@ -41,6 +42,7 @@ export interface FileTree {
 
 export interface SyscallDeps {
   readonly machine: Machine;
+  readonly contexts: ContextTracking;
   readonly irqs: Irqs;
   readonly scheduler: Scheduler;
   readonly processes: Processes;
@@ -296,6 +298,6 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
         ? fileCall(caller, nr, args)
         : processCall(caller, nr, args);
     irqs.checkpoint(cpu);
-    return result;
+    return typeof result === "object" ? deps.contexts.mustIterate(result) : result;
   };
 }

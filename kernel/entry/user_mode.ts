@@ -82,22 +82,18 @@ export class TaskMemory implements UserMemory {
   }
   private at4(va: number, isWrite: boolean): number {
     const addr = this.at(va, isWrite);
-    if (addr % 4 !== 0) throw new FatalSignal(SIGBUS, `misaligned access at ${va.toString(16)}`);
+    if ((addr & 3) !== 0) throw new FatalSignal(SIGBUS, `misaligned access at ${va.toString(16)}`);
     return addr;
   }
 
   ld8(va: number): number {
-    const addr = this.at(va, false);
-    if (!Number.isInteger(addr)) throw new FatalSignal(SIGBUS, `misaligned access at ${va}`);
-    return this.port.ld8(addr);
+    return this.port.ld8(this.at(va, false));
   }
   ld32(va: number): number {
     return this.port.ld32(this.at4(va, false));
   }
   st8(va: number, value: number): void {
-    const addr = this.at(va, true);
-    if (!Number.isInteger(addr)) throw new FatalSignal(SIGBUS, `misaligned access at ${va}`);
-    this.port.st8(addr, value & 0xff);
+    this.port.st8(this.at(va, true), value & 0xff);
   }
   st32(va: number, value: number): void {
     this.port.st32(this.at4(va, true), value >>> 0);
@@ -113,7 +109,7 @@ export class TaskMemory implements UserMemory {
     const { ctx } = this;
     for (let done = 0; done < bytes; ) {
       const addr = this.at(va + done, isWrite);
-      const n = Math.min(bytes - done, PAGE_SIZE - (addr % PAGE_SIZE));
+      const n = Math.min(bytes - done, PAGE_SIZE - (addr & (PAGE_SIZE - 1)));
       this.clock[ctx.cpu] = (this.clock[ctx.cpu] as number) + CYC_PER_LINE * Math.ceil(n / 64);
       part(addr, n, done);
       done += n;

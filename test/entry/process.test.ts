@@ -254,3 +254,54 @@ describe("save and restore", () => {
     t.expectNoLeak();
   });
 });
+
+describe("contexts", () => {
+  it("a sleeping call that was not iterated is reported: forgotten yield*", () => {
+    const t = bootKernel({
+      *"/bin/forgetful"(env) {
+        env.syscall(sys.SYS_nanosleep, 1000);
+        yield PREEMPTED;
+        return 0;
+      },
+    });
+    expect(t.run("/bin/forgetful")).toBe(0);
+    const log = t.kernel.printk.records().map((record) => record.text);
+    expect(log).toContain("BUG: 1 sleeping call(s) of forgetful never begun: forgotten yield*");
+    expect(t.kernel.nrReports()).toBe(1);
+  });
+
+  it("C3 giving up the CPU with preemption off is `scheduling while atomic`, and the count is put right", () => {
+    const t = bootKernel({
+      *"/bin/atomic"() {
+        t.kernel.contexts.preemptDisable(t.kernel.contexts.taskContext(0));
+        yield PREEMPTED;
+        return 0;
+      },
+    });
+    expect(t.run("/bin/atomic")).toBe(0);
+    const log = t.kernel.printk.records().map((record) => record.text);
+    expect(log).toContain("BUG: scheduling while atomic: atomic/1/0x00000001");
+    t.expectNoLeak();
+  });
+
+  it("IRQ-1 the timer's handler runs in hardirq context and the count is back afterwards", () => {
+    const seen: boolean[] = [];
+    const t = bootKernel({
+      *"/bin/spin"(env) {
+        const p = yield* call(env, sys.SYS_mmap, 0, 4096, RW, PRIVATE_ANON, -1, 0);
+        for (let i = 0; i < 200; i++) {
+          env.mem.fill(p, 1, 4096);
+          env.mem.fill(p, 2, 4096);
+          for (let k = 0; k < 40; k++) env.mem.read(p, 4096);
+          seen.push(t.kernel.contexts.inTask(t.kernel.contexts.taskContext(0)));
+          if (env.timeIsUp()) yield PREEMPTED;
+        }
+        return 0;
+      },
+    });
+    expect(t.run("/bin/spin")).toBe(0);
+    expect(seen.every((inTask) => inTask)).toBe(true);
+    expect(Number(/timer/.exec(t.kernel.readFile("/proc/interrupts") ?? "")?.length ?? 0)).toBe(1);
+    t.expectNoLeak();
+  });
+});
