@@ -78,7 +78,7 @@ class Editor {
       case "\n":
         return this.#enter();
       case "\x03":
-        this.#write("^C\r\n");
+        this.#write(`^C\r\n${this.#prompt}`);
         this.#set("");
         return { type: "interrupt" };
       case "\x04":

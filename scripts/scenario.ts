@@ -95,7 +95,8 @@ const at = v.optional(v.union([v.literal(0), scalar(parseCycles, "")], "cycles, 
 const text = (expected: string) => v.pipe(v.string(expected), v.nonEmpty(expected));
 const count = v.pipe(v.number(`1 to ${MAX_COUNT}`), v.integer(`1 to ${MAX_COUNT}`), v.minValue(1, `1 to ${MAX_COUNT}`));
 
-const SCHEMA = mapping(
+/** What a scenario may say; scripts/schema/scenario.schema.json is made from it for editors. */
+export const SCENARIO_SCHEMA = mapping(
   {
     machine: v.optional(
       mapping(
@@ -144,7 +145,7 @@ const SCHEMA = mapping(
   "a scenario: keys machine, cmdline, programs, recordings, expect",
 );
 
-type RawScenario = v.InferOutput<typeof SCHEMA>;
+type RawScenario = v.InferOutput<typeof SCENARIO_SCHEMA>;
 
 /** The keys that a mapping may have, by the path to it with `*` for list positions. */
 const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
@@ -157,7 +158,7 @@ const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
 /** The scenario in `input`. Throws `InputError` with the place of the first mistake. */
 export function readScenario(input: InputFile): Scenario {
   const doc = readYaml(input);
-  const result = v.safeParse(SCHEMA, doc.value);
+  const result = v.safeParse(SCENARIO_SCHEMA, doc.value);
   if (!result.success) throw issueError(doc, result.issues[0]);
   const raw = result.output;
   const programs = readPrograms(doc, raw);
@@ -216,7 +217,7 @@ function cyclesOf(start: string | number | undefined): number {
   return start === undefined || start === 0 ? 0 : parseCycles(String(start));
 }
 
-function issueError(doc: YamlDocument, issue: v.InferIssue<typeof SCHEMA>): InputError {
+function issueError(doc: YamlDocument, issue: v.InferIssue<typeof SCENARIO_SCHEMA>): InputError {
   const path = (issue.path ?? []).map((item) => item.key as PropertyKey);
   const last = path.at(-1);
   const where = path.map(String).join(".");

@@ -159,7 +159,7 @@ describe("allocation", () => {
 describe("bad frees are refused and reported", () => {
   const cases: Readonly<Record<string, (m: ReturnType<typeof bootPageLevel>, pfn: Pfn) => readonly [number, number]>> =
     {
-      "double free": (m, pfn) => (m.pageAlloc.freePages(m.ctx, pfn, 2), [pfn, 2]),
+      "double free": (m, pfn) => [pfn + m.pageAlloc.freePages(m.ctx, pfn, 2), 2],
       "interior free": (_, pfn) => [pfn + 1, 0],
       "wrong order": (_, pfn) => [pfn, 1],
       "free of a free page": (m) => [m.zones.field(ZONE_DMA32, 4) + 100, 0],
