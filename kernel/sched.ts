@@ -69,6 +69,8 @@ export interface Scheduler {
   prepareToBlock(task: Task): void;
   /** Executes the next slice anywhere in the machine. */
   step(): StepResult;
+  /** No slice is to go on beyond this virtual time: where the host wants to look. */
+  setDeadline(cycles: number): void;
   /** True when the task running on `cpu` should yield. */
   timeIsUp(cpu: number): boolean;
   setPolicy(task: Task, policy: number, priority: number): void;
@@ -110,6 +112,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   let doom: (task: Task) => unknown = () => undefined;
   let ended: (task: Task, status: number, error: unknown) => void = () => {};
   let nrSwitches = 0;
+  let hostDeadline = Number.POSITIVE_INFINITY;
 
   const rqOf = (cpu: number): PhysAddr => asPhys(percpu.areaOf(cpu) + RQ);
   const vruntime = (struct: PhysAddr): number => port.ldF64(struct + TASK_VRUNTIME);
@@ -258,7 +261,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     if (timerDeadline[cpu] === Number.POSITIVE_INFINITY) timerDeadline[cpu] = now + CYCLES_PER_TICK;
     const first = byWakeTime.first(sleepers);
     const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
-    horizon[cpu] = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
+    const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
+    horizon[cpu] = Math.min(slice, Math.max(hostDeadline, now + 1));
   };
 
   const finishSlice = (task: Task, cpu: number, startedAt: number): void => {
@@ -340,6 +344,9 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
         return "ran";
       }
       return advance() ? "advanced" : "nothing";
+    },
+    setDeadline(cycles) {
+      hostDeadline = cycles;
     },
     timeIsUp: (cpu) => (clock[cpu] as number) >= (horizon[cpu] as number),
     setPolicy(task, policy, priority) {

@@ -150,6 +150,12 @@ export const liveState = (flags: number): number => ((flags & SLAB_INTERNAL) !==
 /** Bytes of a struct slab for `objects` objects. */
 export const slabBytes = (objects: number): number => SLAB_STATES + objects + 1;
 
+/**
+ * In the private column of a slab's frames beside the granule of its struct slab, which has 29 bits: one load tells that
+ * a frame belongs to a slab, and to which. Nobody else sets this bit of the column.
+ */
+export const PRIVATE_IS_SLAB = 0x8000_0000;
+
 /** Sizes in which struct slabs come; the largest holds the 512 objects of kmalloc-8. */
 export const SLAB_DESCRIPTOR_SIZES: readonly number[] = [64, 128, 192, 320, 576];
 export const MAX_SLAB_OBJECTS = 512;

@@ -76,8 +76,9 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     printk,
     contexts,
     run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop } = {}) {
+      scheduler.setDeadline(untilCycles);
       for (let steps = 0; ; steps++) {
-        if (steps % STEPS_PER_POLL === 0 || state.powerOff || state.panicReport !== null) {
+        if (steps % STEPS_PER_POLL === 0 || now() >= untilCycles || state.powerOff || state.panicReport !== null) {
           const reason = stopReason(untilCycles, shouldStop);
           if (reason !== undefined) return reason;
         }
