@@ -10,6 +10,11 @@ export interface KernelParameters {
   get(name: ParameterName): string | undefined;
   /** A size such as 16M in bytes; `fallback` when not given. */
   size(name: ParameterName, fallback: number): number;
+  /** A whole number; `fallback` when not given. */
+  number(name: ParameterName, fallback: number): number;
+  /** One of `choices`; the first when not given. */
+  choice<const T extends string>(name: ParameterName, choices: readonly [T, ...T[]]): T;
+  /** What was wrong, for the log: complete once every parameter has been asked for. */
   readonly complaints: readonly string[];
 }
 
@@ -72,6 +77,21 @@ export function parseCmdline(text: string): KernelParameters {
       if (bytes === undefined)
         complaints.push(`Malformed kernel parameter ${name}=${value} (expected a size like 16M)`);
       return bytes ?? fallback;
+    },
+    number(name, fallback) {
+      const value = values.get(name);
+      if (value === undefined) return fallback;
+      if (/^\d{1,9}$/.test(value)) return Number(value);
+      complaints.push(`Malformed kernel parameter ${name}=${value} (expected a whole number)`);
+      return fallback;
+    },
+    choice(name, choices) {
+      const value = values.get(name);
+      const known = choices.find((choice) => choice === value);
+      if (value !== undefined && known === undefined) {
+        complaints.push(`Malformed kernel parameter ${name}=${value} (expected ${choices.join(" or ")})`);
+      }
+      return known ?? choices[0];
     },
     complaints,
   };

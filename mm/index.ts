@@ -3,6 +3,7 @@
  */
 
 export { type Census, takeCensus } from "./census.ts";
+export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
   __GFP_NOWARN,
   __GFP_ZERO,
@@ -87,6 +88,7 @@ export {
   NR_SLAB_UNRECLAIMABLE,
   NR_VMALLOC,
   NUMA_HIT,
+  OOM_KILL,
   PAGE_ALLOC_EXTFRAG,
   PAGE_ALLOC_FAILED,
   PCP_REFILL,

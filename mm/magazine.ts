@@ -44,11 +44,21 @@
  *
  *   | offset | field            | meaning                                                                       |
  *   |--------|------------------|-------------------------------------------------------------------------------|
- *   | 0, 4   | loaded, rounds   | address of the magazine, its rounds; 0 and −1 when there is none        (M1)  |
- *   | 8, 12  | previous, prounds| the same                                                                      |
+ *   | 0, 4   | loaded, hand     | address of the magazine, its word (below); 0 and −1 when there is none  (M1)  |
+ *   | 8, 12  | previous, prounds| address of the magazine, its rounds; the same                                 |
  *   | 16     | magsize          | rounds of a full magazine; 0 switches the layer off for this cache            |
- *   | 24, 32 | allocs, frees    | f64: served here                                                              |
+ *   | 20     | first rounds     | rounds that were loaded when the word was last folded                         |
+ *   | 24, 32 | allocs, frees    | f64: served here, up to when the word was last folded                         |
  *   | 40, 48 | loads            | f64: full, empty magazines fetched from the depot                             |
+ *
+ * 7. The word `hand` of the loaded magazine holds its rounds, the room left, and the operations since the last folding:
+ *
+ *      31 │ 30 … 16     │ 15 … 8 │ 7 … 0       an allocation adds 0x10000 + 0x100 − 1, a free 0x10000 − 0x100 + 1:
+ *         │ operations  │ room   │ rounds      one load and one store move the round and count it
+ *
+ *    From operations = allocs + frees and the change of rounds = frees − allocs both numbers follow; *folding* adds
+ *    them to the two counters. It happens on every slow path, and at the latest when the operations run over into bit
+ *    31: the word is negative then, as it is when no magazine is loaded, and the fast path tests for that anyway.
  *
  *   MAG-1  rounds = −1 ⇔ no magazine, else 0 ≤ rounds ≤ magsize; the same for previous
  *   MAG-2  every round names an object of this cache in state CACHED; no object is a round twice, none is forgotten
@@ -58,11 +68,13 @@
  *   MAG-6  allocs + slab allocs − frees − slab frees = live objects; cached = Σ rounds + full · magsize;
  *          live + cached = objects in use of the slab layer                                                      (M13)
  *   MAG-7  a free that is refused changes nothing
+ *   MAG-8  rounds + room = magsize in the word of a loaded magazine
  *
  * M13 adds "full magazines loaded" to the allocations; ours counts an object taken from a loaded magazine where it is
  * taken, however the magazine got there, so that term is contained in `allocs`.
  *
  * Context: any; interrupt handlers and tasks use the same magazines. Locks: none on a hit, the depot's on an exchange.
+ *
  * A round is two words, the object's granule and the address of its state byte: a free has computed the latter, and an
  * allocation need not look for it again.
  *
@@ -91,15 +103,24 @@ import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, GFP_NOWAIT, type Gfp } from "./gfp.ts
 import {
   CC_ALLOCS,
   CC_EMPTY_LOADS,
+  CC_FIRST_ROUNDS,
   CC_FREES,
   CC_FULL_LOADS,
+  CC_HAND,
   CC_LOADED,
   CC_MAGSIZE,
   CC_PREVIOUS,
   CC_PROUNDS,
-  CC_ROUNDS,
   createMagazineCheck,
+  HAND_NONE,
+  HAND_ONE_OPERATION,
+  HAND_OPERATIONS_SHIFT,
+  HAND_ROOM,
+  HAND_ROOM_ONE,
+  HAND_ROUNDS,
+  loadedRounds,
   MAGAZINE_ROUND_BYTES,
+  unfoldedOperations,
 } from "./magazine_check.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
@@ -151,10 +172,12 @@ export const magazineBytes = (magsize: number): number => MAGAZINE_ROUND_BYTES *
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const LOADED = CC_LOADED;
-const ROUNDS = CC_ROUNDS;
-const MAGSIZE = CC_MAGSIZE;
-const ALLOCS = CC_ALLOCS;
-const FREES = CC_FREES;
+const HAND = CC_HAND;
+const ROUNDS = HAND_ROUNDS;
+const ROOM = HAND_ROOM;
+/** What an allocation and a free add to the word: an operation, and a round becomes room or room a round. */
+const AFTER_ALLOC = HAND_ONE_OPERATION + HAND_ROOM_ONE - 1;
+const AFTER_FREE = HAND_ONE_OPERATION - HAND_ROOM_ONE + 1;
 const CC_BASE = CACHE_CC;
 const SHIFT = CC_SHIFT;
 const ROUND_SHIFT = 3;
@@ -192,20 +215,34 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const charge = (ctx: Context, cycles: number): void => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
-  const bump = (addr: number): void => port.stF64(addr, port.ldF64(addr) + 1);
+  const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
   const ccOf = (cache: KmemCache, cpu: number): number => cache + CC_BASE + (cpu << SHIFT);
 
+  /** Loads `magazine` with `rounds`, or none (NULL, −1). The word before it must have been folded. */
   const setLoaded = (cc: number, magazine: number, rounds: number): void => {
+    const room = port.ld32(cc + CC_MAGSIZE) - rounds;
     port.st32(cc + CC_LOADED, magazine);
-    port.st32(cc + CC_ROUNDS, rounds);
+    port.st32(cc + CC_HAND, magazine === NULL ? HAND_NONE : rounds + room * HAND_ROOM_ONE);
+    port.st32(cc + CC_FIRST_ROUNDS, magazine === NULL ? 0 : rounds);
   };
   const setPrevious = (cc: number, magazine: number, rounds: number): void => {
     port.st32(cc + CC_PREVIOUS, magazine);
     port.st32(cc + CC_PROUNDS, rounds);
   };
 
+  /** Moves the operations of the word into the counters. Interrupts are off. */
+  const fold = (cc: number): void => {
+    if (port.ld32(cc + CC_LOADED) === 0) return;
+    count(cc + CC_ALLOCS, unfoldedOperations(port, cc, true));
+    count(cc + CC_FREES, unfoldedOperations(port, cc, false));
+    const hand = port.ld32(cc + CC_HAND);
+    port.st32(cc + CC_HAND, hand & ((1 << HAND_OPERATIONS_SHIFT) - 1));
+    port.st32(cc + CC_FIRST_ROUNDS, hand & HAND_ROUNDS);
+  };
+
   const exchangePrevious = (ctx: Context, cc: number): void => {
-    const [loaded, rounds] = [port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS)];
+    const loaded = port.ld32(cc + CC_LOADED);
+    const rounds = loadedRounds(port, cc);
     setLoaded(cc, port.ld32(cc + CC_PREVIOUS), port.ld32(cc + CC_PROUNDS));
     setPrevious(cc, loaded, rounds);
     charge(ctx, CYC_MAGAZINE_SWAP);
@@ -213,18 +250,19 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   // ── Alloc ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Takes the last round of the loaded magazine, which has `rounds` ≥ 1. Interrupts are off. */
-  const takeRound = (ctx: Context, cc: number, rounds: number): PhysAddr => {
-    const round = port.ld32(cc + LOADED) + (rounds << ROUND_SHIFT);
-    port.st32(cc + ROUNDS, rounds - 1);
+  /** Takes the last round of the loaded magazine, whose word `hand` has one. Interrupts are off. */
+  const takeRound = (ctx: Context, cc: number, hand: number): PhysAddr => {
+    const round = port.ld32(cc + LOADED) + ((hand & ROUNDS) << ROUND_SHIFT);
+    port.st32(cc + HAND, (hand + AFTER_ALLOC) | 0);
     port.st8(port.ld32(round + 4), LIVE);
-    bump(cc + ALLOCS);
     charge(ctx, HIT_CYCLES);
     return toAddr(port.ld32(round));
   };
 
-  /** M2, after the loaded magazine had nothing: true when it now has. Interrupts are off. */
+  /** M2, after the fast path gave up: true when the loaded magazine has a round. Interrupts are off. */
   const reloadFull = (ctx: Context, cache: KmemCache, cc: number): boolean => {
+    fold(cc);
+    if (loadedRounds(port, cc) > 0) return true;
     const prounds = port.ld32(cc + CC_PROUNDS) | 0;
     if (prounds > 0) {
       exchangePrevious(ctx, cc);
@@ -234,16 +272,16 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     if (magsize === 0) return false;
     const full = depot.takeFull(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
     if (full === NULL) return false;
-    setPrevious(cc, port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS));
+    setPrevious(cc, port.ld32(cc + CC_LOADED), loadedRounds(port, cc));
     setLoaded(cc, full, magsize);
-    bump(cc + CC_FULL_LOADS);
+    count(cc + CC_FULL_LOADS, 1);
     return true;
   };
 
   const allocSlow = (ctx: Context, cache: KmemCache, gfp: Gfp, irq: number): MaySleep<PhysAddr> => {
     const cc = ccOf(cache, ctx.cpu);
     const isReloaded = reloadFull(ctx, cache, cc);
-    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + CC_ROUNDS)) : NULL;
+    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + CC_HAND)) : NULL;
     localIrqRestore(ctx, irq);
     return isReloaded ? obj : miss.allocMissed(ctx, cache, gfp);
   };
@@ -251,9 +289,9 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const rounds = port.ld32(cc + ROUNDS) | 0;
-    if (rounds <= 0) return allocSlow(ctx, cache, gfp, irq);
-    const obj = takeRound(ctx, cc, rounds);
+    const hand = port.ld32(cc + HAND) | 0;
+    if (hand < 0 || (hand & ROUNDS) === 0) return allocSlow(ctx, cache, gfp, irq);
+    const obj = takeRound(ctx, cc, hand);
     localIrqRestore(ctx, irq);
     return obj;
   };
@@ -266,29 +304,32 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   // ── Free ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Adds a round to the loaded magazine, which has room. Interrupts are off. */
-  const addRound = (ctx: Context, cc: number, rounds: number, obj: PhysAddr, state: number): void => {
-    const round = port.ld32(cc + LOADED) + ((rounds + 1) << ROUND_SHIFT);
+  /** Adds a round to the loaded magazine, whose word `hand` has room. Interrupts are off. */
+  const addRound = (ctx: Context, cc: number, hand: number, obj: PhysAddr, state: number): void => {
+    const round = port.ld32(cc + LOADED) + (((hand & ROUNDS) + 1) << ROUND_SHIFT);
     port.st8(state, CACHED);
     port.st32(round, toLink(obj));
     port.st32(round + 4, state);
-    port.st32(cc + ROUNDS, rounds + 1);
-    bump(cc + FREES);
+    port.st32(cc + HAND, (hand + AFTER_FREE) | 0);
     charge(ctx, HIT_CYCLES);
   };
 
-  /** M3, after the loaded magazine had no room: true when it now has. Interrupts are off. */
+  /** M3, after the fast path gave up: true when the loaded magazine has room. Interrupts are off. */
   const reloadEmpty = (ctx: Context, cache: KmemCache, cc: number): boolean => {
-    if (port.ld32(cc + CC_MAGSIZE) === 0) return false;
+    const magsize = port.ld32(cc + CC_MAGSIZE);
+    if (magsize === 0) return false;
+    fold(cc);
+    const rounds = loadedRounds(port, cc);
+    if (rounds >= 0 && rounds < magsize) return true;
     if (port.ld32(cc + CC_PROUNDS) === 0) {
       exchangePrevious(ctx, cc);
       return true;
     }
     const empty = depot.takeEmpty(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
     if (empty === NULL) return false;
-    setPrevious(cc, port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS));
+    setPrevious(cc, port.ld32(cc + CC_LOADED), rounds);
     setLoaded(cc, empty, 0);
-    bump(cc + CC_EMPTY_LOADS);
+    count(cc + CC_EMPTY_LOADS, 1);
     return true;
   };
 
@@ -297,7 +338,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     for (;;) {
       const cc = ccOf(cache, ctx.cpu);
       if (reloadEmpty(ctx, cache, cc)) {
-        addRound(ctx, cc, port.ld32(cc + CC_ROUNDS), obj, state);
+        addRound(ctx, cc, port.ld32(cc + CC_HAND), obj, state);
         localIrqRestore(ctx, irq);
         return 0;
       }
@@ -317,10 +358,9 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     const cache = toCache(toAddr(port.ld32(slab + OWNER)));
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    // Unsigned: −1, no magazine, is above every magsize.
-    const rounds = port.ld32(cc + ROUNDS);
-    if (rounds >= port.ld32(cc + MAGSIZE)) return freeSlow(ctx, cache, obj, state, irq);
-    addRound(ctx, cc, rounds, obj, state);
+    const hand = port.ld32(cc + HAND) | 0;
+    if (hand < 0 || (hand & ROOM) === 0) return freeSlow(ctx, cache, obj, state, irq);
+    addRound(ctx, cc, hand, obj, state);
     localIrqRestore(ctx, irq);
     return 0;
   };
@@ -356,9 +396,9 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     depot.init(cache, magsize, magazines);
     for (let cpu = 0; cpu < nrCpus; cpu++) {
       const cc = ccOf(cache, cpu);
+      port.st32(cc + CC_MAGSIZE, magsize);
       setLoaded(cc, NULL, -1);
       setPrevious(cc, NULL, -1);
-      port.st32(cc + CC_MAGSIZE, magsize);
     }
   };
 
@@ -374,7 +414,8 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const drainCpu = (ctx: Context, cache: KmemCache, cpu: number): number => {
     const cc = ccOf(cache, cpu);
     const irq = localIrqSave(ctx);
-    const [loaded, rounds] = [asPhys(port.ld32(cc + CC_LOADED)), port.ld32(cc + CC_ROUNDS)];
+    fold(cc);
+    const [loaded, rounds] = [asPhys(port.ld32(cc + CC_LOADED)), loadedRounds(port, cc)];
     const [previous, prounds] = [asPhys(port.ld32(cc + CC_PREVIOUS)), port.ld32(cc + CC_PROUNDS)];
     setLoaded(cc, NULL, -1);
     setPrevious(cc, NULL, -1);

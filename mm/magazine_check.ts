@@ -5,6 +5,7 @@
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
+import type { MemoryPort } from "../kernel/arch/port.ts";
 import { fromGranule, type PhysAddr } from "../kernel/types.ts";
 import type { Depot } from "./depot.ts";
 import type { ObjectCacheStats } from "./object_cache.ts";
@@ -26,14 +27,39 @@ import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 
 export const CC_LOADED = 0;
-export const CC_ROUNDS = 4;
+export const CC_HAND = 4;
 export const CC_PREVIOUS = 8;
 export const CC_PROUNDS = 12;
 export const CC_MAGSIZE = 16;
+export const CC_FIRST_ROUNDS = 20;
 export const CC_ALLOCS = 24;
 export const CC_FREES = 32;
 export const CC_FULL_LOADS = 40;
 export const CC_EMPTY_LOADS = 48;
+
+// ── The word CC_HAND (MAG-8) ───────────────────────────────────────────────────────────────────────────────────────
+
+/** Fields: bits 0-7 rounds, 8-15 room, 16-30 operations; bit 31 sends the next operation to the slow path. */
+export const HAND_ROUNDS = 0xff;
+export const HAND_ROOM = 0xff00;
+export const HAND_ROOM_ONE = 0x100;
+export const HAND_ONE_OPERATION = 0x1_0000;
+export const HAND_OPERATIONS_SHIFT = 16;
+/** No magazine is loaded: negative, and so is a word whose operations have run over. */
+export const HAND_NONE = -1;
+
+/** Rounds of the loaded magazine of a per-CPU record; −1 when there is none. */
+export const loadedRounds = (port: MemoryPort, cc: number): number =>
+  port.ld32(cc + CC_LOADED) === 0 ? -1 : port.ld32(cc + CC_HAND) & HAND_ROUNDS;
+
+/** Operations since the word was last folded into the counters: allocations (`isAlloc`) or frees. */
+export function unfoldedOperations(port: MemoryPort, cc: number, isAlloc: boolean): number {
+  if (port.ld32(cc + CC_LOADED) === 0) return 0;
+  const hand = port.ld32(cc + CC_HAND);
+  const gained = (hand & HAND_ROUNDS) - port.ld32(cc + CC_FIRST_ROUNDS);
+  // frees + allocs = operations, frees − allocs = rounds gained
+  return ((hand >>> HAND_OPERATIONS_SHIFT) + (isAlloc ? -gained : gained)) / 2;
+}
 
 /** Round i of a magazine is at i times this, i ≥ 1: granule of the object, address of its state byte. */
 export const MAGAZINE_ROUND_BYTES = 8;
@@ -61,7 +87,7 @@ export function createMagazineCheck(
     return sum;
   };
   const roundsIn = (cc: number): number =>
-    Math.max(port.ld32(cc + CC_ROUNDS) | 0, 0) + Math.max(port.ld32(cc + CC_PROUNDS) | 0, 0);
+    Math.max(loadedRounds(port, cc), 0) + Math.max(port.ld32(cc + CC_PROUNDS) | 0, 0);
 
   const magazinesIn = (cc: number): number =>
     (port.ld32(cc + CC_LOADED) === 0 ? 0 : 1) + (port.ld32(cc + CC_PREVIOUS) === 0 ? 0 : 1);
@@ -71,8 +97,8 @@ export function createMagazineCheck(
     const nrFull = depot.nrFull(cache);
     return {
       cached: sumOverCpus(roundsIn, cache) + nrFull * magazineSize,
-      cpuAllocs: sumOverCpus((cc) => port.ldF64(cc + CC_ALLOCS), cache),
-      cpuFrees: sumOverCpus((cc) => port.ldF64(cc + CC_FREES), cache),
+      cpuAllocs: sumOverCpus((cc) => port.ldF64(cc + CC_ALLOCS) + unfoldedOperations(port, cc, true), cache),
+      cpuFrees: sumOverCpus((cc) => port.ldF64(cc + CC_FREES) + unfoldedOperations(port, cc, false), cache),
       fullLoads: sumOverCpus((cc) => port.ldF64(cc + CC_FULL_LOADS), cache),
       emptyLoads: sumOverCpus((cc) => port.ldF64(cc + CC_EMPTY_LOADS), cache),
       nrFull,
@@ -84,10 +110,12 @@ export function createMagazineCheck(
 
   /** MAG-1, MAG-3 for one CPU. */
   const checkCpu = (cc: number, magsize: number): string | null => {
-    const [rounds, prounds] = [port.ld32(cc + CC_ROUNDS) | 0, port.ld32(cc + CC_PROUNDS) | 0];
+    const [rounds, prounds] = [loadedRounds(port, cc), port.ld32(cc + CC_PROUNDS) | 0];
+    const hand = port.ld32(cc + CC_HAND);
     if (port.ld32(cc + CC_MAGSIZE) !== magsize) return "MAG-1: a CPU has another magazine size";
     if (magsize === 0) return null;
-    if (rounds < 0 !== (port.ld32(cc + CC_LOADED) === 0)) return "MAG-1: rounds without a magazine, or none with one";
+    if (rounds < 0 && (hand | 0) !== HAND_NONE) return "MAG-1: rounds without a magazine";
+    if (rounds >= 0 && rounds + ((hand & HAND_ROOM) >>> 8) !== magsize) return "MAG-8: rounds + room";
     if (prounds < 0 !== (port.ld32(cc + CC_PREVIOUS) === 0)) return "MAG-1: previous rounds without a magazine";
     if (rounds > magsize || prounds > magsize || rounds < -1 || prounds < -1) return "MAG-1: too many rounds";
     return prounds > 0 && prounds < magsize ? "MAG-3: previous is neither full nor empty" : null;
@@ -118,7 +146,7 @@ export function createMagazineCheck(
     for (let cpu = 0; cpu < nrCpus; cpu++) {
       const cc = ccOf(cache, cpu);
       fault ??= checkCpu(cc, magsize);
-      look(port.ld32(cc + CC_LOADED), port.ld32(cc + CC_ROUNDS) | 0);
+      look(port.ld32(cc + CC_LOADED), loadedRounds(port, cc));
       look(port.ld32(cc + CC_PREVIOUS), port.ld32(cc + CC_PROUNDS) | 0);
     }
     const broken = depot.walk(cache, (magazine, isFull) => look(magazine, isFull ? magsize : 0));

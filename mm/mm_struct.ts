@@ -20,7 +20,7 @@
  * mapping's name tag at 32. A VMA covers the pages `[start, end)`.
  *
  *   VMA-1  VMAs are disjoint, in order, not empty, inside user space
- *   VMA-2  neighbours with equal protection and kind are one VMA
+ *   VMA-2  a new mapping joins neighbours of equal protection and kind (mprotect splits, and does not join again)
  *   VMA-3  total vm = Σ (end − start); rss ≤ total vm
  *
  * Linux keeps VMAs in a maple tree since 6.1; a red-black tree was used before and is what a student can follow.

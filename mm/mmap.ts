@@ -57,13 +57,15 @@ import {
   VMA_STACK,
   VMA_START,
 } from "./mm_struct.ts";
-import { MAX_NR_ZONES, WMARK_HIGH, Z_NR_FREE, type Zones } from "./mmzone.ts";
+import { MAX_NR_ZONES, WMARK_HIGH, Z_LOWMEM_RESERVE, Z_NR_FREE, ZONE_MOVABLE, type Zones } from "./mmzone.ts";
 import { type Pages, PG_ANON, PG_LRU } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
-import { NR_ANON_MAPPED, NR_COMMITTED, PGFAULT, type VmStat } from "./vmstat.ts";
+import { NR_ANON_MAPPED, NR_COMMITTED, NR_PAGETABLE, PGFAULT, type VmStat } from "./vmstat.ts";
 
 const STACK_PAGES = 64;
+/** One 64th of memory is not promised to processes. */
+const KERNEL_SHARE_SHIFT = 6;
 
 export interface ProcessMemory {
   /** A new address space with a stack and an empty heap; NULL without memory. */
@@ -133,10 +135,13 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const mayCommit = (nrPages: number): boolean => {
     let available = vmstat.item(NR_ANON_MAPPED);
     for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-      available += Math.max(0, zones.field(zone, Z_NR_FREE) - zones.wmark(zone, WMARK_HIGH));
+      const kept = zones.wmark(zone, WMARK_HIGH) + zones.field(zone, Z_LOWMEM_RESERVE + ZONE_MOVABLE * 4);
+      available += Math.max(0, zones.field(zone, Z_NR_FREE) - kept);
     }
-    const tables = Math.ceil(nrPages / 512) + 3;
-    return vmstat.item(NR_COMMITTED) + nrPages + tables <= available;
+    const committed = vmstat.item(NR_COMMITTED) + nrPages;
+    // Page tables for every promise, as far as they are not there yet, and a share for the kernel's own objects.
+    const tables = Math.max(0, Math.ceil(committed / 512) + 3 - vmstat.item(NR_PAGETABLE));
+    return committed + tables + (zones.totalManaged() >>> KERNEL_SHARE_SHIFT) <= available;
   };
   const account = (mm: PhysAddr, nrPages: number): void => {
     vmstat.modItem(NR_COMMITTED, nrPages);
@@ -311,6 +316,8 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       const hit = findVma(mm, range[0]);
       const isTaken = hit !== NULL && field(hit, VMA_START) < range[1];
       if (isTaken && (flags & MAP_FIXED_NOREPLACE) !== 0) return -EEXIST;
+      // SYS-2: what can be refused is refused before the old mapping goes.
+      if (!mayCommit(nrPages)) return -ENOMEM;
       if (isTaken && unmapPages(ctx, mm, range[0], range[1]) !== 0) return -ENOMEM;
       const result = mapAt(ctx, mm, range[0], range[1], prot, VMA_ANON);
       return result === 0 ? addr : result;
@@ -336,15 +343,21 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     return addr;
   };
 
-  const mprotect = (ctx: Context, mm: PhysAddr, addr: number, bytes: number, prot: number): number => {
-    const range = rangeOf(addr, bytes);
-    if (range === null || (prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC)) !== 0) return -EINVAL;
-    let covered = range[0];
-    for (let vma = findVma(mm, covered); vma !== NULL && covered < range[1]; vma = tree.next(vma)) {
+  /** True if VMAs cover all of `[start, end)`. */
+  const isCovered = (mm: PhysAddr, start: number, end: number): boolean => {
+    let covered = start;
+    for (let vma = findVma(mm, covered); vma !== NULL && covered < end; vma = tree.next(vma)) {
       if (field(vma, VMA_START) > covered) break;
       covered = field(vma, VMA_END);
     }
-    if (covered < range[1] || !splitAt(ctx, mm, range[0]) || !splitAt(ctx, mm, range[1])) return -ENOMEM;
+    return covered >= end;
+  };
+
+  const mprotect = (ctx: Context, mm: PhysAddr, addr: number, bytes: number, prot: number): number => {
+    const range = rangeOf(addr, bytes);
+    if (range === null || (prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC)) !== 0) return -EINVAL;
+    if (!isCovered(mm, range[0], range[1]) || !splitAt(ctx, mm, range[0]) || !splitAt(ctx, mm, range[1]))
+      return -ENOMEM;
     for (let vma = findVma(mm, range[0]); vma !== NULL && field(vma, VMA_START) < range[1]; vma = tree.next(vma)) {
       setField(vma, VMA_PROT, prot);
     }
@@ -441,6 +454,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     dropPages(ctx, mm, addr, bytes) {
       const range = rangeOf(addr, bytes);
       if (range === null) return -EINVAL;
+      if (!isCovered(mm, range[0], range[1])) return -ENOMEM;
       zap(ctx, mm, range[0], range[1]);
       return 0;
     },

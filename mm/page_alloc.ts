@@ -12,7 +12,7 @@
  * and refused instead of corrupting a list.
  *
  *   PGA-1  a block lies in a zone that its mask allows, and is aligned to its size                           (W6, B2)
- *   PGA-2  an ordinary request never takes a zone below min + lowmem_reserve                                 (W4)
+ *   PGA-2  an ordinary request is served from zones above min + lowmem_reserve; a refill may cost one batch more (W4)
  *   PGA-3  what may sleep says so first: mightSleep runs even when memory is plenty                          (G2)
  *   PGA-4  a failed or refused call changes nothing
  *

@@ -22,7 +22,7 @@
  *
  *   PCP-1  count = Σ over lists of blocks · 2^order, for every CPU and zone
  *   PCP-2  a block on list (type, order) has PG_PCP and that order, and belongs to the zone
- *   PCP-3  outside an operation, count ≤ high + the last freed block
+ *   PCP-3  a free that finds count ≥ high gives at least a batch back (a refill may go above high by itself)
  *   PCP-4  draining leaves count = 0 and loses nothing
  *
  * struct per_cpu_pages, one cache line per zone in the per-CPU area: lock, count, high, alloc_factor, free_count.

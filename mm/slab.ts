@@ -131,6 +131,7 @@ import {
   NO_CACHE,
   NO_SLAB,
   OBJECT_CACHED,
+  PRIVATE_IS_SLAB,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_INUSE,
@@ -190,9 +191,13 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
   /** SLAB-2: marks the frames of a slab, or (with NO_SLAB) unmarks them. */
   const markFrames = (first: Pfn, order: number, slab: Slab): void => {
     for (let pfn = first as number; pfn < first + 2 ** order; pfn++) {
-      pages.setPrivate(asPfn(pfn), toGranule(slab));
-      if (slab === NO_SLAB) pages.clearFlags(asPfn(pfn), PG_SLAB);
-      else pages.addFlags(asPfn(pfn), PG_SLAB);
+      if (slab === NO_SLAB) {
+        pages.setPrivate(asPfn(pfn), 0);
+        pages.clearFlags(asPfn(pfn), PG_SLAB);
+      } else {
+        pages.setPrivate(asPfn(pfn), (toGranule(slab) | PRIVATE_IS_SLAB) >>> 0);
+        pages.addFlags(asPfn(pfn), PG_SLAB);
+      }
     }
   };
 

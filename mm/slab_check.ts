@@ -36,6 +36,7 @@ import {
   NR_SLAB_LISTS,
   OBJECT_FREE,
   OBJECT_INTERNAL,
+  PRIVATE_IS_SLAB,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_FREELIST,
@@ -71,7 +72,8 @@ export function createSlabCheck(port: MemoryPort, pages: Pages, objects: SlabObj
     if (base % port.ld32(cache + CACHE_ALIGN) !== 0) return "SLAB-1: objects are misaligned";
     for (let pfn = start / PAGE_SIZE; pfn < start / PAGE_SIZE + nrPages; pfn++) {
       if ((pages.flags(asPfn(pfn)) & PG_SLAB) === 0) return "SLAB-2: a frame of a slab is not marked";
-      if (pages.private(asPfn(pfn)) !== toGranule(slab)) return "SLAB-2: a frame names another slab";
+      if (pages.private(asPfn(pfn)) !== (toGranule(slab) | PRIVATE_IS_SLAB) >>> 0)
+        return "SLAB-2: a frame names another slab";
     }
     return null;
   };

@@ -151,8 +151,8 @@ export const liveState = (flags: number): number => ((flags & SLAB_INTERNAL) !==
 export const slabBytes = (objects: number): number => SLAB_STATES + objects + 1;
 
 /**
- * In the private column of a slab's frames beside the granule of its struct slab, which has 29 bits: one load tells that
- * a frame belongs to a slab, and to which. Nobody else sets this bit of the column.
+ * In the private column of a slab's frames beside the granule of its struct slab, which has 29 bits: one load tells
+ * that a frame belongs to a slab, and to which. Nobody else sets this bit of the column.
  */
 export const PRIVATE_IS_SLAB = 0x8000_0000;
 

@@ -18,7 +18,7 @@ import { bugOn } from "../kernel/bug.ts";
 import { listAdd, listDel } from "../kernel/lib/list.ts";
 import { asPhys, type Context, fromGranule, type PhysAddr, physAdd, toGranule } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
-import { type Pages, PG_SLAB } from "./page.ts";
+import type { Pages } from "./page.ts";
 import {
   asCache,
   asSlab,
@@ -53,13 +53,11 @@ import { hexAddr, type SlabReports } from "./slab_report.ts";
  * Copies for the fast path. V8 folds a constant of the same module into the code; an imported or exported one it loads
  * and checks on every use, and does not know to be an integer (one third of an allocation; 2026, Node 20).
  */
-const SLAB_FLAG = PG_SLAB;
 const BASE = SLAB_BASE;
 const RECIPROCAL = SLAB_RECIPROCAL;
 const SIZE = SLAB_SIZE;
 const STATES = SLAB_STATES;
 const indexOfOffset = objectIndex;
-const toAddr = fromGranule;
 const toSlab = asSlab;
 const none = NO_SLAB;
 
@@ -86,12 +84,14 @@ export interface SlabObjects {
 }
 
 export function createSlabObjects(port: MemoryPort, pages: Pages, reports: SlabReports): SlabObjects {
-  const { nrFrames, flagsBase, privateBase } = pages;
+  const { nrFrames, privateBase } = pages;
 
   const slabOf = (addr: number): Slab => {
     const pfn = addr >>> 12;
-    if (pfn >= nrFrames || (port.ld32(flagsBase + pfn * 4) & SLAB_FLAG) === 0) return none;
-    return toSlab(toAddr(port.ld32(privateBase + pfn * 4)));
+    if (pfn >= nrFrames) return none;
+    const owner = port.ld32(privateBase + pfn * 4) | 0;
+    // Negative: PRIVATE_IS_SLAB is set. The shift to bytes drops that bit.
+    return owner < 0 ? toSlab((owner << 3) >>> 0) : none;
   };
 
   const stateOf = (slab: Slab, addr: number): number => {

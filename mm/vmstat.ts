@@ -33,7 +33,9 @@ export const PAGE_ALLOC_EXTFRAG = 10;
 export const NUMA_HIT = 11;
 export const DRAIN_ALL_PAGES = 12;
 export const KMALLOC_LARGE = 13;
-export const NR_VM_EVENTS = 14;
+/** Processes killed because a page fault found no memory. */
+export const OOM_KILL = 14;
+export const NR_VM_EVENTS = 15;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 

@@ -1,9 +1,11 @@
 /**
  * umalloc: malloc, free and their family for programs, over brk and mmap.
  *
- *   malloc(n)          n ≤ 128             thread cache: pop               umalloc_cache.ts
- *                      n ≤ 48 KiB          best fit, else top, else brk    umalloc_bins.ts, umalloc_arena.ts
- *                      n > 48 KiB          a mapping of its own            umalloc_mapped.ts
+ *   malloc(n)          n ≤ 256             thread cache: pop               umalloc_cache.ts
+ *                      n ≤ threshold       best fit, else top, else brk    umalloc_bins.ts, umalloc_arena.ts
+ *                      n > threshold       best fit, else a mapping        umalloc_mapped.ts
+ *
+ * The threshold is 48 KiB, and rises to the size of a mapped block that is freed, up to 96 KiB.
  *
  * No chunk has a header; two bits per 16 bytes say where chunks start (umalloc_map.ts). umalloc_layout.ts draws the
  * heap and is the file to read first.
@@ -142,8 +144,8 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
   /** A mapping, unless a hole of the heap takes it: holes are paid for already. */
   const mallocLarge = (bytes: number, units: number): number => {
     let u = units <= MAX_CHUNK_UNITS ? arena.take(units) : 0;
-    if (u === 0 && counters.wouldPeak(pagesFor(bytes)) && cache.flushAll() && units <= MAX_CHUNK_UNITS)
-      u = arena.take(units);
+    const isWorthFlushing = u === 0 && units <= MAX_CHUNK_UNITS && counters.wouldPeak(pagesFor(bytes));
+    if (isWorthFlushing && cache.flushAll()) u = arena.take(units);
     return u === 0 ? allocateMapped(bytes, PAGE_SIZE) : base + u * UNIT_BYTES;
   };
 
@@ -296,8 +298,8 @@ export function createUmalloc(env: ProgramEnv, options: UmallocOptions = {}): Um
     if (!isSize(bytes) || !isPowerOfTwo(align)) return 0;
     if (align <= UNIT_BYTES) return malloc(bytes);
     if (!ready()) return 0;
-    if (align > MAX_HEAP_ALIGN || bytes > mem.ld32(thresholdWord))
-      return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
+    const isForMapping = align > MAX_HEAP_ALIGN || bytes > mem.ld32(thresholdWord);
+    if (isForMapping) return allocateMapped(bytes, Math.max(align, PAGE_SIZE));
     // The base is at a page, so unit numbers are aligned as addresses are.
     const units = unitsFor(bytes);
     const alignUnits = align / UNIT_BYTES;

@@ -1,10 +1,10 @@
 /**
- * Thread caches: chunks of up to 128 bytes that were just freed, kept as they are for the next malloc of that size.
+ * Thread caches: chunks of up to 256 bytes that were just freed, kept as they are for the next malloc of that size.
  *
  * Each thread has one last-in-first-out list for each number of units. A chunk in a list is not joined with its
  * neighbours (UNIT_CACHED in the map), so malloc and free of a small object are a pop and a push:
  *
- *     cache │ link to next cache │ head 1 │ head 2 │ … │ head 8 │
+ *     cache │ link to next cache │ head 1 │ head 2 │ … │ head 16 │
  *                                              └→ chunk → chunk → 0        link in a chunk's first word
  *
  * What keeps such a cache small in real allocators is a limit per list. Here it is pressure: before the heap asks

@@ -69,10 +69,10 @@ export const NR_BIN_WORDS = NR_BINS / 32;
 
 // ── Thread caches ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Longest chunk, in units, that a thread cache keeps: 128 bytes. */
-export const CACHE_MAX_UNITS = 8;
+/** Longest chunk, in units, that a thread cache keeps: 256 bytes. */
+export const CACHE_MAX_UNITS = 16;
 /** Word 0 links the caches, word k heads the list of chunks of k units. */
-export const CACHE_BYTES = 48;
+export const CACHE_BYTES = 80;
 
 // ── State block: byte offsets from its start ───────────────────────────────────────────────────────────────────────
 

@@ -109,8 +109,10 @@ export function createUnitMap(mem: UserMemory, base: number): UnitMap {
     const inFirst = UNITS_PER_WORD - (u & (UNITS_PER_WORD - 1));
     if (((u + inFirst) & SEGMENT_MASK) === 0) return inFirst;
     const next = mem.ld32(wordAddress(u) + 4);
-    if (isLongWord(u)) return gatherBits(next);
-    return next === 0 ? 0 : inFirst + (lowestBit(next) >> 1);
+    const bit = next === 0 ? 0 : lowestBit(next);
+    // A size word has no 1 in the lower bit of a code: where the first code has, there is no need to ask the flag.
+    if ((bit & 1) !== 0 && isLongWord(u)) return gatherBits(next);
+    return next === 0 ? 0 : inFirst + (bit >> 1);
   };
 
   return {

@@ -59,7 +59,7 @@ export function boot(options: BootOptions): Kernel {
   const printk = createPrintk(machine, image); // log ring
   const parameters = parseCmdline(options.cmdline);
   const isQuiet = parameters.get("quiet") !== undefined;
-  printk.setConsole((line) => options.console(`${line}\n`), isQuiet ? 4 : Number(parameters.get("loglevel") ?? 8));
+  printk.setConsole((line) => options.console(`${line}\n`), isQuiet ? 4 : parameters.number("loglevel", 8));
   printk(KERN_INFO, `Linux version 6.12.0-slabtown (slabtown 0.1.0) #1 SMP PREEMPT_DYNAMIC, seed "${seed}"`);
   printk(KERN_INFO, `Command line: ${options.cmdline}`);
   logFirmwareMap(printk, firmwareMap);
@@ -68,7 +68,15 @@ export function boot(options: BootOptions): Kernel {
   const contexts = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
   const spinlocks = createSpinlocks(machine, contexts); // lock words
   const irqs = createIrqs(machine, percpu, contexts); // handlers, checkpoints
-  const pageSetup = composePages({ machine, image, percpu, contexts, spinlocks, printk }); // zones, counters
+  const pageSetup = composePages({
+    machine,
+    image,
+    percpu,
+    contexts,
+    spinlocks,
+    printk,
+    frameAllocator: options.frameAllocator,
+  }); // zones, counters
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
   const statics = image.bss("kernel_entry", 64, 8);
   const memblock = createMemblock(
@@ -106,13 +114,12 @@ export function boot(options: BootOptions): Kernel {
     pageAlloc,
     vmstat,
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
-    objectCache: parameters.get("object_cache") === "passthrough" ? "passthrough" : "magazine",
+    objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
   });
   const imageEnd = image.seal();
   if (imageEnd > KERNEL_IMAGE_BASE + imageRoom) throw new Error("boot: the kernel image outgrew its room");
   memblock.free(imageEnd, KERNEL_IMAGE_BASE + imageRoom - imageEnd);
-  const minFree = parameters.get("min_free_kbytes");
-  const nrHandedOver = pageSetup.handOver(level, memblock, minFree === undefined ? undefined : Number(minFree) || 0);
+  const nrHandedOver = pageSetup.handOver(level, memblock, parameters.number("min_free_kbytes", 0) || undefined);
   const presentPages = ZONE_NAMES.reduce((sum, _, zone) => sum + zones.field(zone, Z_PRESENT), 0);
   const ram = { availableBytes: nrHandedOver * PAGE_SIZE, ramBytes: presentPages * PAGE_SIZE };
   logMemory(printk, { ...ram, image, memmapBytes: pages.nrFrames * PAGE_STRUCT_BYTES, percpuBytes });
@@ -163,6 +170,7 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     waits,
     processMemory,
+    vmstat,
     programs: options.programs,
     queues: statics,
     onPanic: panic,
@@ -208,7 +216,7 @@ export function boot(options: BootOptions): Kernel {
   contexts.setSystemState(SYSTEM_RUNNING);
   for (const complaint of parameters.complaints) printk(KERN_WARNING, complaint);
 
-  printk.setConsole((line) => options.console(`${line}\n`), Number(parameters.get("loglevel") ?? RUNNING_LOGLEVEL));
+  printk.setConsole((line) => options.console(`${line}\n`), parameters.number("loglevel", RUNNING_LOGLEVEL));
 
   return createKernelObject({
     machine,

@@ -5,6 +5,7 @@
  * is nothing left to do without new input, or until the power is off.
  */
 
+import type { FrameAllocatorFactory } from "../../mm/index.ts";
 import type { Machine, MachineImage } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Printk } from "../printk.ts";
@@ -36,6 +37,8 @@ export interface BootOptions {
   readonly console: (text: string) => void;
   /** Path → code, for spawn(): `/bin/sh`, `/bin/free`, … */
   readonly programs: ReadonlyMap<string, Program>;
+  /** The FrameAllocator seam: another allocator of page frames than the buddy. */
+  readonly frameAllocator?: FrameAllocatorFactory;
 }
 
 /** One line of ps. */
@@ -80,7 +83,7 @@ export interface Kernel {
   readonly machine: Machine;
   readonly printk: Printk;
   readonly contexts: ContextTracking;
-  /** Executes until one of the reasons above. `budgetCycles` is an absolute virtual time. */
+  /** Executes until one of the reasons above. `untilCycles` is an absolute virtual time. */
   run(options?: { untilCycles?: number; shouldStop?: () => boolean }): RunStop;
   /** Types bytes on the console. */
   feedConsole(text: string): void;
@@ -108,7 +111,7 @@ export interface Kernel {
   readonly panicReport: string | null;
   /** Oopses, splats and bad frees since boot. */
   nrReports(): number;
-  /** Power off as root would: for hosts that end a run. */
+  /** A copy of RAM, registers and random streams: for comparison, and to restore where no program is running. */
   save(): MachineImage;
 }
 

@@ -12,7 +12,7 @@
  *   PRC-3  orphans are children of init; without an init they vanish at exit
  */
 
-import type { ProcessMemory } from "../../mm/index.ts";
+import { OOM_KILL, type ProcessMemory, type VmStat } from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import { BadAccess } from "../arch/port.ts";
 import { KernelBug } from "../bug.ts";
@@ -108,6 +108,7 @@ export interface ProcessDeps {
   readonly scheduler: Scheduler;
   readonly waits: WaitQueues;
   readonly processMemory: ProcessMemory;
+  readonly vmstat: VmStat;
   readonly programs: ReadonlyMap<string, Program>;
   /** Two wait queues of 8 bytes each: child exits, thread exits. */
   readonly queues: PhysAddr;
@@ -258,6 +259,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
     if (error === undefined) return (status & 0xff) << 8;
     if (error instanceof ExitRequest) return (error.status & 0xff) << 8;
     if (error instanceof FatalSignal) {
+      if (error.isOutOfMemory) deps.vmstat.countEvents(hostContext(), OOM_KILL, 1);
       if (error.message !== "") printk(KERN_INFO, `${taskComm(port, task.struct)}[${task.pid}]: ${error.message}`);
       return error.signal;
     }
@@ -373,7 +375,8 @@ export function createProcesses(deps: ProcessDeps): Processes {
     kill(pid, signal) {
       const process = processes.get(pid);
       if (process === undefined || process.status !== undefined) return -ESRCH;
-      if (signal !== 0) doom(process, signal);
+      // init takes no signal that it has no handler for, and it has none.
+      if (signal !== 0 && !process.isInit) doom(process, signal);
       return 0;
     },
     get: (pid) => processes.get(pid),

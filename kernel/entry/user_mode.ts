@@ -28,8 +28,10 @@ export const SIGBUS = 7;
 /** Unwinds a program that a signal kills. `message` is what the log says about it. */
 export class FatalSignal extends Error {
   readonly signal: number;
-  constructor(signal: number, message: string) {
+  readonly isOutOfMemory: boolean;
+  constructor(signal: number, message: string, isOutOfMemory = false) {
     super(message);
+    this.isOutOfMemory = isOutOfMemory;
     this.name = "FatalSignal";
     this.signal = signal;
   }
@@ -53,7 +55,7 @@ export function createFaultHandler(
       if (addr >= 0) return addr;
     }
     const where = Number.isInteger(va) && va >= 0 ? va.toString(16).padStart(16, "0") : String(va);
-    if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`);
+    if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`, true);
     throw new FatalSignal(SIGSEGV, `segfault at ${where} ip 0000000000010000 error ${isWrite ? 6 : 4}`);
   };
 }

@@ -5,7 +5,7 @@
  * Source: mm/vmstat.c (vmstat_text), mm/page-writeback.c (global_dirty_limits).
  */
 
-import { ALLOCSTALL, MAX_NR_ZONES, NUMA_HIT, PGALLOC_DMA, PGFAULT, PGFREE } from "../../../mm/index.ts";
+import { ALLOCSTALL, MAX_NR_ZONES, NUMA_HIT, OOM_KILL, PGALLOC_DMA, PGFAULT, PGFREE } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { words } from "./columns.ts";
@@ -47,6 +47,7 @@ const EVENTS: readonly string[] = [
 ];
 
 const EVENT_IDS: ReadonlyMap<string, number> = new Map([
+  ["oom_kill", OOM_KILL],
   ["pgalloc_dma", PGALLOC_DMA],
   ["pgalloc_dma32", PGALLOC_DMA + 1],
   ["pgalloc_normal", PGALLOC_DMA + 2],
