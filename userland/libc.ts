@@ -69,6 +69,8 @@ export interface Waited {
 }
 
 export interface Libc {
+  /** Gets the memory that messages need now, before the program uses up the rest. */
+  reserve(): Sleeping<void>;
   /** The program's arguments, its name first. */
   args(): string[];
   /** Any system call, slept through. */
@@ -132,6 +134,14 @@ export function createLibc(env: ProgramEnv): Libc {
     const got = yield* call(SYS_mmap, 0, STRING_BYTES + BUFFER_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (got > 0) scratchBase = got;
     return got > 0 ? got : -ENOMEM;
+  }
+
+  /** Gets the scratch area now: so that a program that runs out of memory can still say so. */
+  function* reserve(): Sleeping<void> {
+    const base = yield* scratch();
+    if (base < 0) return;
+    mem.st8(base, 0);
+    mem.st8(base + STRING_BYTES, 0);
   }
 
   /** `text` as a C string at `offset` of the scratch area: its address, or −errno. */
@@ -327,6 +337,7 @@ export function createLibc(env: ProgramEnv): Libc {
   }
 
   return {
+    reserve,
     args: () => Array.from({ length: env.argc }, (_, i) => loadString(loadPointer(env.argv + i * POINTER_BYTES))),
     call,
     open,

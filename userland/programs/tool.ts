@@ -47,7 +47,9 @@ export interface Tool {
 /** The program of a definition. */
 export function programOf(definition: ToolDefinition): Program {
   return function* (env) {
-    return yield* definition.main(createTool(env, definition));
+    const tool = createTool(env, definition);
+    yield* tool.libc.reserve();
+    return yield* definition.main(tool);
   };
 }
 
