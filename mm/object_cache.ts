@@ -17,7 +17,7 @@
  *   OBJ-3  __GFP_ZERO is refused by a cache with a constructor: zeroes are not its constructed state
  *
  * Two implementations: magazine.ts, and passthrough.ts without a per-CPU layer. Both are judged by the conformance
- * suite test/conformance/object_cache_layer.ts. Source: mm/slub.c (slab_alloc_node, ___slab_alloc, slab_out_of_memory).
+ * suite test/conformance/object_layers.ts. Source: mm/slub.c (slab_alloc_node, ___slab_alloc, slab_out_of_memory).
  */
 
 import { CYC_PER_LINE } from "../kernel/arch/charges.ts";

@@ -27,7 +27,7 @@ import type { VmStat } from "./vmstat.ts";
 export type SlabPages = Pick<PageAllocator, "allocPagesAny" | "tryAllocPages" | "freePages">;
 
 /**
- * The seam: caches of objects over pages. One conformance suite (test/conformance/slab_layer.ts) judges all of them.
+ * The seam: caches of objects over pages. One conformance suite (test/conformance/object_layers.ts) judges all of them.
  */
 export interface SlabLayer {
   /** Writes the static descriptors. Boot, once, before anything else here. */

@@ -305,3 +305,38 @@ describe("contexts", () => {
     t.expectNoLeak();
   });
 });
+
+describe("scheduling", () => {
+  it("SYS_sched_setscheduler: FIFO tasks go first, by priority; bad policies are EINVAL", () => {
+    const order: string[] = [];
+    const t = bootKernel(
+      {
+        *"/bin/boss"(env) {
+          const pid = yield* call(env, sys.SYS_getpid);
+          if ((yield* call(env, sys.SYS_sched_setscheduler, pid, 7, 1)) !== -EINVAL) return 1;
+          if ((yield* call(env, sys.SYS_sched_setscheduler, pid, 1, 50)) !== 0) return 2;
+          for (let i = 0; i < 4; i++) {
+            order.push("boss");
+            yield* call(env, sys.SYS_sched_yield);
+          }
+          return 0;
+        },
+        *"/bin/worker"(env) {
+          for (let i = 0; i < 4; i++) {
+            order.push("worker");
+            yield* call(env, sys.SYS_sched_yield);
+          }
+          return 0;
+        },
+      },
+      { nrCpus: 1 },
+    );
+    const boss = t.kernel.spawn("/bin/boss", ["boss"]);
+    t.kernel.spawn("/bin/worker", ["worker"]);
+    t.kernel.run();
+    expect(t.kernel.exitStatus(boss)).toBe(0);
+    const firstBoss = order.indexOf("boss");
+    expect(order.slice(firstBoss, firstBoss + 4)).toEqual(["boss", "boss", "boss", "boss"]);
+    t.expectNoLeak();
+  });
+});
