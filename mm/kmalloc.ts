@@ -31,7 +31,6 @@ import {
   asPfn,
   asPhys,
   type Context,
-  fromGranule,
   type MaySleep,
   NO_PFN,
   NULL,
@@ -105,7 +104,6 @@ export const KMALLOC_STATIC_BYTES = LARGE_PAGES + 8;
 /** Copies for the fast path: why, see slab_objects.ts. */
 const MAX_CACHE_SIZE = KMALLOC_MAX_CACHE_SIZE;
 const SPECIAL_BITS = __GFP_DMA | __GFP_RECLAIMABLE;
-const at = (base: number, offset: number): number => (base + offset) >>> 0;
 const toCache = asCache;
 const noSlab = NO_SLAB;
 
@@ -249,8 +247,8 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
     // False for NaN, fractions and negative numbers too: those are not their own 32 unsigned bits.
     if (size >>> 0 !== size || (size - 1) >>> 0 >= MAX_CACHE_SIZE) return kmallocOther(ctx, size, gfp);
     const kind = (gfp & SPECIAL_BITS) === 0 ? KMALLOC_NORMAL : kindOf(gfp);
-    const row = at(statics, kind * ROW_BYTES);
-    const cache = toCache((port.ld32(at(row, lookupIndex(size) << 2)) << 3) >>> 0);
+    const word = (statics + kind * ROW_BYTES + (lookupIndex(size) << 2)) >>> 0;
+    const cache = toCache((port.ld32(word) << 3) >>> 0);
     return kmemCacheAllocAny(ctx, cache, gfp);
   };
 

@@ -186,7 +186,6 @@ const OWNER = SLAB_CACHE;
 const HIT_CYCLES = CYC_MAGAZINE_HIT;
 const MAY_SLEEP = __GFP_DIRECT_RECLAIM;
 const WANTS_ZEROES = __GFP_ZERO;
-const at = (base: number, offset: number): number => (base + offset) >>> 0;
 const toLink = toGranule;
 const toCache = asCache;
 const none = NO_SLAB;
@@ -215,7 +214,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
   const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
-  const ccOf = (cache: KmemCache, cpu: number): number => at(cache, CC_BASE + (cpu << SHIFT));
+  const ccOf = (cache: KmemCache, cpu: number): number => (cache + CC_BASE + (cpu << SHIFT)) >>> 0;
 
   /** Loads `magazine` with `rounds`, or none (NULL, −1). The word before it must have been folded. */
   const setLoaded = (cc: number, magazine: number, rounds: number): void => {
@@ -251,9 +250,9 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Takes the last round of the loaded magazine, whose word `hand` has one. Interrupts are off. */
   const takeRound = (ctx: Context, cc: number, hand: number): PhysAddr => {
-    const round = at(port.ld32(cc), (hand & ROUNDS) << ROUND_SHIFT);
-    port.st32(at(cc, HAND), (hand + AFTER_ALLOC) | 0);
-    port.st8(port.ld32(at(round, 4)), LIVE);
+    const round = (port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT)) >>> 0;
+    port.st32((cc + HAND) >>> 0, (hand + AFTER_ALLOC) | 0);
+    port.st8(port.ld32((round + 4) >>> 0), LIVE);
     charge(ctx, HIT_CYCLES);
     return ((port.ld32(round) << 3) >>> 0) as PhysAddr;
   };
@@ -288,7 +287,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32(at(cc, HAND)) | 0;
+    const hand = port.ld32((cc + HAND) >>> 0) | 0;
     if (hand < 0 || (hand & ROUNDS) === 0) return allocSlow(ctx, cache, gfp, irq);
     const obj = takeRound(ctx, cc, hand);
     localIrqRestore(ctx, irq);
@@ -305,11 +304,11 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Adds a round to the loaded magazine, whose word `hand` has room. Interrupts are off. */
   const addRound = (ctx: Context, cc: number, hand: number, obj: PhysAddr, state: number): void => {
-    const round = at(port.ld32(cc), ((hand & ROUNDS) + 1) << ROUND_SHIFT);
+    const round = (port.ld32(cc) + (((hand & ROUNDS) + 1) << ROUND_SHIFT)) >>> 0;
     port.st8(state, CACHED);
     port.st32(round, toLink(obj));
-    port.st32(at(round, 4), state);
-    port.st32(at(cc, HAND), (hand + AFTER_FREE) | 0);
+    port.st32((round + 4) >>> 0, state);
+    port.st32((cc + HAND) >>> 0, (hand + AFTER_FREE) | 0);
     charge(ctx, HIT_CYCLES);
   };
 
@@ -354,10 +353,10 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const freeFromSlab = (ctx: Context, slab: Slab, obj: PhysAddr): number => {
     const state = stateOf(slab, obj);
     if (state === 0 || port.ld8(state) !== LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
-    const cache = toCache((port.ld32(at(slab, OWNER)) << 3) >>> 0);
+    const cache = toCache((port.ld32((slab + OWNER) >>> 0) << 3) >>> 0);
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32(at(cc, HAND)) | 0;
+    const hand = port.ld32((cc + HAND) >>> 0) | 0;
     if (hand < 0 || (hand & ROOM) === 0) return freeSlow(ctx, cache, obj, state, irq);
     addRound(ctx, cc, hand, obj, state);
     localIrqRestore(ctx, irq);
