@@ -50,7 +50,7 @@ import {
   SYS_wait4,
   SYS_write,
 } from "../kernel/uapi/syscall.ts";
-import { decodeUtf8, encodeUtf8 } from "./utf8.ts";
+import { decodeUtf8, encodeUtf8 } from "../kernel/uapi/utf8.ts";
 
 const STRING_BYTES = 16 * 1024;
 const BUFFER_BYTES = 16 * 1024;

@@ -34,6 +34,7 @@ import { createScheduler } from "../sched.ts";
 import { createSpinlocks } from "../spinlock.ts";
 import { createTasks } from "../task.ts";
 import { alignDown, asPhys } from "../types.ts";
+import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createFileTree } from "./file_tree.ts";
@@ -45,7 +46,6 @@ import { createProcesses } from "./process.ts";
 import { createProcfs } from "./procfs/index.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
-import { decodeUtf8 } from "./user_mode.ts";
 
 /** Messages of a lower level than this one go to the console once the system runs: warnings and worse. */
 const RUNNING_LOGLEVEL = 5;

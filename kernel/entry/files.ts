@@ -13,8 +13,8 @@ import type { Task } from "../task.ts";
 import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
 import { EBADF, EINVAL, ENOSPC, EPIPE } from "../uapi/errno.ts";
 import { SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
-import { encodeUtf8 } from "./user_mode.ts";
 
 export interface OpenFile {
   refs: number;

@@ -26,16 +26,10 @@ import { asUser, type MaySleep, NULL, type PhysAddr, type Sleeping, type TaskCon
 import { EAGAIN, ECHILD, ENOENT, ENOMEM, ESRCH } from "../uapi/errno.ts";
 import { SIGKILL, WNOHANG } from "../uapi/mman.ts";
 import type { Program, ProgramEnv, ProgramObserver } from "../uapi/program.ts";
+import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
 import type { OpenFile } from "./files.ts";
-import {
-  createFaultHandler,
-  createUserAccess,
-  encodeUtf8,
-  FatalSignal,
-  TaskMemory,
-  type UserAccess,
-} from "./user_mode.ts";
+import { createFaultHandler, createUserAccess, FatalSignal, TaskMemory, type UserAccess } from "./user_mode.ts";
 
 export const NR_OPEN = 64;
 

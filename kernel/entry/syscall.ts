@@ -20,10 +20,10 @@ import { type MaySleep, PREEMPTED, type Sleeping } from "../types.ts";
 import * as errno from "../uapi/errno.ts";
 import { MADV_DONTNEED, O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
+import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { OpenFile } from "./files.ts";
 import { createFutex } from "./futex.ts";
 import { type Caller, ExitRequest, NR_OPEN, type Processes, type SyscallEntry } from "./process.ts";
-import { encodeUtf8 } from "./user_mode.ts";
 
 const { EBADF, EFAULT, EINVAL, EMFILE, ENAMETOOLONG, ENOMEM, ENOSYS, E2BIG } = errno;
 const MAX_PATH = 256;

@@ -22,6 +22,7 @@ import type { PhysAddr, TaskContext } from "../types.ts";
 import { EFAULT, ENOMEM } from "../uapi/errno.ts";
 import { SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
+import { decodeUtf8 } from "../uapi/utf8.ts";
 
 export const SIGBUS = 7;
 
@@ -178,46 +179,7 @@ export function createUserAccess(memory: UserMemory): UserAccess {
         }
         return false;
       });
-      return isWhole === true ? decodeUtf8(bytes) : undefined;
+      return isWhole === true ? decodeUtf8(Uint8Array.from(bytes)) : undefined;
     },
   };
-}
-
-/** UTF-8 to text; a broken sequence becomes U+FFFD. The language library of the portable rooms has no decoder. */
-export function decodeUtf8(bytes: ArrayLike<number>): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; ) {
-    const lead = bytes[i++] as number;
-    const extra = lead < 0x80 ? 0 : lead >= 0xf0 && lead < 0xf8 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : -1;
-    if (extra < 0 || lead >= 0xf8) {
-      text += "\ufffd";
-      continue;
-    }
-    let code = extra === 0 ? lead : lead & (0x3f >> extra);
-    let isGood = true;
-    for (let k = 0; k < extra; k++) {
-      const next = bytes[i];
-      if (next === undefined || (next & 0xc0) !== 0x80) {
-        isGood = false;
-        break;
-      }
-      code = (code << 6) | (next & 0x3f);
-      i++;
-    }
-    text += isGood && code <= 0x10_ffff ? String.fromCodePoint(code) : "\ufffd";
-  }
-  return text;
-}
-
-export function encodeUtf8(text: string): Uint8Array {
-  const bytes: number[] = [];
-  for (const char of text) {
-    const code = char.codePointAt(0) as number;
-    if (code < 0x80) bytes.push(code);
-    else if (code < 0x800) bytes.push(0xc0 | (code >> 6), 0x80 | (code & 0x3f));
-    else if (code < 0x1_0000) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
-    else
-      bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 0x3f), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f));
-  }
-  return Uint8Array.from(bytes);
 }

@@ -4,7 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decodeUtf8, encodeUtf8 } from "../../userland/utf8.ts";
+import { decodeUtf8, encodeUtf8 } from "../../kernel/uapi/utf8.ts";
 
 const platformDecode = (bytes: Uint8Array): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 

@@ -10,8 +10,8 @@
 
 import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
+import { decodeUtf8, encodeUtf8 } from "../../kernel/uapi/utf8.ts";
 import { createUmalloc, type Umalloc } from "../umalloc.ts";
-import { decodeUtf8, encodeUtf8 } from "../utf8.ts";
 import { parseCount, parseOptions } from "./arguments.ts";
 import { createRandom, type Random } from "./random.ts";
 import { EXIT_FAILED, EXIT_OK, type ToolDefinition } from "./tool.ts";
