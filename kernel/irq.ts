@@ -23,14 +23,14 @@ export interface Irqs {
   /** Registers the handler of a line: 0, or −EBUSY if it has one. */
   requestIrq(line: number, name: string, handler: IrqHandler): number;
   freeIrq(line: number): void;
-  /** Checkpoint: looks at the timer, takes what is pending if interrupts are on. */
+  /** Checkpoint: fires device events that are due, looks at the timer, takes what is pending if interrupts are on. */
   checkpoint(cpu: number): void;
   lines(): readonly { readonly line: number; readonly name: string; readonly counts: readonly number[] }[];
   nrSpurious(): number;
 }
 
 export function createIrqs(machine: Machine, percpu: PerCpu, contexts: ContextTracking): Irqs {
-  const { port, harts, irqChip } = machine;
+  const { port, harts, irqChip, events } = machine;
   const { irqOn, pending, clock, current } = harts;
   const COUNTS = percpu.define("irq_counts", NR_IRQ_LINES * 4);
   const handlers: (IrqHandler | undefined)[] = new Array(NR_IRQ_LINES).fill(undefined);
@@ -73,6 +73,8 @@ export function createIrqs(machine: Machine, percpu: PerCpu, contexts: ContextTr
       handlers[line] = undefined;
     },
     checkpoint(cpu) {
+      const now = clock[cpu] as number;
+      if (events.nextTime() <= now) events.runDue(now);
       irqChip.checkTimer(cpu);
       if (pending[cpu] !== 0 && irqOn[cpu] === 1) deliver(cpu);
     },

@@ -49,6 +49,8 @@ import { asPhys, BLOCKED, NULL, type PhysAddr, type Sleeping } from "./types.ts"
 
 /** Slice while other CPUs have work too: bounds how far clocks drift apart. */
 const SLICE_SHARED = 100_000;
+/** Shortest slice when a device is about to act: how late it may be noticed by a CPU that runs a program. */
+const SLICE_DEVICE = 2_000;
 /** Slice of a lone CPU: one timer tick. */
 const SLICE_ALONE = CYCLES_PER_TICK;
 
@@ -102,7 +104,7 @@ export function createScheduler(deps: SchedulerDeps): (tasks: Tasks) => Schedule
 
 function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, tasks: Tasks): Scheduler {
   const { machine, percpu, contexts, irqs } = deps;
-  const { port, harts, random } = machine;
+  const { port, harts, events, random } = machine;
   const { clock, online, timerDeadline, current, nrCpus } = harts;
   const jitter = random.stream("sched");
   const running: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
@@ -221,14 +223,16 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     wakeSleepers(clock[ctx.cpu] as number);
   });
 
-  /** Nothing is runnable: time jumps to the first sleeper. */
+  /** Nothing is runnable: time jumps to the first sleeper or to what a device does first. */
   const advance = (): boolean => {
     const first = byWakeTime.first(sleepers);
-    if (first === NULL) return false;
-    const wakeTime = port.ldF64(first + TASK_WAKE_TIME);
-    const cpu = port.ld32(first + TASK_CPU);
+    const wakeTime = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
+    const time = Math.min(wakeTime, events.nextTime());
+    if (time === Number.POSITIVE_INFINITY) return false;
+    const cpu = first !== NULL && wakeTime === time ? port.ld32(first + TASK_CPU) : (current[0] as number);
     current[0] = cpu;
-    clock[cpu] = Math.max(clock[cpu] as number, wakeTime);
+    clock[cpu] = Math.max(clock[cpu] as number, time);
+    irqs.checkpoint(cpu);
     wakeSleepers(clock[cpu] as number);
     return true;
   };
@@ -262,7 +266,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const first = byWakeTime.first(sleepers);
     const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
     const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
-    horizon[cpu] = Math.min(slice, Math.max(hostDeadline, now + 1));
+    const device = Math.max(events.nextTime(), now + SLICE_DEVICE);
+    horizon[cpu] = Math.min(slice, device, Math.max(hostDeadline, now + 1));
   };
 
   const finishSlice = (task: Task, cpu: number, startedAt: number): void => {

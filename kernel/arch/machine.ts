@@ -7,6 +7,7 @@
 
 import { createRandomStreams, type RandomState, type RandomStreams } from "../lib/prng.ts";
 import { MAX_CPUS, MIN_RAM_BYTES, PAGE_SIZE } from "../params.ts";
+import { createDeviceEvents, type DeviceEvents } from "./events.ts";
 import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.ts";
 import { createHarts, type Harts } from "./harts.ts";
 import { createIrqChip, type IrqChip } from "./irqchip.ts";
@@ -31,6 +32,8 @@ export interface Machine {
   readonly harts: Harts;
   readonly irqChip: IrqChip;
   readonly mmu: Mmu;
+  /** What devices will do later. */
+  readonly events: DeviceEvents;
   readonly random: RandomStreams;
   save(): MachineImage;
   /** Puts a saved machine of the same configuration back, in place. */
@@ -81,6 +84,7 @@ export function createMachine(config: MachineConfig): Machine {
     harts,
     irqChip,
     mmu,
+    events: createDeviceEvents(),
     random,
     save: () => ({
       ram: ramBytesView.slice(),

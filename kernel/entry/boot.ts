@@ -25,6 +25,7 @@ import { E820_RAM } from "../arch/firmware_map.ts";
 import { createMachine } from "../arch/machine.ts";
 import { parseCmdline } from "../cmdline.ts";
 import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
+import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
@@ -190,11 +191,13 @@ export function boot(options: BootOptions): Kernel {
     cmdline: options.cmdline,
     percpuBytes,
   });
+  const registry = createFileRegistry(); // what drivers add
   const files = createFileTree({
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,
-    procfs: createProcfs(sources),
+    procfs: createProcfs(sources, registry),
     consoleDevice,
+    registry,
     printk,
     programPaths: [...options.programs.keys()],
   });

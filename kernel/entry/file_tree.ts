@@ -1,10 +1,11 @@
 /**
  * The file tree: one place that knows which path leads where.
  *
- *   /proc /sys   texts made by procfs when opened          /dev   console, null, kmsg
+ *   /proc /sys   texts made by procfs when opened          /dev   console, null, kmsg, devices
  *   /bin /sbin   the programs, by name (for ls)             rest   ramfs: files in RAM, created by open(O_CREAT)
  */
 
+import type { FileRegistry, OpenFile } from "../file.ts";
 import { formatLogLine, type Printk } from "../printk.ts";
 import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR } from "../uapi/errno.ts";
 import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
@@ -13,7 +14,6 @@ import {
   type ConsoleDevice,
   createPipe,
   nullFile,
-  type OpenFile,
   type PageBytes,
   type RamfsNode,
   ramfsFile,
@@ -28,6 +28,8 @@ export interface FileTreeDeps {
   readonly waits: WaitQueues;
   readonly procfs: Procfs;
   readonly consoleDevice: ConsoleDevice;
+  /** What drivers add to /dev, /proc and /sys. */
+  readonly registry: FileRegistry;
   readonly printk: Printk;
   readonly programPaths: readonly string[];
 }
@@ -53,12 +55,12 @@ function normalize(path: string): string | null {
 }
 
 export function createFileTree(deps: FileTreeDeps): KernelFiles {
-  const { memory, waits, procfs, consoleDevice, printk, programPaths } = deps;
+  const { memory, waits, procfs, consoleDevice, registry, printk, programPaths } = deps;
   const ramfs = new Map<string, RamfsNode>();
 
   const directory = (path: string): readonly string[] | null => {
     if (path === "/") return [...ROOT, ...namesBelow("/")];
-    if (path === "/dev") return DEVICES;
+    if (path === "/dev") return [...DEVICES, ...registry.deviceNames()].sort();
     if (path === "/bin" || path === "/sbin") {
       return programPaths.filter((name) => name.startsWith(`${path}/`)).map((name) => name.slice(path.length + 1));
     }
@@ -76,10 +78,11 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     return lines.join("");
   };
 
-  const special = (path: string): OpenFile | undefined => {
+  const special = (path: string, flags: number): OpenFile | number | undefined => {
     if (path === "/dev/null") return nullFile();
     if (path === "/dev/console" || path === "/dev/tty") return consoleDevice.open();
     if (path === "/dev/kmsg" || path === "/proc/kmsg") return textFile(kernelLog());
+    if (path.startsWith("/dev/")) return registry.device(path.slice("/dev/".length))?.(flags);
     return undefined;
   };
 
@@ -102,11 +105,14 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const path = normalize(rawPath);
       if (path === null) return -ENOENT;
       if (path.length > 200) return -ENAMETOOLONG;
-      const device = special(path);
+      const device = special(path, flags);
       if (device !== undefined) return device;
       const text = procfs.read(path);
       const isWriting = (flags & 3) !== 0;
-      if (text !== null) return isWriting ? -EACCES : textFile(text);
+      if (text !== null) {
+        const onWrite = registry.text(path)?.write;
+        return isWriting && onWrite === undefined ? -EACCES : textFile(text, onWrite);
+      }
       const names = directory(path);
       if (names !== null) return isWriting ? -EISDIR : textFile(names.map((name) => `${name}\0`).join(""));
       if (programPaths.includes(path)) return isWriting ? -EACCES : textFile(`(program ${path})\n`);

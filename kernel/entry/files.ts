@@ -1,32 +1,19 @@
 /**
  * Open files: the console, pipes, files of the ramfs, and texts that the kernel makes on the spot (/proc, /sys).
  *
- * An OpenFile is what a file descriptor points at; several descriptors may share one, and it is closed with the last.
  * The bytes of ramfs files and pipes are in RAM, in frames of the page allocator (NR_FILE_PAGES); names, sizes and
  * positions are host objects for now: the file system is not what this kernel is about.
  */
 
 import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
 import type { MemoryPort } from "../arch/port.ts";
+import type { OpenFile, TextFile } from "../file.ts";
 import { PAGE_SIZE } from "../params.ts";
-import type { Task } from "../task.ts";
 import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
 import { EBADF, EINVAL, ENOSPC, EPIPE } from "../uapi/errno.ts";
 import { SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
-import { encodeUtf8 } from "../uapi/utf8.ts";
+import { decodeUtf8, encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
-
-export interface OpenFile {
-  refs: number;
-  /** True for the terminal: reads wait for a line, Ctrl-C reaches its readers. */
-  readonly isConsole: boolean;
-  /** At most `max` bytes; empty at the end of the file; −errno. */
-  read(task: Task, max: number): Sleeping<Uint8Array | number>;
-  write(task: Task, bytes: Uint8Array): Sleeping<number>;
-  seek(offset: number, whence: number): number;
-  /** The last descriptor is gone. */
-  release(): void;
-}
 
 const notSeekable = (): number => -EINVAL;
 
@@ -35,7 +22,7 @@ function* cannot(): Sleeping<number> {
 }
 
 /** A text made when it was opened: the files of /proc and /sys. */
-export function textFile(text: string, onWrite?: (text: string) => number): OpenFile {
+export function textFile(text: string, onWrite?: TextFile["write"]): OpenFile {
   const bytes = encodeUtf8(text);
   let position = 0;
   return {
@@ -46,8 +33,9 @@ export function textFile(text: string, onWrite?: (text: string) => number): Open
       position += part.length;
       return part;
     },
-    *write(_task, source) {
-      return onWrite === undefined ? -EBADF : onWrite(String.fromCharCode(...source)) || source.length;
+    *write(task, source) {
+      if (onWrite === undefined) return -EBADF;
+      return (yield* onWrite(task, decodeUtf8(source))) || source.length;
     },
     seek(offset, whence) {
       position = Math.max(0, (whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : bytes.length) + offset);

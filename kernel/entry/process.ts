@@ -17,6 +17,7 @@ import type { Machine } from "../arch/machine.ts";
 import { BadAccess } from "../arch/port.ts";
 import { KernelBug } from "../bug.ts";
 import type { ContextTracking } from "../context.ts";
+import type { OpenFile } from "../file.ts";
 import { USER_STACK_TOP, USER_TEXT_BASE } from "../params.ts";
 import { KERN_ALERT, KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
@@ -28,7 +29,6 @@ import { SIGKILL, WNOHANG } from "../uapi/mman.ts";
 import type { Program, ProgramEnv, ProgramObserver } from "../uapi/program.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
-import type { OpenFile } from "./files.ts";
 import { createFaultHandler, createUserAccess, FatalSignal, TaskMemory, type UserAccess } from "./user_mode.ts";
 
 export const NR_OPEN = 64;

@@ -13,6 +13,7 @@ import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
+import type { OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
 import type { Scheduler } from "../sched.ts";
 import { SCHED_FIFO, SCHED_NORMAL } from "../task_struct.ts";
@@ -21,7 +22,6 @@ import * as errno from "../uapi/errno.ts";
 import { MADV_DONTNEED, O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
-import type { OpenFile } from "./files.ts";
 import { createFutex } from "./futex.ts";
 import { type Caller, ExitRequest, NR_OPEN, type Processes, type SyscallEntry } from "./process.ts";
 

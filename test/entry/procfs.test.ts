@@ -140,7 +140,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
       event: (event) => fake.events.get(event) ?? 0,
       item: (item) => fake.items.get(item) ?? 0,
     },
-    pcp: { alloc: unused, free: unused, drainCpu: unused, check: () => null, info: fake.pcp },
+    pcp: { alloc: unused, free: unused, drainCpu: unused, check: () => null, info: fake.pcp, lockAddr: unused },
     printk: fakePrintk([{ seq: 0, level: 6, time: 1_500_000, text: "hello" }]),
     cmdline: "quiet",
     percpuBytes: 552 * 1024,

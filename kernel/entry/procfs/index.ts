@@ -2,11 +2,13 @@
  * The trees /proc and /sys: files whose text is made when they are read.
  *
  * Each formatter is a pure function of ProcSources and prints what Linux 6.12 prints, column by column, so that real
- * tools read it. Fixed files are a table; /proc/<pid> and /sys/kernel/slab/<cache> come and go with their objects.
+ * tools read it. Fixed files are a table; /proc/<pid> and /sys/kernel/slab/<cache> come and go with their objects;
+ * drivers register their own (kernel/file.ts).
  *
  * Context: any; nothing sleeps, nothing is locked, no virtual time passes.
  */
 
+import { createFileRegistry, type FileRegistry } from "../../file.ts";
 import type { SlabInfoRow, TaskInfo } from "../kernel.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { formatBuddyinfo } from "./buddyinfo.ts";
@@ -74,20 +76,22 @@ const FIXED: ReadonlyMap<string, (s: ProcSources) => string> = new Map([
 
 const SLAB_DIR = "/sys/kernel/slab";
 
-/** Names directly below `dir` of the fixed files and their directories. */
-function fixedNames(dir: string): string[] {
-  const prefix = dir === "/" ? "/" : `${dir}/`;
-  const below = Array.from(FIXED.keys()).filter((path) => path.startsWith(prefix));
-  return Array.from(new Set(below.map((path) => path.slice(prefix.length).split("/", 1)[0] as string)));
-}
+export function createProcfs(sources: ProcSources, registry: FileRegistry = createFileRegistry()): Procfs {
+  /** Names directly below `dir` of the files with fixed paths, ours and registered ones, and of their directories. */
+  const fixedNames = (dir: string): string[] => {
+    const prefix = dir === "/" ? "/" : `${dir}/`;
+    const below = [...FIXED.keys(), ...registry.textPaths()].filter((path) => path.startsWith(prefix));
+    return Array.from(new Set(below.map((path) => path.slice(prefix.length).split("/", 1)[0] as string)));
+  };
 
-export function createProcfs(sources: ProcSources): Procfs {
   const findTask = (pid: string): TaskInfo | undefined => sources.tasks().find((task) => String(task.pid) === pid);
   const findCache = (name: string): SlabInfoRow | undefined => sources.slabCaches().find((row) => row.name === name);
 
   const read = (path: string): string | null => {
     const fixed = FIXED.get(path);
     if (fixed !== undefined) return fixed(sources);
+    const registered = registry.text(path);
+    if (registered !== undefined) return registered.read();
     const [, pid = "", pidFile = ""] = /^\/proc\/(\d+)\/([^/]+)$/.exec(path) ?? [];
     const format = PID_FILES.get(pidFile);
     if (format !== undefined) {
@@ -116,7 +120,7 @@ export function createProcfs(sources: ProcSources): Procfs {
     const path = dir.length > 1 && dir.endsWith("/") ? dir.slice(0, -1) : dir;
     const dynamic = path.startsWith("/") ? dynamicNames(path) : null;
     if (dynamic === null) return null;
-    const names = [...dynamic, ...fixedNames(path)];
+    const names = Array.from(new Set([...dynamic, ...fixedNames(path)]));
     if (names.length === 0 && path !== SLAB_DIR) return null;
     const rank = (name: string): number => (/^\d+$/.test(name) ? Number(name) : Number.POSITIVE_INFINITY);
     return names.sort((a, b) => {

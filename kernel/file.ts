@@ -1,0 +1,73 @@
+/**
+ * Open files, and the files that subsystems and drivers add: /dev nodes, texts of /proc and /sys.
+ *
+ * What a file descriptor points at is an OpenFile; several descriptors may share one. Where the files are kept is not
+ * decided here: kernel/entry builds the tree. A driver that is loaded registers its nodes and texts, and takes them
+ * away when it is removed; files that are open then stay valid objects and answer −ENODEV by themselves.
+ *
+ *   FIL-1  a path is registered once; registering it again is a kernel bug
+ *   FIL-2  read() of a text makes it anew and has no effect; only write() changes something
+ */
+
+import { bugOn } from "./bug.ts";
+import type { Task } from "./task.ts";
+import type { Sleeping } from "./types.ts";
+
+export interface OpenFile {
+  refs: number;
+  /** True for the terminal: reads wait for a line, Ctrl-C reaches its readers. */
+  readonly isConsole: boolean;
+  /** At most `max` bytes; empty at the end of the file; −errno. */
+  read(task: Task, max: number): Sleeping<Uint8Array | number>;
+  /** Bytes written, or −errno. */
+  write(task: Task, bytes: Uint8Array): Sleeping<number>;
+  /** The new position, or −errno. */
+  seek(offset: number, whence: number): number;
+  /** The last descriptor is gone. */
+  release(): void;
+}
+
+/** A file of /proc or /sys: its text is made when it is opened. */
+export interface TextFile {
+  read(): string;
+  /** Takes what was written, newline included: 0 or −errno. Process context. Absent: the file is read-only. */
+  write?(task: Task, text: string): Sleeping<number>;
+}
+
+export interface FileRegistry {
+  /** `/dev/<name>`; `open` gives a file with one reference, or −errno. */
+  registerDevice(name: string, open: (flags: number) => OpenFile | number): void;
+  unregisterDevice(name: string): void;
+  device(name: string): ((flags: number) => OpenFile | number) | undefined;
+  deviceNames(): readonly string[];
+  /** A text at an absolute path below /proc or /sys. */
+  registerText(path: string, file: TextFile): void;
+  unregisterText(path: string): void;
+  text(path: string): TextFile | undefined;
+  textPaths(): readonly string[];
+}
+
+export function createFileRegistry(): FileRegistry {
+  const devices = new Map<string, (flags: number) => OpenFile | number>();
+  const texts = new Map<string, TextFile>();
+  return {
+    registerDevice(name, open) {
+      bugOn(devices.has(name), "FIL-1: a device node of this name exists");
+      devices.set(name, open);
+    },
+    unregisterDevice: (name) => {
+      devices.delete(name);
+    },
+    device: (name) => devices.get(name),
+    deviceNames: () => [...devices.keys()].sort(),
+    registerText(path, file) {
+      bugOn(texts.has(path), "FIL-1: a text of this path exists");
+      texts.set(path, file);
+    },
+    unregisterText: (path) => {
+      texts.delete(path);
+    },
+    text: (path) => texts.get(path),
+    textPaths: () => [...texts.keys()],
+  };
+}
