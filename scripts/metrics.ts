@@ -62,6 +62,10 @@ export function judge(result: RunResult, expectations: readonly Expectation[]): 
   const isExpected = (metric: string): boolean => expectations.some((expectation) => expectation.metric === metric);
   const failures = [...unmetExpectations(expectations, metricsOf(result))];
   if (result.violation !== null) failures.push(`a kernel invariant is broken: ${result.violation}`);
+  if (result.nrReports > 0 && !isExpected("reports")) {
+    const [nr, s] = [result.nrReports, result.nrReports === 1 ? "" : "s"];
+    failures.push(`the kernel reported ${nr} problem${s} of its own (BUG: and WARNING: lines above)`);
+  }
   if (result.end === "stuck") failures.push("the run is stuck: nothing is runnable and nothing will wake the sleepers");
   for (const workload of result.workloads) {
     const complaint = complaintAbout(workload, result);

@@ -13,3 +13,15 @@ export function packageFile(name: string): string {
   }
   throw new Error(`the package is incomplete: scripts/${name} is missing`);
 }
+
+/** Path of the shipped scenario or recording that a bare file name means, as in `packets.yaml`; undefined if none. */
+export function shippedFile(name: string): string | undefined {
+  if (!/^\w[\w.-]*$/.test(name)) return undefined;
+  for (const folder of ["scenarios", "samples"]) {
+    for (const base of ["./", "../../scripts/"]) {
+      const path = fileURLToPath(new URL(`${base}${folder}/${name}`, import.meta.url));
+      if (existsSync(path)) return path;
+    }
+  }
+  return undefined;
+}

@@ -2,12 +2,14 @@
  * Workloads: what the arguments of `run` stand for, read and ready to be started.
  *
  *   redis.rep.gz, -              a recording: of a heap → a program that replays it; of a kernel → kernel threads
- *   demo.yaml                    a scenario, which holds programs and recordings of its own
+ *   packets.yaml                 a scenario, which holds programs and recordings of its own
  *   stress, "stress --ops 1000"  a built-in program, with its arguments inside the same word
  *
- * A bare name is a built-in program if there is one; `./name` is always a file.
+ * A bare name is a built-in program if there is one; `./name` is always a file. A file name without a folder that is
+ * not here is looked for among those that ship with the package (scripts/scenarios, scripts/samples).
  */
 
+import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import type { Program } from "../kernel/uapi/program.ts";
 import type { HeapRecording, KernelRecording } from "../kernel/uapi/recording.ts";
@@ -15,6 +17,7 @@ import { builtinPrograms, heapReplayProgram } from "../userland/index.ts";
 import type { Expectation } from "./expectations.ts";
 import { didYouMean } from "./nearest.ts";
 import type { MachineRequest } from "./options.ts";
+import { shippedFile } from "./package_files.ts";
 import { type ReadRecordingOptions, readRecording } from "./readers/detect.ts";
 import { readInput } from "./readers/input.ts";
 import { InputError } from "./readers/input_error.ts";
@@ -89,7 +92,7 @@ class WorkloadLoader {
   }
 
   async add(target: string): Promise<void> {
-    if (SCENARIO_ENDING.test(target)) return this.#addScenario(target);
+    if (SCENARIO_ENDING.test(target)) return this.#addScenario(hereOrShipped(target));
     const words = this.#programWords(target);
     if (words !== undefined) return this.#addProgram(words, 0);
     await this.#addRecording(target, 0, this.#options.touch);
@@ -153,7 +156,7 @@ class WorkloadLoader {
 
   async #open(target: string): Promise<Awaited<ReturnType<typeof readInput>>> {
     try {
-      return await readInput(target);
+      return await readInput(hereOrShipped(target));
     } catch (error) {
       const isBareName = error instanceof InputError && error.message === "no such file" && /^[\w -]+$/.test(target);
       if (!isBareName) throw error;
@@ -174,6 +177,11 @@ class WorkloadLoader {
     for (let i = 2; this.#programs.has(path); i++) path = `${base}.${i}`;
     return path;
   }
+}
+
+/** The path to read: `target` as it is, or the shipped file of that name when there is none here. */
+function hereOrShipped(target: string): string {
+  return target === "-" || existsSync(target) ? target : (shippedFile(target) ?? target);
 }
 
 function binPath(name: string): string {

@@ -100,6 +100,8 @@ describe("verdict", () => {
     expect(exitCode({})).toBe(0);
     expect(exitCode({ violation: "BUD-1" })).toBe(1);
     expect(exitCode({ end: "stuck" })).toBe(1);
+    expect(exitCode({ nrReports: 1 })).toBe(1);
+    expect(exitCode({ nrReports: 1 }, "reports")).toBe(0);
     expect(exitCode({ workloads: [{ ...WORKLOAD, exitStatus: 139 }] })).toBe(1);
     expect(exitCode({ workloads: [{ ...WORKLOAD, exitStatus: -12 }] })).toBe(1);
     expect(exitCode({ workloads: [{ ...WORKLOAD, exitStatus: 1 }] }, "exit_status")).toBe(0);
