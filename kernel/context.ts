@@ -163,7 +163,7 @@ export function createContextTracking(
 
   const splat = (ctx: Context, where: string): void => {
     if (port.ld32(SYSTEM_STATE) === SYSTEM_BOOTING) return;
-    port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);
+    port.fetchAdd(NR_SPLATS, 1);
     const now = clock[ctx.cpu] as number;
     if (now < port.ldF64(NEXT_SPLAT)) return;
     port.stF64(NEXT_SPLAT, now + CYCLES_PER_SECOND);
@@ -190,7 +190,7 @@ export function createContextTracking(
     return yield* rest;
   }
   const reportForgotten = (ctx: Context): void => {
-    port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + nrUnstarted);
+    port.fetchAdd(NR_SPLATS, nrUnstarted);
     const who = taskComm(port, port.ld32(ctx.area + CURRENT) * 8);
     printk(KERN_ERR, `BUG: ${nrUnstarted} sleeping call(s) of ${who} never begun: forgotten yield*`);
     nrUnstarted = 0;
@@ -245,7 +245,7 @@ export function createContextTracking(
       if (nrUnstarted !== 0) reportForgotten(ctx);
       const count = preemptCount(ctx);
       if (count === 0 && irqOn[ctx.cpu] === 1) return;
-      port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);
+      port.fetchAdd(NR_SPLATS, 1);
       const task = port.ld32(ctx.area + CURRENT) * 8;
       const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
       const hex = count.toString(16).padStart(8, "0");
@@ -266,7 +266,10 @@ export function createContextTracking(
     taint(flag) {
       const bit = TAINT_LETTERS.indexOf(flag);
       if (bit < 0) bug("context: unknown taint letter");
-      port.st32(TAINT, (port.ld32(TAINT) | (1 << bit)) >>> 0);
+      const mask = 1 << bit;
+      for (let word = port.ld32(TAINT); (word & mask) === 0; word = port.ld32(TAINT)) {
+        if (port.cas(TAINT, word, (word | mask) >>> 0) === word) break;
+      }
     },
     taintText,
   };

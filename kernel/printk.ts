@@ -10,7 +10,9 @@
  *   LOG-1  tail ≤ head, head − tail ≤ size
  *   LOG-2  walking records from tail arrives exactly at head
  *
- * Context: any. Locks: none yet (one CPU's code runs at a time on the host); lines are whole.
+ * Context: any, also under any lock. Its own lock is one word, taken per line and never held while anything else is
+ * wanted; a CPU that finds it in its own hands (it was interrupted here) goes on without it. Lines are whole; the lines
+ * of two CPUs may alternate.
  * Linux keeps descriptors and text in two rings (kernel/printk/printk_ringbuffer.c); one ring is enough to read here.
  */
 
@@ -68,6 +70,8 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   const HEAD = state;
   const TAIL = state + 8;
   const SEQ = state + 16;
+  /** 0, or 1 + the CPU that is writing a line. */
+  const LOCK = state + 20;
   let writeConsole: ((line: string, level: number) => void) | undefined;
   let consoleLevel = 8;
 
@@ -95,8 +99,18 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
     port.stF64(HEAD, position + bytes);
   };
 
+  /** True if the caller has to unlock. */
+  const lock = (cpu: number): boolean => {
+    for (;;) {
+      const holder = port.ld32(LOCK);
+      if (holder === cpu + 1) return false;
+      if (holder === 0 && port.cas(LOCK, 0, cpu + 1) === 0) return true;
+    }
+  };
+
   const putLine = (level: number, text: string): void => {
     const cpu = harts.current[0] as number;
+    const mustUnlock = lock(cpu);
     const time = harts.clock[cpu] as number;
     harts.clock[cpu] = time + CYC_PRINTK;
     const untilEnd = LOG_BUF_BYTES - (port.ldF64(HEAD) % LOG_BUF_BYTES);
@@ -105,6 +119,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
     }
     putRecord(level, time, text);
     port.st32(SEQ, port.ld32(SEQ) + 1);
+    if (mustUnlock) port.stAtomic(LOCK, 0);
     if (writeConsole && level < consoleLevel) writeConsole(formatLogLine({ time, text }), level);
   };
 

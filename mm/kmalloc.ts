@@ -193,7 +193,7 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
   // ── Large blocks ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   const accountLarge = (nrPages: number): void => {
-    port.st32(statics + LARGE_PAGES, port.ld32(statics + LARGE_PAGES) + nrPages);
+    port.fetchAdd(statics + LARGE_PAGES, nrPages);
     vmstat.modItem(NR_SLAB_UNRECLAIMABLE, nrPages);
   };
 

@@ -322,7 +322,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   // ── Freeing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const reportBadFree = (ctx: Context, pfn: number, order: number, why: string): number => {
-    port.st32(NR_BAD_FREES, port.ld32(NR_BAD_FREES) + 1);
+    port.fetchAdd(NR_BAD_FREES, 1);
     contexts.taint("B");
     const task = contexts.currentTask(ctx);
     const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);

@@ -201,13 +201,14 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
     }
   };
 
-  const construct = (cache: KmemCache, slab: Slab): void => {
-    if ((port.ld32(cache + CACHE_FLAGS) & CACHE_HAS_CTOR) === 0) return;
+  /** Number of constructor calls. Without the lock: nobody else knows the slab yet. */
+  const construct = (cache: KmemCache, slab: Slab): number => {
+    if ((port.ld32(cache + CACHE_FLAGS) & CACHE_HAS_CTOR) === 0) return 0;
     const ctor = ctors[port.ld32(cache + CACHE_ID)] as (object: PhysAddr) => void;
     const nrObjects = port.ld32(slab + SLAB_OBJECTS);
     const size = port.ld32(slab + SLAB_SIZE);
     for (let i = 0; i < nrObjects; i++) ctor(asPhys(port.ld32(slab + SLAB_BASE) + i * size));
-    count(cache + CACHE_CTOR_CALLS, nrObjects);
+    return nrObjects;
   };
 
   const growWith = (ctx: Context, cache: KmemCache, pfn: Pfn, gfp: Gfp): boolean => {
@@ -230,7 +231,7 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
     port.st32(slab + SLAB_PFN, pfn);
     port.fill(slab + SLAB_STATES, 0, nrObjects + 1);
     objects.threadFreeList(cache, slab);
-    construct(cache, slab);
+    const nrConstructed = construct(cache, slab);
     markFrames(pfn, port.ld32(cache + CACHE_ORDER), slab);
     accountPages(cache, 1);
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_SLAB_SETUP_OBJECT * nrObjects;
@@ -241,6 +242,7 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
     add(cache + CACHE_NR_SLABS, 1);
     add(cache + CACHE_NR_PARTIAL, 1);
     count(cache + CACHE_SLABS_CREATED, 1);
+    count(cache + CACHE_CTOR_CALLS, nrConstructed);
     spinUnlockIrqrestore(ctx, cache, irq);
     return true;
   };

@@ -84,6 +84,8 @@ import {
 const LIST_LOCK = 0;
 const NEXT_ID = 4;
 const LIST_HEAD = 8;
+/** Offset in the static memory of the lock that makes creating and destroying a cache one step (slab_subsystem.ts). */
+export const CACHES_MUTEX = 16;
 const STATIC_CACHES = CACHE_LINE;
 
 const MAX_OBJECT_BYTES = 4 * 1024 * 1024;

@@ -6,6 +6,11 @@
  *
  * Which per-CPU layer is in use is chosen here and stays, so that the calls through the seam stay monomorphic.
  *
+ * Creating a cache, making the cache of its magazines and attaching it is one step, and so is destroying one: two CPUs
+ * that create at once would otherwise both make `magazine-15`. The lock is Linux's slab_mutex; nothing sleeps under it.
+ * Walking the list of caches (shrinkAll, check, slabinfo) takes no lock: where CPUs are threads, the others are
+ * stopped meanwhile.
+ *
  * slabinfo (S10): Linux counts objects in per-CPU slabs as active; we know which objects callers hold and count exactly
  * those, so active_objs is lower than a real kernel's for the same load. active_slabs = num_slabs, as there.
  */
@@ -22,7 +27,7 @@ import { createMissPath, type ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import { createPassthroughLayer } from "./passthrough.ts";
 import { createSlabLayer } from "./slab.ts";
-import { slabStaticBytes } from "./slab_caches.ts";
+import { CACHES_MUTEX, slabStaticBytes } from "./slab_caches.ts";
 import { createSlabCheck } from "./slab_check.ts";
 import {
   CACHE_ALIGN,
@@ -132,13 +137,23 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
           statics: physAdd(statics, magazineStatics(nrCpus)),
         });
 
+  const mutex = physAdd(statics, CACHES_MUTEX);
   const kmemCacheCreate = (ctx: TaskContext, params: CacheParams): KmemCache => {
+    spinlocks.spinLock(ctx, mutex);
     const cache = slabs.createCache(ctx, params);
     if (cache !== NO_CACHE) layer.attach(ctx, cache);
+    spinlocks.spinUnlock(ctx, mutex);
     return cache;
   };
 
   const kmemCacheDestroy = (ctx: TaskContext, cache: KmemCache): number => {
+    spinlocks.spinLock(ctx, mutex);
+    const result = destroyLocked(ctx, cache);
+    spinlocks.spinUnlock(ctx, mutex);
+    return result;
+  };
+
+  const destroyLocked = (ctx: TaskContext, cache: KmemCache): number => {
     const wasCached = isCache(cache) && layer.stats(cache).magazineSize !== 0;
     if (wasCached) layer.detach(ctx, cache);
     const result = slabs.destroyCache(ctx, cache);

@@ -12,9 +12,13 @@ import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.t
 import { createHarts, type Harts } from "./harts.ts";
 import { createIrqChip, type IrqChip } from "./irqchip.ts";
 import { createMmu, type Mmu } from "./mmu.ts";
-import { BoundsPort, createRam, type MemoryPort, RawPort } from "./port.ts";
+import { BoundsPort, createRam, type MemoryPort, type RamBuffer, RawPort } from "./port.ts";
+import { ThreadPort } from "./thread_port.ts";
 
-export type PortKind = "raw" | "bounds";
+/** Which port class kernel code reaches RAM through (port.ts, thread_port.ts). */
+export type PortKind = "raw" | "bounds" | "threads";
+/** Makes a port of another class over the machine's RAM. */
+export type PortFactory = (ram: RamBuffer) => MemoryPort;
 
 export interface MachineConfig {
   /** 1 … 64. */
@@ -22,7 +26,9 @@ export interface MachineConfig {
   /** A multiple of the page size, 8 MiB … 4 GiB. */
   readonly ramBytes: number;
   readonly seed: string;
-  readonly port: PortKind;
+  readonly port: PortKind | PortFactory;
+  /** RAM that the host provides, zeroed, `ramBytes` long: shared with other threads. Default: the machine's own. */
+  readonly ram?: RamBuffer | undefined;
 }
 
 export interface Machine {
@@ -48,6 +54,12 @@ export interface MachineImage {
   readonly random: RandomState;
 }
 
+function createPort(kind: MachineConfig["port"], ram: RamBuffer, map: readonly FirmwareRegion[]): MemoryPort {
+  if (typeof kind === "function") return kind(ram);
+  if (kind === "bounds") return new BoundsPort(ram, ramPageMap(map, ram.byteLength));
+  return kind === "threads" ? new ThreadPort(ram) : new RawPort(ram);
+}
+
 /** Builds a machine at power-on: RAM zeroed, one CPU online, clocks at 0. */
 export function createMachine(config: MachineConfig): Machine {
   const { nrCpus, ramBytes, seed } = config;
@@ -55,8 +67,9 @@ export function createMachine(config: MachineConfig): Machine {
   if (ramBytes % PAGE_SIZE !== 0 || ramBytes < MIN_RAM_BYTES) throw new Error(`machine: ${ramBytes} bytes of RAM`);
 
   const firmwareMap = pcFirmwareMap(ramBytes);
-  const ram = createRam(ramBytes);
-  const port = config.port === "bounds" ? new BoundsPort(ram, ramPageMap(firmwareMap, ramBytes)) : new RawPort(ram);
+  const ram = config.ram ?? createRam(ramBytes);
+  if (ram.byteLength !== ramBytes) throw new Error(`machine: ${ram.byteLength} bytes given as ${ramBytes} of RAM`);
+  const port = createPort(config.port, ram, firmwareMap);
   const harts = createHarts(nrCpus);
   const irqChip = createIrqChip(harts);
   const mmu = createMmu(port, harts);

@@ -7,10 +7,11 @@
  *
  *   RawPort     production: no checks. Typed arrays drop a store at −1 or past the end without a word.
  *   BoundsPort  every test: each access must be an integer, aligned, inside RAM, of a value that fits.
+ *   ThreadPort  several host threads over one RAM (thread_port.ts).
  *
  * Values are unsigned: ld32 returns 0 ≤ v < 2^32. Addresses are physical bytes. ldF64 holds times and big counters.
  * `ldAtomic stAtomic cas fetchAdd` are the operations that other CPUs must see as one. In these two ports one
- * JavaScript thread runs all CPUs, so plain operations are atomic; a port for worker threads uses `Atomics`.
+ * JavaScript thread runs all CPUs, so plain operations are atomic; ThreadPort uses `Atomics`.
  */
 
 export interface MemoryPort {

@@ -54,7 +54,7 @@ const RUNNING_LOGLEVEL = 5;
 export function boot(options: BootOptions): Kernel {
   // ── The machine, and what must exist before any memory can be allocated ────────────────────────────────────────
   const { nrCpus, ramBytes, seed } = options;
-  const machine = createMachine({ nrCpus, ramBytes, seed, port: options.port });
+  const machine = createMachine({ nrCpus, ramBytes, seed, port: options.port, ram: options.ram });
   const { port, harts, firmwareMap } = machine;
   const image = createKernelImage();
   const printk = createPrintk(machine, image); // log ring
@@ -67,7 +67,7 @@ export function boot(options: BootOptions): Kernel {
 
   const percpu = createPerCpu(); // per-CPU layout
   const contexts = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
-  const spinlocks = createSpinlocks(machine, contexts); // lock words
+  const spinlocks = createSpinlocks(machine, contexts, options.onContention); // lock words
   const irqs = createIrqs(machine, percpu, contexts); // handlers, checkpoints
   const pageSetup = composePages({
     machine,
@@ -229,8 +229,7 @@ export function boot(options: BootOptions): Kernel {
     tasks,
     processes,
     processMemory,
-    pageAlloc,
-    slab,
+    memory: { pages, zones, pcp, pageAlloc, slab, vmstat },
     users,
     files,
     consoleDevice,

@@ -5,10 +5,20 @@
  * is nothing left to do without new input, or until the power is off.
  */
 
-import type { FrameAllocatorFactory } from "../../mm/index.ts";
-import type { Machine, MachineImage } from "../arch/machine.ts";
+import type {
+  FrameAllocatorFactory,
+  PageAllocator,
+  Pages,
+  PerCpuPages,
+  SlabSubsystem,
+  VmStat,
+  Zones,
+} from "../../mm/index.ts";
+import type { Machine, MachineConfig, MachineImage } from "../arch/machine.ts";
+import type { RamBuffer } from "../arch/port.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Printk } from "../printk.ts";
+import type { OnContention } from "../spinlock.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { KernelRecording } from "../uapi/recording.ts";
 
@@ -29,8 +39,12 @@ export interface BootOptions {
   readonly nrCpus: number;
   readonly ramBytes: number;
   readonly seed: string;
-  /** "bounds" checks every access (tests), "raw" is fast. */
-  readonly port: "raw" | "bounds";
+  /** "bounds" checks every access (tests), "raw" is fast, "threads" is for CPUs that are threads of the host. */
+  readonly port: MachineConfig["port"];
+  /** Zeroed RAM to boot on; default: RAM of its own. */
+  readonly ram?: RamBuffer | undefined;
+  /** What a CPU does about a taken spinlock; default: report a lockup, for nobody else runs (spinlock.ts). */
+  readonly onContention?: OnContention | undefined;
   /** The kernel command line. */
   readonly cmdline: string;
   /** Receives console output: the log while booting, then what programs write to the terminal. */
@@ -79,8 +93,19 @@ export interface PageCensus {
   readonly other: number;
 }
 
+/** The memory subsystem, for a host that calls it directly: benches, threads. */
+export interface KernelMemory {
+  readonly pages: Pages;
+  readonly zones: Zones;
+  readonly pcp: PerCpuPages;
+  readonly pageAlloc: PageAllocator;
+  readonly slab: SlabSubsystem;
+  readonly vmstat: VmStat;
+}
+
 export interface Kernel {
   readonly machine: Machine;
+  readonly memory: KernelMemory;
   readonly printk: Printk;
   readonly contexts: ContextTracking;
   /** Executes until one of the reasons above. `untilCycles` is an absolute virtual time. */

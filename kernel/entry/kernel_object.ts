@@ -2,7 +2,7 @@
  * The kernel as an object of its host: the implementation of kernel.ts over the booted subsystems.
  */
 
-import type { Census, PageAllocator, ProcessMemory, SlabSubsystem } from "../../mm/index.ts";
+import type { Census, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
@@ -15,7 +15,7 @@ import { ENOMEM } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
-import type { Kernel, RunStop, TaskInfo } from "./kernel.ts";
+import type { Kernel, KernelMemory, RunStop, TaskInfo } from "./kernel.ts";
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
 import type { Processes } from "./process.ts";
@@ -28,8 +28,7 @@ export interface KernelObjectDeps {
   readonly tasks: Tasks;
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
-  readonly pageAlloc: PageAllocator;
-  readonly slab: SlabSubsystem;
+  readonly memory: KernelMemory;
   readonly users: ObjectUsers;
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
@@ -44,6 +43,7 @@ const STEPS_PER_POLL = 16;
 
 export function createKernelObject(deps: KernelObjectDeps): Kernel {
   const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice, state } = deps;
+  const { memory } = deps;
   const { harts, irqChip } = machine;
   const { clock } = harts;
 
@@ -73,6 +73,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
 
   return {
     machine,
+    memory,
     printk,
     contexts,
     run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop } = {}) {
@@ -108,8 +109,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     },
     spawnKernelReplay(recording, observer) {
       const ctx = contexts.taskContext(0);
-      const { pageAlloc, users } = deps;
-      const replayDeps = { machine, contexts, scheduler, printk, pageAlloc, heap: users.replayHeap };
+      const { pageAlloc } = memory;
+      const replayDeps = { machine, contexts, scheduler, printk, pageAlloc, heap: deps.users.replayHeap };
       const task: Task | undefined = tasks.create(ctx, {
         comm: "kmem_replay",
         parent: NULL,
@@ -127,8 +128,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     census: deps.census,
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
-      deps.pageAlloc.check() ??
-      deps.slab.check() ??
+      memory.pageAlloc.check() ??
+      memory.slab.check() ??
       scheduler.check() ??
       printk.check() ??
       checkProcesses() ??
@@ -136,7 +137,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     get panicReport() {
       return state.panicReport;
     },
-    nrReports: () => processes.nrOopses() + contexts.nrAtomicSleeps() + deps.pageAlloc.nrBadFrees(),
+    nrReports: () => processes.nrOopses() + contexts.nrAtomicSleeps() + memory.pageAlloc.nrBadFrees(),
     save: () => machine.save(),
   };
 }
