@@ -17,6 +17,8 @@ export {
   parseGfpNames,
 } from "./gfp.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
+export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";
+export { type Mempool, NO_MEMPOOL } from "./mempool_elements.ts";
 export { MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
 export {

@@ -22,6 +22,7 @@ import {
   OBJECT_CACHED,
   OBJECT_INTERNAL,
   OBJECT_LIVE,
+  OBJECT_POOLED,
 } from "./slab_descriptor.ts";
 import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
@@ -63,6 +64,9 @@ export function unfoldedOperations(port: MemoryPort, cc: number, isAlloc: boolea
 
 /** Round i of a magazine is at i times this, i ≥ 1: granule of the object, address of its state byte. */
 export const MAGAZINE_ROUND_BYTES = 8;
+
+/** States of an object that neither slab nor magazine can hand out. */
+const NOT_AT_HAND: readonly number[] = [OBJECT_LIVE, OBJECT_INTERNAL, OBJECT_POOLED];
 
 export interface MagazineCheck {
   stats(cache: KmemCache): ObjectCacheStats;
@@ -155,7 +159,7 @@ export function createMagazineCheck(
 
   const checkIdentities = (cache: KmemCache, nrRounds: number): string | null => {
     const { cached, cpuAllocs, cpuFrees } = stats(cache);
-    const live = countStates(cache, OBJECT_LIVE) + countStates(cache, OBJECT_INTERNAL);
+    const live = NOT_AT_HAND.reduce((sum, state) => sum + countStates(cache, state), 0);
     const nrAllocs = cpuAllocs + port.ldF64(cache + CACHE_SLAB_ALLOCS);
     if (nrAllocs - cpuFrees - port.ldF64(cache + CACHE_SLAB_FREES) !== live) return "MAG-6: allocs − frees";
     if (cached !== nrRounds) return "MAG-6: cached";

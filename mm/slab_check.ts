@@ -35,7 +35,7 @@ import {
   LIST_FULL,
   NR_SLAB_LISTS,
   OBJECT_FREE,
-  OBJECT_INTERNAL,
+  OBJECT_POOLED,
   PRIVATE_IS_SLAB,
   SLAB_BASE,
   SLAB_CACHE,
@@ -89,7 +89,7 @@ export function createSlabCheck(port: MemoryPort, pages: Pages, objects: SlabObj
     const nrObjects = port.ld32(slab + SLAB_OBJECTS);
     const nrFree = countInSlab(slab, OBJECT_FREE);
     for (let i = 0; i < nrObjects; i++) {
-      if (port.ld8(slab + SLAB_STATES + i) > OBJECT_INTERNAL) return "SLAB-3: a state that does not exist";
+      if (port.ld8(slab + SLAB_STATES + i) > OBJECT_POOLED) return "SLAB-3: a state that does not exist";
     }
     if (port.ld8(slab + SLAB_STATES + nrObjects) !== 0) return "SLAB-10: the guard behind the states is set";
     if (nrFree !== nrObjects - port.ld32(slab + SLAB_INUSE)) return "SLAB-3: in use differs from the states";

@@ -143,6 +143,8 @@ export const OBJECT_LIVE = 1;
 export const OBJECT_CACHED = 2;
 /** In use by the allocator itself: a struct slab, a kmem_cache, a magazine. */
 export const OBJECT_INTERNAL = 3;
+/** Handed out to a mempool, which keeps it in its reserve. */
+export const OBJECT_POOLED = 4;
 
 /** State of a handed-out object of a cache with these flags. */
 export const liveState = (flags: number): number => ((flags & SLAB_INTERNAL) !== 0 ? OBJECT_INTERNAL : OBJECT_LIVE);

@@ -8,9 +8,11 @@
 import {
   composePages,
   createMemblock,
+  createMempools,
   createPageTables,
   createProcessMemory,
   createSlabSubsystem,
+  MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
@@ -117,6 +119,7 @@ export function boot(options: BootOptions): Kernel {
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
     objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
   });
+  const mempoolStatics = image.bss("mempools", MEMPOOL_STATIC_BYTES, 8);
   const imageEnd = image.seal();
   if (imageEnd > KERNEL_IMAGE_BASE + imageRoom) throw new Error("boot: the kernel image outgrew its room");
   memblock.free(imageEnd, KERNEL_IMAGE_BASE + imageRoom - imageEnd);
@@ -136,6 +139,19 @@ export function boot(options: BootOptions): Kernel {
   const tasks = createTasks(machine, contexts, users.taskMemory); // task_struct
   const scheduler = bindScheduler(tasks); // who runs next
   const waits = createWaitQueues(machine, contexts, tasks, scheduler); // who sleeps where
+  const mempools = createMempools({
+    machine,
+    contexts,
+    spinlocks,
+    printk,
+    pages,
+    pageAlloc,
+    slab,
+    tasks,
+    waits,
+    scheduler,
+    statics: mempoolStatics,
+  }); // reserves
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
@@ -230,6 +246,7 @@ export function boot(options: BootOptions): Kernel {
     processes,
     processMemory,
     memory: { pages, zones, pcp, pageAlloc, slab, vmstat },
+    mempools,
     users,
     files,
     consoleDevice,

@@ -2,7 +2,7 @@
  * The kernel as an object of its host: the implementation of kernel.ts over the booted subsystems.
  */
 
-import type { Census, ProcessMemory } from "../../mm/index.ts";
+import type { Census, Mempools, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
@@ -29,6 +29,7 @@ export interface KernelObjectDeps {
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
   readonly memory: KernelMemory;
+  readonly mempools: Mempools;
   readonly users: ObjectUsers;
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
@@ -130,6 +131,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     check: () =>
       memory.pageAlloc.check() ??
       memory.slab.check() ??
+      deps.mempools.check() ??
       scheduler.check() ??
       printk.check() ??
       checkProcesses() ??

@@ -4,7 +4,8 @@
 
 import { expect } from "vitest";
 import { CACHE_LINE } from "../../kernel/params.ts";
-import type { SlabPages } from "../../mm/slab_layer.ts";
+import { NO_PFN, NULL } from "../../kernel/types.ts";
+import type { PageAllocator } from "../../mm/page_alloc.ts";
 import {
   createSlabSubsystem,
   type ObjectCacheKind,
@@ -15,11 +16,17 @@ import { bootPageLevel, type PageLevelMachine, type PageLevelOptions } from "./p
 
 export interface ObjectLevelMachine extends PageLevelMachine {
   readonly slab: SlabSubsystem;
-  /** Call number (from now, 1 = next) of a page allocation that fails; 0 = none. */
-  failPageAllocation(nth: number): void;
+  /** Call number (from now, 1 = next) of a page allocation that fails, once or from then on; 0 = none. */
+  failPageAllocation(nth: number, isPersistent?: boolean): void;
+  /** Masks of all page allocations so far, failed ones too; a test may empty it. */
+  readonly pageMasks: number[];
+  /** The page allocator as the slabs see it: fails when told to. */
+  readonly failingPages: FailingPages;
   /** Shrinks everything and compares the free pages with those after init. */
   expectNoObjectLeak(): void;
 }
+
+export type FailingPages = Pick<PageAllocator, "allocPagesAny" | "tryAllocPages" | "freePages" | "getFreePages">;
 
 export function bootObjectLevel(
   objectCache: ObjectCacheKind = "magazine",
@@ -27,10 +34,25 @@ export function bootObjectLevel(
 ): ObjectLevelMachine {
   const m = bootPageLevel({ nrCpus: 3, ramBytes: 24 * 1024 * 1024, ...options });
   let untilFailure = 0;
-  const fails = (): boolean => untilFailure > 0 && --untilFailure === 0;
-  const pageAlloc: SlabPages = {
-    tryAllocPages: (ctx, order, gfp) => (fails() ? (0 as never) : m.pageAlloc.tryAllocPages(ctx, order, gfp)),
-    allocPagesAny: (ctx, order, gfp) => (fails() ? (0 as never) : m.pageAlloc.allocPagesAny(ctx, order, gfp)),
+  let staysBroken = false;
+  const fails = (): boolean => {
+    if (untilFailure === 0) return false;
+    if (untilFailure > 1) {
+      untilFailure--;
+      return false;
+    }
+    if (!staysBroken) untilFailure = 0;
+    return true;
+  };
+  const pageMasks: number[] = [];
+  const refuses = (gfp: number): boolean => {
+    pageMasks.push(gfp);
+    return fails();
+  };
+  const pageAlloc: FailingPages = {
+    tryAllocPages: (ctx, order, gfp) => (refuses(gfp) ? NO_PFN : m.pageAlloc.tryAllocPages(ctx, order, gfp)),
+    allocPagesAny: (ctx, order, gfp) => (refuses(gfp) ? NO_PFN : m.pageAlloc.allocPagesAny(ctx, order, gfp)),
+    getFreePages: (ctx, order, gfp) => (refuses(gfp) ? NULL : m.pageAlloc.getFreePages(ctx, order, gfp)),
     freePages: m.pageAlloc.freePages,
   };
   const { machine, image, contexts, spinlocks, printk, pages, vmstat } = m;
@@ -53,8 +75,11 @@ export function bootObjectLevel(
   return {
     ...m,
     slab,
-    failPageAllocation(nth) {
+    pageMasks,
+    failingPages: pageAlloc,
+    failPageAllocation(nth, isPersistent = false) {
       untilFailure = nth;
+      staysBroken = isPersistent;
     },
     expectNoObjectLeak() {
       untilFailure = 0;

@@ -10,7 +10,7 @@ import { E820_RAM } from "../../kernel/arch/firmware_map.ts";
 import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
 import { type ContextTracking, createContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage, type KernelImage } from "../../kernel/image.ts";
-import { createPerCpu } from "../../kernel/percpu.ts";
+import { createPerCpu, type PerCpu } from "../../kernel/percpu.ts";
 import { createPrintk, type Printk } from "../../kernel/printk.ts";
 import { createSpinlocks, type Spinlocks } from "../../kernel/spinlock.ts";
 import { asPhys, type TaskContext } from "../../kernel/types.ts";
@@ -38,6 +38,15 @@ export interface PageLevelOptions {
   readonly movableBytes?: number;
   readonly frameAllocator?: FrameAllocatorFactory;
   readonly port?: "raw" | "bounds";
+  /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
+  readonly compose?: (parts: ComposedParts) => void;
+}
+
+export interface ComposedParts {
+  readonly machine: Machine;
+  readonly image: KernelImage;
+  readonly percpu: PerCpu;
+  readonly contexts: ContextTracking;
 }
 
 const MIB = 1024 * 1024;
@@ -54,6 +63,7 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   const spinlocks = createSpinlocks(machine, contexts);
   const { frameAllocator } = options;
   const setup = composePages({ machine, image, percpu, contexts, spinlocks, printk, frameAllocator });
+  options.compose?.({ machine, image, percpu, contexts });
   const memblock = createMemblock(machine.port, image.bss("memblock", memblockTableBytes(), 8));
   for (const region of machine.firmwareMap) {
     if (region.type === E820_RAM) memblock.add(asPhys(region.start), region.end - region.start);
