@@ -25,6 +25,7 @@ export const PARAMETERS = {
   movablecore: "size of ZONE_MOVABLE at the top of memory, e.g. 16M",
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
+  irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",
   memblock: "debug: the boot allocator tells what it does",
 } as const;
 

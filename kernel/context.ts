@@ -14,7 +14,8 @@
  *    the one run in a thousand that finds the free list empty.
  *
  * 3. Interrupts arrive at checkpoints only: when they are switched on again with one pending. Code between
- *    localIrqSave and localIrqRestore is therefore atomic on its CPU, and nothing else is.
+ *    localIrqSave and localIrqRestore is therefore atomic on its CPU, and nothing else is; a non-maskable interrupt
+ *    alone comes in between.
  *
  *   CTX-1  preempt_count is 0 at every return to user mode
  *   CTX-2  level NMI > hardirq > softirq > task; a level is entered from a lower one only
@@ -31,7 +32,7 @@ import { CYCLES_PER_SECOND } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import { KERN_ERR, type Printk } from "./printk.ts";
 import { TASK_PID, taskComm } from "./task_struct.ts";
-import { asCpu, type Context, type IrqContext, type Sleeping, type TaskContext } from "./types.ts";
+import { asCpu, type Context, type IrqContext, type NmiContext, type Sleeping, type TaskContext } from "./types.ts";
 
 // ── preempt_count (C1) ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -55,6 +56,8 @@ export interface ContextTracking {
   taskContext(cpu: number): TaskContext;
   /** The interrupt context of `cpu`; one per CPU, entered only by kernel/irq.ts. */
   irqContext(cpu: number): IrqContext;
+  /** The same for non-maskable interrupts; entered only by kernel/nmi.ts. */
+  nmiContext(cpu: number): NmiContext;
   /** A new context for a task, at first on `cpu`. */
   createTaskContext(cpu: number): TaskContext;
   /** Moves a task's context to `cpu`. Scheduler only. */
@@ -71,6 +74,15 @@ export interface ContextTracking {
   /** Puts the interrupt flag back; delivers what became pending meanwhile. */
   localIrqRestore(ctx: Context, flags: number): void;
   irqsDisabled(ctx: Context): boolean;
+  /**
+   * Switches interrupts on, whatever they were, and delivers what is pending. In a hardirq handler: only lines more
+   * urgent than its own are taken on top of it.
+   */
+  localIrqEnable(ctx: Context): void;
+  localIrqDisable(ctx: Context): void;
+  /** What the hardware does at interrupt entry and return: the flag alone, nothing is delivered. kernel/irq.ts only. */
+  hardirqsOff(cpu: number): void;
+  hardirqsOn(cpu: number): void;
 
   inTask(ctx: Context): boolean;
   inServingSoftirq(ctx: Context): boolean;
@@ -95,6 +107,9 @@ export interface ContextTracking {
   /** The running task's task_struct address; 0 while idle. */
   currentTask(ctx: Context): number;
   setCurrentTask(cpu: number, task: number): void;
+  /** Bit 31: the running task is to make room soon. Set and cleared by the scheduler. */
+  setNeedResched(cpu: number, isNeeded: boolean): void;
+  needResched(cpu: number): boolean;
 
   setSystemState(state: number): void;
   /** kernel/irq.ts registers what to do with pending interrupts. */
@@ -126,6 +141,7 @@ export function createContextTracking(
   const newContext = (cpu: number): Context => ({ cpu: asCpu(cpu), area: percpu.areaOf(cpu) });
   const taskContexts: TaskContext[] = [];
   const irqContexts: IrqContext[] = [];
+  const nmiContexts: NmiContext[] = [];
 
   const preemptCount = (ctx: Context): number => port.ld32(ctx.area + PREEMPT_COUNT) & COUNT_MASK;
   const add = (ctx: Context, offset: number): void => {
@@ -205,6 +221,10 @@ export function createContextTracking(
       irqContexts[cpu] ??= newContext(cpu) as IrqContext;
       return irqContexts[cpu];
     },
+    nmiContext(cpu) {
+      nmiContexts[cpu] ??= newContext(cpu) as NmiContext;
+      return nmiContexts[cpu];
+    },
     createTaskContext: (cpu) => newContext(cpu) as TaskContext,
     migrate(ctx, cpu) {
       ctx.cpu = asCpu(cpu);
@@ -226,6 +246,19 @@ export function createContextTracking(
       if (flags !== 0 && pending[ctx.cpu] !== 0) deliver(ctx.cpu);
     },
     irqsDisabled: (ctx) => irqOn[ctx.cpu] === 0,
+    localIrqEnable(ctx) {
+      irqOn[ctx.cpu] = 1;
+      if (pending[ctx.cpu] !== 0) deliver(ctx.cpu);
+    },
+    localIrqDisable(ctx) {
+      irqOn[ctx.cpu] = 0;
+    },
+    hardirqsOff(cpu) {
+      irqOn[cpu] = 0;
+    },
+    hardirqsOn(cpu) {
+      irqOn[cpu] = 1;
+    },
 
     inTask: (ctx) => level(ctx) === 0,
     inServingSoftirq: (ctx) => (preemptCount(ctx) & SOFTIRQ_OFFSET) !== 0,
@@ -257,6 +290,12 @@ export function createContextTracking(
 
     currentTask: (ctx) => port.ld32(ctx.area + CURRENT) * 8,
     setCurrentTask: (cpu, task) => port.st32(percpu.areaOf(cpu) + CURRENT, task / 8),
+
+    setNeedResched(cpu, isNeeded) {
+      const addr = percpu.areaOf(cpu) + PREEMPT_COUNT;
+      port.st32(addr, (port.ld32(addr) & COUNT_MASK) + (isNeeded ? NEED_RESCHED : 0));
+    },
+    needResched: (cpu) => port.ld32(percpu.areaOf(cpu) + PREEMPT_COUNT) >= NEED_RESCHED,
 
     setSystemState: (state) => port.st32(SYSTEM_STATE, state),
     onInterruptible(hook) {

@@ -26,7 +26,7 @@ import { IRQ_TIMER } from "./arch/irqchip.ts";
 import type { Machine } from "./arch/machine.ts";
 import type { ContextTracking } from "./context.ts";
 import type { KernelImage } from "./image.ts";
-import type { Irqs } from "./irq.ts";
+import { IRQ_HANDLED, type Irqs } from "./irq.ts";
 import { createRbTree } from "./lib/rbtree.ts";
 import { CYCLES_PER_TICK } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
@@ -218,9 +218,13 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     }
   };
 
-  irqs.requestIrq(IRQ_TIMER, "timer", (ctx) => {
-    timerDeadline[ctx.cpu] = (clock[ctx.cpu] as number) + CYCLES_PER_TICK;
-    wakeSleepers(clock[ctx.cpu] as number);
+  irqs.requestIrq(IRQ_TIMER, {
+    name: "timer",
+    handler(ctx) {
+      timerDeadline[ctx.cpu] = (clock[ctx.cpu] as number) + CYCLES_PER_TICK;
+      wakeSleepers(clock[ctx.cpu] as number);
+      return IRQ_HANDLED;
+    },
   });
 
   /** Nothing is runnable: time jumps to the first sleeper or to what a device does first. */

@@ -71,6 +71,8 @@ export interface Context {
 export type TaskContext = Context & { readonly [contextBrand]: "task" };
 /** An interrupt or softirq handler: may never sleep. */
 export type IrqContext = Context & { readonly [contextBrand]: "irq" };
+/** A non-maskable interrupt handler: may not even take a lock that others take with interrupts off. */
+export type NmiContext = Context & { readonly [contextBrand]: "nmi" };
 
 // ── Sleeping ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

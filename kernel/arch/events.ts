@@ -17,6 +17,8 @@ export type EventId = number;
 export interface DeviceEvents {
   /** The time of the event that is firing; between events, of the latest that fired. */
   now(): number;
+  /** True while an event fires: what happens then happens at now(), not at the clock of a CPU. */
+  isFiring(): boolean;
   /** `fire` is called once, at `time` cycles, or as soon as possible after it. */
   at(time: number, fire: () => void): EventId;
   /** Forgets an event that has not fired; nothing if it has. */
@@ -41,6 +43,7 @@ export function createDeviceEvents(): DeviceEvents {
   const heap: DeviceEvent[] = [];
   let lastId = 0;
   let now = 0;
+  let isFiring = false;
 
   const siftUp = (event: DeviceEvent, from: number): void => {
     let slot = from;
@@ -77,6 +80,7 @@ export function createDeviceEvents(): DeviceEvents {
 
   return {
     now: () => now,
+    isFiring: () => isFiring,
     at(time, fire) {
       const event = { time: Math.max(time, now), id: ++lastId, fire };
       heap.push(event);
@@ -92,7 +96,10 @@ export function createDeviceEvents(): DeviceEvents {
       for (let next = heap[0]; next !== undefined && next.time <= time; next = heap[0]) {
         removeAt(0);
         now = next.time;
+        const isInside = isFiring;
+        isFiring = true;
         next.fire();
+        isFiring = isInside;
       }
     },
     nrPending: () => heap.length,

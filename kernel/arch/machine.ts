@@ -71,7 +71,8 @@ export function createMachine(config: MachineConfig): Machine {
   if (ram.byteLength !== ramBytes) throw new Error(`machine: ${ram.byteLength} bytes given as ${ramBytes} of RAM`);
   const port = createPort(config.port, ram, firmwareMap);
   const harts = createHarts(nrCpus);
-  const irqChip = createIrqChip(harts);
+  const events = createDeviceEvents();
+  const irqChip = createIrqChip(harts, events);
   const mmu = createMmu(port, harts);
   const random = createRandomStreams(seed);
   harts.online[0] = 1;
@@ -85,6 +86,7 @@ export function createMachine(config: MachineConfig): Machine {
     harts.satpAsid,
     harts.online,
     harts.current,
+    ...irqChip.registers,
     mmu.walks,
     ...mmu.tlbWords,
   ];
@@ -97,7 +99,7 @@ export function createMachine(config: MachineConfig): Machine {
     harts,
     irqChip,
     mmu,
-    events: createDeviceEvents(),
+    events,
     random,
     save: () => ({
       ram: ramBytesView.slice(),

@@ -30,6 +30,7 @@ import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
 import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
+import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
 import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
@@ -70,7 +71,8 @@ export function boot(options: BootOptions): Kernel {
   const percpu = createPerCpu(); // per-CPU layout
   const contexts = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
   const spinlocks = createSpinlocks(machine, contexts, options.onContention); // lock words
-  const irqs = createIrqs(machine, percpu, contexts); // handlers, checkpoints
+  const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
+  const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
   const pageSetup = composePages({
     machine,
     image,

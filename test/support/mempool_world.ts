@@ -29,7 +29,7 @@ export function bootMempoolWorld(options: PageLevelOptions = {}): MempoolWorld {
   const m = bootObjectLevel("magazine", {
     ...options,
     compose: (parts) => {
-      bind = createScheduler({ ...parts, irqs: createIrqs(parts.machine, parts.percpu, parts.contexts) });
+      bind = createScheduler({ ...parts, irqs: createIrqs(parts) });
     },
   });
   const { machine, contexts, spinlocks, printk, pages, slab } = m;

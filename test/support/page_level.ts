@@ -47,6 +47,7 @@ export interface ComposedParts {
   readonly image: KernelImage;
   readonly percpu: PerCpu;
   readonly contexts: ContextTracking;
+  readonly printk: Printk;
 }
 
 const MIB = 1024 * 1024;
@@ -63,7 +64,7 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   const spinlocks = createSpinlocks(machine, contexts);
   const { frameAllocator } = options;
   const setup = composePages({ machine, image, percpu, contexts, spinlocks, printk, frameAllocator });
-  options.compose?.({ machine, image, percpu, contexts });
+  options.compose?.({ machine, image, percpu, contexts, printk });
   const memblock = createMemblock(machine.port, image.bss("memblock", memblockTableBytes(), 8));
   for (const region of machine.firmwareMap) {
     if (region.type === E820_RAM) memblock.add(asPhys(region.start), region.end - region.start);
