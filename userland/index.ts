@@ -4,9 +4,11 @@
 
 import type { Program } from "../kernel/uapi/program.ts";
 import { initProgram } from "./init.ts";
+import { BLOCK_TOOLS } from "./programs/block_tools.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
+import { SENSORD } from "./programs/sensord.ts";
 import { programOf, type ToolDefinition } from "./programs/tool.ts";
 import { WEBSERVER } from "./programs/webserver.ts";
 import { WORKLOAD_TOOLS } from "./programs/workloads.ts";
@@ -21,6 +23,8 @@ const TOOLS: readonly ToolDefinition[] = [
   ...REPORT_TOOLS,
   ...PROCESS_TOOLS,
   ...WORKLOAD_TOOLS,
+  ...BLOCK_TOOLS,
+  SENSORD,
   WEBSERVER,
 ];
 
