@@ -15,7 +15,6 @@
  * Linux queues its waiters (kernel/locking/qspinlock.c), which is fair; this is a test-and-set lock, which is not.
  */
 
-import type { MemoryPort } from "./arch/port.ts";
 import { bug } from "./bug.ts";
 import type { OnContention } from "./spinlock.ts";
 import type { PhysAddr } from "./types.ts";
@@ -40,8 +39,8 @@ export interface SpinWait {
   readonly contended: ReadonlyMap<number, number>;
 }
 
-/** `ram` is the buffer behind `port`. */
-export function createSpinWait(port: MemoryPort, ram: SharedArrayBuffer, host: SpinHost): SpinWait {
+/** Waiting for lock words in `ram`. */
+export function createSpinWait(ram: SharedArrayBuffer, host: SpinHost): SpinWait {
   const words = new Int32Array(ram);
   const contended = new Map<number, number>();
 
@@ -49,11 +48,11 @@ export function createSpinWait(port: MemoryPort, ram: SharedArrayBuffer, host: S
   const sleepOn = (lock: PhysAddr): void => {
     const deadline = host.now() + host.patienceMs;
     for (;;) {
-      const word = port.ldAtomic(lock);
+      const word = Atomics.load(words, lock >>> 2);
       if (word === 0) return;
       host.onSleep(lock, word - 1);
       if (host.now() > deadline) host.onStuck(lock, word - 1);
-      Atomics.wait(words, lock >>> 2, word | 0, SLEEP_MS);
+      Atomics.wait(words, lock >>> 2, word, SLEEP_MS);
     }
   };
 
@@ -62,7 +61,7 @@ export function createSpinWait(port: MemoryPort, ram: SharedArrayBuffer, host: S
     onContention(ctx, lock, holderCpu) {
       if (holderCpu === ctx.cpu) bug("spinlock: recursion on lock, CPU", lock, ctx.cpu);
       contended.set(lock, (contended.get(lock) ?? 0) + 1);
-      for (let look = 0; look < LOOKS; look++) if (port.ldAtomic(lock) === 0) return;
+      for (let look = 0; look < LOOKS; look++) if (Atomics.load(words, lock >>> 2) === 0) return;
       sleepOn(lock);
     },
   };

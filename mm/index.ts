@@ -72,7 +72,7 @@ export type { PageAllocator } from "./page_alloc.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
-export type { KmemCache } from "./slab_descriptor.ts";
+export { CACHE_DEPOT, cacheName, type KmemCache } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
 export type { VmStat } from "./vmstat.ts";
@@ -93,6 +93,7 @@ export {
   OOM_KILL,
   PAGE_ALLOC_EXTFRAG,
   PAGE_ALLOC_FAILED,
+  PCP_BUSY,
   PCP_REFILL,
   PCP_SPILL,
   PGALLOC_DMA,

@@ -454,6 +454,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     kmemCacheFree,
     freeFromSlab,
     drain,
+    drainCpu: (ctx, cache, cpu) => (depot.magsize(cache) === 0 ? 0 : drainCpu(ctx, cache, cpu)),
     stats,
     check,
   };

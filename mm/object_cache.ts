@@ -93,6 +93,10 @@ export interface ObjectCacheLayer {
    * host thread none is; threads must stop them first.
    */
   drain(ctx: Context, cache: KmemCache): number;
+  /**
+   * The same for what one CPU has, which is the caller's own or is offline: nobody else may be inside the layer there.
+   */
+  drainCpu(ctx: Context, cache: KmemCache, cpu: number): number;
   stats(cache: KmemCache): ObjectCacheStats;
   /** Invariants of layer and slabs for one cache: the first violation, or null. O(objects). */
   check(cache: KmemCache): string | null;

@@ -49,6 +49,7 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
       return slabs.freeObject(ctx, objects.cacheOfSlab(slab), obj);
     },
     drain: () => 0,
+    drainCpu: () => 0,
     stats: () => ({
       cached: 0,
       cpuAllocs: 0,

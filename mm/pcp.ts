@@ -64,7 +64,7 @@ import {
   zoneOfFlags,
 } from "./page.ts";
 import type { PageLists } from "./page_list.ts";
-import { PCP_REFILL, PCP_SPILL, type VmStat } from "./vmstat.ts";
+import { PCP_BUSY, PCP_REFILL, PCP_SPILL, type VmStat } from "./vmstat.ts";
 
 /** Orders above this one go to the buddy directly, except the huge-page order. */
 const PAGE_ALLOC_COSTLY_ORDER = 3;
@@ -157,6 +157,7 @@ function bindPcp(
     preemptDisable(ctx);
     if (port.ld32(pcp + P_LOCK) === 0 && port.cas(pcp + P_LOCK, 0, ctx.cpu + 1) === 0) return true;
     preemptEnable(ctx);
+    vmstat.countEvents(ctx, PCP_BUSY, 1);
     return false;
   };
   const unlock = (ctx: Context, pcp: PhysAddr): void => {

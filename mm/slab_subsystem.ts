@@ -105,6 +105,8 @@ export interface SlabSubsystem {
   kmemCacheDestroy(ctx: TaskContext, cache: KmemCache): number;
   /** Drains every cache and frees every empty slab; pages freed. For reclaim and leak checks. O(caches + slabs). */
   shrinkAll(ctx: Context): number;
+  /** Returns the objects that an offline CPU (or the caller's own) keeps to their slabs; their number. O(caches). */
+  drainCpu(ctx: Context, cpu: number): number;
   /** Newest cache first, as Linux prints them. */
   forEachCache(visit: (cache: KmemCache) => void): void;
   slabInfo(cache: KmemCache): SlabInfo;
@@ -218,6 +220,16 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     return nrPages;
   };
 
+  const drainCpu = (ctx: Context, cpu: number): number => {
+    let nrObjects = 0;
+    spinlocks.spinLock(ctx, mutex);
+    slabs.forEachCache((cache) => {
+      nrObjects += layer.drainCpu(ctx, cache, cpu);
+    });
+    spinlocks.spinUnlock(ctx, mutex);
+    return nrObjects;
+  };
+
   const { countSlabFrames } = createSlabCheck(port, pages, objects);
 
   const check = (): string | null => {
@@ -247,6 +259,7 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     kmemCacheCreate,
     kmemCacheDestroy,
     shrinkAll,
+    drainCpu,
     forEachCache: slabs.forEachCache,
     slabInfo,
     check,

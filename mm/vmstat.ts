@@ -35,7 +35,9 @@ export const DRAIN_ALL_PAGES = 12;
 export const KMALLOC_LARGE = 13;
 /** Processes killed because a page fault found no memory. */
 export const OOM_KILL = 14;
-export const NR_VM_EVENTS = 15;
+/** A CPU found its per-CPU list in other hands and went to the buddy. */
+export const PCP_BUSY = 15;
+export const NR_VM_EVENTS = 16;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 

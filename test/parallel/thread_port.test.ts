@@ -29,7 +29,7 @@ function createWorld(hooks: Partial<SpinHost> = {}) {
   const contexts = createContextTracking(machine, image, percpu, printk);
   let time = 0;
   const host: SpinHost = { now: () => ++time, onSleep: () => {}, onStuck: () => {}, patienceMs: 1e9, ...hooks };
-  const wait = createSpinWait(machine.port, ram, host);
+  const wait = createSpinWait(ram, host);
   const spinlocks = createSpinlocks(machine, contexts, wait.onContention);
   const lock = image.bss("test_lock", 8, 8);
   percpu.setup(image.bss("percpu", percpu.unitBytes() * 2, 64), 2);
