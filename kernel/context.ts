@@ -30,7 +30,7 @@ import { bug, bugOn, stackNames } from "./bug.ts";
 import type { KernelImage } from "./image.ts";
 import { CYCLES_PER_SECOND } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
-import { KERN_ERR, type Printk } from "./printk.ts";
+import { KERN_ERR, KERN_WARNING, type Printk } from "./printk.ts";
 import { TASK_PID, taskComm } from "./task_struct.ts";
 import { asCpu, type Context, type IrqContext, type NmiContext, type Sleeping, type TaskContext } from "./types.ts";
 
@@ -47,6 +47,7 @@ export const HARDIRQ_MASK = 0xf_0000;
 export const NMI_MASK = 0xf0_0000;
 export const NEED_RESCHED = 0x8000_0000;
 const COUNT_MASK = 0x7fff_ffff;
+const INTERRUPT_MASK = SOFTIRQ_MASK | HARDIRQ_MASK | NMI_MASK;
 
 export const SYSTEM_BOOTING = 0;
 export const SYSTEM_RUNNING = 1;
@@ -89,6 +90,8 @@ export interface ContextTracking {
   inHardirq(ctx: Context): boolean;
   inNmi(ctx: Context): boolean;
   inAtomic(ctx: Context): boolean;
+  /** In a hardirq, an NMI or a softirq, or softirqs are switched off: no softirq may begin here. */
+  inInterrupt(ctx: Context): boolean;
   /** 0 task, 1 softirq, 2 hardirq, 3 NMI. */
   level(ctx: Context): number;
 
@@ -103,6 +106,15 @@ export interface ContextTracking {
   scheduleDebug(ctx: Context): void;
   /** Number of splats since boot, printed or not. */
   nrAtomicSleeps(): number;
+
+  /** How many RCU read sections are open on this CPU (kernel/rcu.ts), and one more or one less. */
+  rcuDepth(ctx: Context): number;
+  addRcuDepth(ctx: Context, delta: number): void;
+
+  /** Linux's WARN(): a text, the place as `file:function`, the trace. Never stops anything. */
+  warn(ctx: Context, where: string, text: string): void;
+  /** Warnings since boot. */
+  nrWarnings(): number;
 
   /** The running task's task_struct address; 0 while idle. */
   currentTask(ctx: Context): number;
@@ -130,10 +142,12 @@ export function createContextTracking(
   const { irqOn, pending, clock } = harts;
   const PREEMPT_COUNT = percpu.define("preempt_count", 4);
   const CURRENT = percpu.define("current_task", 4);
+  const RCU_DEPTH = percpu.define("rcu_nesting", 4);
   const statics = image.bss("context_state", 24, 8);
   const SYSTEM_STATE = statics;
   const NR_SPLATS = statics + 4;
   const NEXT_SPLAT = statics + 8;
+  const NR_WARNINGS = statics + 20;
   /** One bit per taint letter. */
   const TAINT = statics + 16;
   let deliver: (cpu: number) => void = () => {};
@@ -155,6 +169,8 @@ export function createContextTracking(
     port.st32(addr, count - offset);
   };
 
+  const rcuDepth = (ctx: Context): number => port.ld32(ctx.area + RCU_DEPTH);
+
   const level = (ctx: Context): number => {
     const count = preemptCount(ctx);
     if ((count & NMI_MASK) !== 0) return 3;
@@ -167,6 +183,15 @@ export function createContextTracking(
     const bits = port.ld32(TAINT);
     const letters = [...TAINT_LETTERS].filter((_, i) => (bits >>> i) & 1);
     return letters.length === 0 ? "Not tainted" : `Tainted: ${letters.join(" ")}`;
+  };
+
+  const setTaint = (flag: string): void => {
+    const bit = TAINT_LETTERS.indexOf(flag);
+    if (bit < 0) bug("context: unknown taint letter");
+    const mask = 1 << bit;
+    for (let word = port.ld32(TAINT); (word & mask) === 0; word = port.ld32(TAINT)) {
+      if (port.cas(TAINT, word, (word | mask) >>> 0) === word) break;
+    }
   };
 
   const stackDump = (ctx: Context): string => {
@@ -193,7 +218,42 @@ export function createContextTracking(
         `in_atomic(): ${count !== 0 ? 1 : 0}, irqs_disabled(): ${irqOn[ctx.cpu] === 0 ? 1 : 0}, non_block: 0, ` +
           `pid: ${pid}, name: ${taskComm(port, task)}`,
         `preempt_count: ${count.toString(16)}, expected: 0`,
-        "RCU nest depth: 0, expected: 0",
+        `RCU nest depth: ${rcuDepth(ctx)}, expected: 0`,
+        stackDump(ctx),
+      ].join("\n"),
+    );
+  };
+
+  const warn = (ctx: Context, where: string, text: string): void => {
+    port.st32(NR_WARNINGS, port.ld32(NR_WARNINGS) + 1);
+    setTaint("W");
+    const task = port.ld32(ctx.area + CURRENT) * 8;
+    const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
+    printk(
+      KERN_WARNING,
+      [
+        "------------[ cut here ]------------",
+        text,
+        `WARNING: CPU: ${ctx.cpu} PID: ${pid} at ${where}`,
+        stackDump(ctx),
+        "---[ end trace 0000000000000000 ]---",
+      ].join("\n"),
+    );
+  };
+
+  /** A read section went to sleep: said in lockdep's words, and ended, as the count of preemption is below. */
+  const reportReader = (ctx: Context): void => {
+    port.st32(NR_SPLATS, port.ld32(NR_SPLATS) + 1);
+    port.st32(ctx.area + RCU_DEPTH, 0);
+    const bar = "=============================";
+    printk(
+      KERN_WARNING,
+      [
+        bar,
+        "WARNING: suspicious RCU usage",
+        `6.12.0-slabtown #1 ${taintText()}`,
+        "-----------------------------",
+        "kernel/sched.ts:resume Illegal context switch in RCU read-side critical section!",
         stackDump(ctx),
       ].join("\n"),
     );
@@ -265,6 +325,7 @@ export function createContextTracking(
     inHardirq: (ctx) => (preemptCount(ctx) & HARDIRQ_MASK) !== 0,
     inNmi: (ctx) => (preemptCount(ctx) & NMI_MASK) !== 0,
     inAtomic: (ctx) => preemptCount(ctx) !== 0,
+    inInterrupt: (ctx) => (preemptCount(ctx) & INTERRUPT_MASK) !== 0,
     level,
 
     mightSleep(ctx, where) {
@@ -276,6 +337,7 @@ export function createContextTracking(
     },
     scheduleDebug(ctx) {
       if (nrUnstarted !== 0) reportForgotten(ctx);
+      if (rcuDepth(ctx) !== 0) reportReader(ctx);
       const count = preemptCount(ctx);
       if (count === 0 && irqOn[ctx.cpu] === 1) return;
       port.fetchAdd(NR_SPLATS, 1);
@@ -287,6 +349,16 @@ export function createContextTracking(
       irqOn[ctx.cpu] = 1;
     },
     nrAtomicSleeps: () => port.ld32(NR_SPLATS),
+
+    rcuDepth,
+    addRcuDepth(ctx, delta) {
+      const depth = rcuDepth(ctx) + delta;
+      bugOn(depth < 0, "RCU-1: a read section ends that was not begun", ctx.cpu);
+      port.st32(ctx.area + RCU_DEPTH, depth);
+    },
+
+    warn,
+    nrWarnings: () => port.ld32(NR_WARNINGS),
 
     currentTask: (ctx) => port.ld32(ctx.area + CURRENT) * 8,
     setCurrentTask: (cpu, task) => port.st32(percpu.areaOf(cpu) + CURRENT, task / 8),
@@ -302,14 +374,7 @@ export function createContextTracking(
       deliver = hook;
     },
     stackDump,
-    taint(flag) {
-      const bit = TAINT_LETTERS.indexOf(flag);
-      if (bit < 0) bug("context: unknown taint letter");
-      const mask = 1 << bit;
-      for (let word = port.ld32(TAINT); (word & mask) === 0; word = port.ld32(TAINT)) {
-        if (port.cas(TAINT, word, (word | mask) >>> 0) === word) break;
-      }
-    },
+    taint: setTaint,
     taintText,
   };
 }

@@ -32,8 +32,10 @@ import { CYCLES_PER_TICK } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import type { Task, Tasks } from "./task.ts";
 import {
+  PF_NO_SETAFFINITY,
   SCHED_FIFO,
   TASK_CPU,
+  TASK_FLAGS,
   TASK_INTERRUPTIBLE,
   TASK_ON_QUEUE,
   TASK_POLICY,
@@ -45,7 +47,7 @@ import {
   TASK_VRUNTIME,
   TASK_WAKE_TIME,
 } from "./task_struct.ts";
-import { asPhys, BLOCKED, NULL, type PhysAddr, type Sleeping } from "./types.ts";
+import { asPhys, BLOCKED, type IrqContext, NULL, type PhysAddr, type Sleeping } from "./types.ts";
 
 /** Slice while other CPUs have work too: bounds how far clocks drift apart. */
 const SLICE_SHARED = 100_000;
@@ -85,7 +87,23 @@ export interface Scheduler {
   /** What to throw into a task instead of resuming it (a fatal signal); undefined to resume. */
   onResume(doom: (task: Task) => unknown): void;
   onEnd(ended: (task: Task, status: number, error: unknown) => void): void;
+  /** Nothing is on this CPU's runqueue, and no task runs there. */
+  isIdle(cpu: number): boolean;
+  /** Adds a hook to the timer interrupt, after the scheduler's own part. */
+  onTick(hook: (ctx: IrqContext) => void): void;
+  /** Adds a hook that runs whenever `cpu` passed through the scheduler: a task left it, or an idle one was disturbed. */
+  onPass(hook: (cpu: number) => void): void;
+  /** Adds a hook that runs between any two slices: for what must be done where no task is. */
+  onStep(hook: () => void): void;
+  /** Where the scheduler learns of kernel timers: the earliest of all CPUs. */
+  setTimers(timers: EarliestTimer): void;
   check(): string | null;
+}
+
+/** The earliest kernel timer: when (Infinity: there is none), and on which CPU. */
+export interface EarliestTimer {
+  time(): number;
+  cpu(): number;
 }
 
 export interface SchedulerDeps {
@@ -113,6 +131,10 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   let activate: (task: Task, cpu: number) => void = () => {};
   let doom: (task: Task) => unknown = () => undefined;
   let ended: (task: Task, status: number, error: unknown) => void = () => {};
+  const tickHooks: ((ctx: IrqContext) => void)[] = [];
+  const passHooks: ((cpu: number) => void)[] = [];
+  const stepHooks: (() => void)[] = [];
+  let timers: EarliestTimer = { time: () => Number.POSITIVE_INFINITY, cpu: () => 0 };
   let nrSwitches = 0;
   let hostDeadline = Number.POSITIVE_INFINITY;
 
@@ -157,6 +179,21 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     return urgent !== NULL ? urgent : fair.first(asPhys(rq + RQ_FAIR_ROOT));
   };
 
+  const isPinned = (struct: PhysAddr): boolean => (port.ld32(struct + TASK_FLAGS) & PF_NO_SETAFFINITY) !== 0;
+
+  /** The task of a queue that would run next among those that may leave their CPU, or NULL. */
+  const peekMovable = (cpu: number): PhysAddr => {
+    for (const [queue, root] of [
+      [realTime, RQ_RT_ROOT],
+      [fair, RQ_FAIR_ROOT],
+    ] as const) {
+      let struct = queue.first(asPhys(rqOf(cpu) + root));
+      while (struct !== NULL && isPinned(struct)) struct = queue.next(struct);
+      if (struct !== NULL) return struct;
+    }
+    return NULL;
+  };
+
   const leastBusyCpu = (last: number): number => {
     let best = online[last] === 1 ? last : 0;
     for (let cpu = 0; cpu < nrCpus; cpu++) {
@@ -183,11 +220,11 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
       port.stF64(struct + TASK_WAKE_TIME, 0);
     }
     const now = clock[current[0] as number] as number;
-    const cpu = leastBusyCpu(port.ld32(struct + TASK_CPU));
+    const last = port.ld32(struct + TASK_CPU);
+    const cpu = isPinned(struct) ? last : leastBusyCpu(last);
     // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
     if (loadOf(cpu) === 0) clock[cpu] = Math.max(clock[cpu] as number, now);
     port.st32(struct + TASK_STATE, TASK_RUNNING);
-    const last = port.ld32(struct + TASK_CPU);
     if (last !== cpu) moveVruntime(struct, last, cpu);
     enqueue(task, cpu);
   };
@@ -199,7 +236,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
       if (other !== cpu && nrRunningOf(other) > (busiest < 0 ? 1 : nrRunningOf(busiest))) busiest = other;
     }
     if (busiest < 0) return;
-    const struct = peek(busiest);
+    const struct = peekMovable(busiest);
     const task = tasks.at(struct);
     if (task === undefined) return;
     dequeue(struct, busiest);
@@ -223,21 +260,39 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     handler(ctx) {
       timerDeadline[ctx.cpu] = (clock[ctx.cpu] as number) + CYCLES_PER_TICK;
       wakeSleepers(clock[ctx.cpu] as number);
+      for (const hook of tickHooks) hook(ctx);
       return IRQ_HANDLED;
     },
   });
 
-  /** Nothing is runnable: time jumps to the first sleeper or to what a device does first. */
+  const passed = (cpu: number): void => {
+    for (const hook of passHooks) hook(cpu);
+  };
+
+  /** Brings the CPU of the earliest kernel timer to that moment; false if it is still waiting to be run. */
+  const fireTimer = (): boolean => {
+    const time = timers.time();
+    const cpu = timers.cpu();
+    current[0] = cpu;
+    clock[cpu] = Math.max(clock[cpu] as number, time);
+    irqs.checkpoint(cpu);
+    if (running[cpu] === undefined) passed(cpu);
+    return timers.time() !== time;
+  };
+
+  /** Nothing is runnable: time jumps to the first sleeper, kernel timer or act of a device. */
   const advance = (): boolean => {
     const first = byWakeTime.first(sleepers);
     const wakeTime = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
     const time = Math.min(wakeTime, events.nextTime());
+    if (timers.time() <= time && timers.time() !== Number.POSITIVE_INFINITY && fireTimer()) return true;
     if (time === Number.POSITIVE_INFINITY) return false;
     const cpu = first !== NULL && wakeTime === time ? port.ld32(first + TASK_CPU) : (current[0] as number);
     current[0] = cpu;
     clock[cpu] = Math.max(clock[cpu] as number, time);
     irqs.checkpoint(cpu);
     wakeSleepers(clock[cpu] as number);
+    passed(cpu);
     return true;
   };
 
@@ -270,7 +325,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const first = byWakeTime.first(sleepers);
     const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
     const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
-    const device = Math.max(events.nextTime(), now + SLICE_DEVICE);
+    const device = Math.max(Math.min(events.nextTime(), timers.time()), now + SLICE_DEVICE);
     horizon[cpu] = Math.min(slice, device, Math.max(hostDeadline, now + 1));
   };
 
@@ -335,6 +390,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const isAlive = resume(task, cpu);
     if (isAlive) finishSlice(task, cpu, startedAt);
     irqs.checkpoint(cpu);
+    passed(cpu);
   };
 
   return {
@@ -347,8 +403,11 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     },
     prepareToBlock: (task) => port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE),
     step() {
+      for (const hook of stepHooks) hook();
       const cpu = nextCpu();
       if (cpu >= 0) {
+        // An idle CPU's clock stands still while others run: its timers are due by the time of those.
+        if (timers.time() <= (clock[cpu] as number) && fireTimer()) return "advanced";
         runOn(cpu);
         return "ran";
       }
@@ -381,6 +440,19 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     },
     onEnd(hook) {
       ended = hook;
+    },
+    isIdle: (cpu) => loadOf(cpu) === 0,
+    onTick(hook) {
+      tickHooks.push(hook);
+    },
+    onPass(hook) {
+      passHooks.push(hook);
+    },
+    onStep(hook) {
+      stepHooks.push(hook);
+    },
+    setTimers(source) {
+      timers = source;
     },
     check() {
       for (let cpu = 0; cpu < nrCpus; cpu++) {

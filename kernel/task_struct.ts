@@ -67,6 +67,8 @@ export const SCHED_NORMAL = 0;
 export const SCHED_FIFO = 1;
 
 export const PF_KTHREAD = 0x0020_0000;
+/** Bound to one CPU: the scheduler does not move it. */
+export const PF_NO_SETAFFINITY = 0x0400_0000;
 export const PF_MEMALLOC = 0x0000_0800;
 
 /** The name of the task at `task`; `swapper` for 0, the idle loop. */

@@ -15,6 +15,8 @@ export const CYC_TLB_WALK = 40;
 export const CYC_TLB_FLUSH = 200;
 /** Interrupt entry and return. */
 export const CYC_IRQ = 400;
+/** Entering the handler of one softirq, one tasklet or one kernel timer, and leaving it. */
+export const CYC_SOFTIRQ = 150;
 /** Switching tasks: registers, runqueue, address space. */
 export const CYC_CONTEXT_SWITCH = 900;
 /** Choosing the next task, even if it is the same. */

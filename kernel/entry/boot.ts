@@ -31,15 +31,20 @@ import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
+import { createKthreads } from "../kthread.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
 import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
 import { createScheduler } from "../sched.ts";
+import { createSoftirqs } from "../softirq.ts";
 import { createSpinlocks } from "../spinlock.ts";
 import { createTasks } from "../task.ts";
+import { createTasklets } from "../tasklet.ts";
+import { bindTimers, createTimers } from "../timer.ts";
 import { alignDown, asPhys } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
+import { createWorkqueues } from "../workqueue.ts";
 import { logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
@@ -73,6 +78,10 @@ export function boot(options: BootOptions): Kernel {
   const spinlocks = createSpinlocks(machine, contexts, options.onContention); // lock words
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
+  const softirqs = createSoftirqs({ machine, percpu, contexts, irqs, printk }); // work at irq exit
+  const timers = createTimers({ machine, image, percpu, contexts, softirqs }); // functions called later
+  const tasklets = createTasklets({ machine, percpu, contexts, softirqs }); // one at a time
+  const bindWorkqueues = createWorkqueues(machine, image, percpu); // pools of workers
   const pageSetup = composePages({
     machine,
     image,
@@ -154,6 +163,11 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     statics: mempoolStatics,
   }); // reserves
+  const kthreads = createKthreads(machine, contexts, tasks, scheduler); // tasks of the kernel itself
+  softirqs.bindThreads(kthreads, scheduler);
+  bindTimers(machine, timers, softirqs, scheduler);
+  tasklets.init();
+  bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers }); // kworkers
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,

@@ -1,0 +1,161 @@
+/**
+ * Object allocators, tasks and everything that defers work: softirqs, tasklets, timers, work queues, RCU.
+ *
+ * The machine is driven step by step, without programs or files. Tasks are kernel threads that a test spawns.
+ */
+
+import { expect } from "vitest";
+import { createIrqs, type Irqs } from "../../kernel/irq.ts";
+import { createKthreads, type Kthreads } from "../../kernel/kthread.ts";
+import type { PerCpu } from "../../kernel/percpu.ts";
+import { createScheduler, type Scheduler } from "../../kernel/sched.ts";
+import { createSoftirqs, type Softirqs } from "../../kernel/softirq.ts";
+import { createTasks, type Task, type Tasks } from "../../kernel/task.ts";
+import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_STRUCT_BYTES, taskComm } from "../../kernel/task_struct.ts";
+import { createTasklets, type Tasklets } from "../../kernel/tasklet.ts";
+import { bindTimers, createTimers, type Timers } from "../../kernel/timer.ts";
+import { asPhys, type IrqContext, NULL, type PhysAddr, type Sleeping, type TaskContext } from "../../kernel/types.ts";
+import { createWaitQueues, type WaitQueues } from "../../kernel/wait.ts";
+import { createWorkqueues, type Workqueues } from "../../kernel/workqueue.ts";
+import { bootObjectLevel, type ObjectLevelMachine } from "./object_level.ts";
+import type { ComposedParts, PageLevelOptions } from "./page_level.ts";
+
+export interface TaskWorld extends ObjectLevelMachine {
+  readonly percpu: PerCpu;
+  readonly irqs: Irqs;
+  readonly softirqs: Softirqs;
+  readonly tasklets: Tasklets;
+  readonly timers: Timers;
+  readonly tasks: Tasks;
+  readonly scheduler: Scheduler;
+  readonly waits: WaitQueues;
+  readonly kthreads: Kthreads;
+  readonly workqueues: Workqueues;
+  /** Creating a task fails this often from now on. */
+  failTasks(times: number): void;
+  /** Zeroed memory that is never freed. */
+  memory(bytes: number): PhysAddr;
+  /** The context of an interrupt on a CPU. */
+  irq(cpu: number): IrqContext;
+  /** The context of the idle loop of a CPU: a task context without a task. */
+  idle(cpu: number): TaskContext;
+  /** Runs `handler` as the handler of an interrupt that CPU `cpu` takes now. */
+  interrupt(cpu: number, handler: (ctx: IrqContext) => void): void;
+  /** A kernel thread, on a runqueue; `cpu` binds it. */
+  spawn(name: string, body: (ctx: TaskContext, task: Task) => Sleeping<void>, cpu?: number): Task;
+  /** One step of the scheduler. */
+  step(): string;
+  /** Runs until nothing is left to do. An error that ended a task is thrown. */
+  runAll(maxSteps?: number): void;
+  /** Names of the living tasks, by pid. */
+  names(): readonly string[];
+  now(cpu: number): number;
+}
+
+/** The line that `interrupt` uses. */
+const TEST_LINE = 31;
+
+export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
+  let composed:
+    | (ComposedParts & { irqs: Irqs; softirqs: Softirqs; timers: Timers; tasklets: Tasklets } & {
+        bindScheduler: (tasks: Tasks) => Scheduler;
+        bindWorkqueues: ReturnType<typeof createWorkqueues>;
+      })
+    | undefined;
+  const m = bootObjectLevel("magazine", {
+    ...options,
+    compose: (parts) => {
+      const { machine, image, percpu } = parts;
+      const irqs = createIrqs(machine, percpu, parts.contexts);
+      const softirqs = createSoftirqs({ ...parts, irqs });
+      composed = {
+        ...parts,
+        irqs,
+        softirqs,
+        timers: createTimers({ ...parts, softirqs }),
+        tasklets: createTasklets({ ...parts, softirqs }),
+        bindScheduler: createScheduler({ ...parts, irqs }),
+        bindWorkqueues: createWorkqueues(machine, image, percpu),
+      };
+    },
+  });
+  if (composed === undefined) throw new Error("task_world: not composed");
+  const { irqs, softirqs, timers, tasklets, percpu } = composed;
+  const { machine, contexts } = m;
+  const { port, harts } = machine;
+  harts.online.fill(1);
+
+  const structs = m.image.bss("test_tasks", 256 * TASK_STRUCT_BYTES, 8);
+  let nrTasks = 0;
+  let nrFailures = 0;
+  const tasks = createTasks(machine, contexts, {
+    alloc: () => (nrFailures > 0 && nrFailures-- > 0 ? NULL : asPhys(structs + nrTasks++ * TASK_STRUCT_BYTES)),
+    free: () => {},
+  });
+  const scheduler = composed.bindScheduler(tasks);
+  const waits = createWaitQueues(machine, contexts, tasks, scheduler);
+  const kthreads = createKthreads(machine, contexts, tasks, scheduler);
+  softirqs.bindThreads(kthreads, scheduler);
+  bindTimers(machine, timers, softirqs, scheduler);
+  tasklets.init();
+  const workqueues = composed.bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers });
+
+  const errors: unknown[] = [];
+  scheduler.onEnd((task, _status, error) => {
+    if (error !== undefined) errors.push(error);
+    tasks.release(m.ctx, task);
+  });
+  const step = (): string => {
+    const result = scheduler.step();
+    if (errors.length > 0) throw errors[0];
+    return result;
+  };
+
+  return {
+    ...m,
+    percpu,
+    irqs,
+    softirqs,
+    tasklets,
+    timers,
+    tasks,
+    scheduler,
+    waits,
+    kthreads,
+    workqueues,
+    failTasks(times) {
+      nrFailures = times;
+    },
+    memory: (bytes) => m.image.bss("test", bytes, 8),
+    irq: (cpu) => contexts.irqContext(cpu),
+    idle: (cpu) => contexts.taskContext(cpu),
+    interrupt(cpu, handler) {
+      expect(irqs.requestIrq(TEST_LINE, "test", handler)).toBe(0);
+      machine.irqChip.raise(cpu, TEST_LINE);
+      irqs.checkpoint(cpu);
+      irqs.freeIrq(TEST_LINE);
+    },
+    spawn(name, body, cpu) {
+      let task: Task | undefined;
+      task = tasks.create(m.ctx, {
+        comm: name,
+        parent: NULL,
+        flags: PF_KTHREAD | (cpu === undefined ? 0 : PF_NO_SETAFFINITY),
+        *body(ctx) {
+          yield* body(ctx, task as Task);
+          return 0;
+        },
+      });
+      if (task === undefined) throw new Error("task_world: no task");
+      if (cpu !== undefined) port.st32(task.struct + TASK_CPU, cpu);
+      scheduler.wake(task);
+      return task;
+    },
+    step,
+    runAll(maxSteps = 100_000) {
+      for (let steps = 0; step() !== "nothing"; steps++) expect(steps).toBeLessThan(maxSteps);
+    },
+    names: () => tasks.all().map((task) => taskComm(port, task.struct)),
+    now: (cpu) => harts.clock[cpu] as number,
+  };
+}
