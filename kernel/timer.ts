@@ -11,7 +11,7 @@
  *    O(log n) and keep exact times, as Linux does in its hrtimers.
  *
  * 3. Precision: a function is never called before its time. On an idle CPU the clock jumps to exactly that time, so it
- *    is late by the entry of the interrupt and the softirq (550 cycles), more if others are due at the same moment. On a
+ *    is late by the entry of the interrupt and the softirq (700 cycles), more if others are due at the same moment. On a
  *    CPU that runs a program it is called at the next checkpoint: after at most 2,000 cycles of a program that asks
  *    whether its time is up, or after the longest kernel path without a checkpoint.
  *

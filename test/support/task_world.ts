@@ -53,7 +53,7 @@ export interface TaskWorld extends ObjectLevelMachine {
 }
 
 /** The line that `interrupt` uses. */
-const TEST_LINE = 31;
+const TEST_LINE = 30;
 
 export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
   let composed:
@@ -100,6 +100,9 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
   tasklets.init();
   const workqueues = composed.bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers });
 
+  let handler: (ctx: IrqContext) => void = () => {};
+  expect(irqs.requestIrq(TEST_LINE, "test", (ctx) => handler(ctx))).toBe(0);
+
   const errors: unknown[] = [];
   scheduler.onEnd((task, _status, error) => {
     if (error !== undefined) errors.push(error);
@@ -129,11 +132,10 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
     memory: (bytes) => m.image.bss("test", bytes, 8),
     irq: (cpu) => contexts.irqContext(cpu),
     idle: (cpu) => contexts.taskContext(cpu),
-    interrupt(cpu, handler) {
-      expect(irqs.requestIrq(TEST_LINE, "test", handler)).toBe(0);
+    interrupt(cpu, next) {
+      handler = next;
       machine.irqChip.raise(cpu, TEST_LINE);
       irqs.checkpoint(cpu);
-      irqs.freeIrq(TEST_LINE);
     },
     spawn(name, body, cpu) {
       let task: Task | undefined;
