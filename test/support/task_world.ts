@@ -5,7 +5,7 @@
  */
 
 import { expect } from "vitest";
-import { createIrqs, type Irqs } from "../../kernel/irq.ts";
+import { createIrqs, IRQ_HANDLED, type Irqs } from "../../kernel/irq.ts";
 import { createKthreads, type Kthreads } from "../../kernel/kthread.ts";
 import type { PerCpu } from "../../kernel/percpu.ts";
 import { createScheduler, type Scheduler } from "../../kernel/sched.ts";
@@ -66,7 +66,7 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
     ...options,
     compose: (parts) => {
       const { machine, image, percpu } = parts;
-      const irqs = createIrqs(machine, percpu, parts.contexts);
+      const irqs = createIrqs(parts);
       const softirqs = createSoftirqs({ ...parts, irqs });
       composed = {
         ...parts,
@@ -101,7 +101,14 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
   const workqueues = composed.bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers });
 
   let handler: (ctx: IrqContext) => void = () => {};
-  expect(irqs.requestIrq(TEST_LINE, "test", (ctx) => handler(ctx))).toBe(0);
+  const action = {
+    name: "test",
+    handler(ctx: IrqContext) {
+      handler(ctx);
+      return IRQ_HANDLED;
+    },
+  };
+  expect(irqs.requestIrq(TEST_LINE, action)).toBe(0);
 
   const errors: unknown[] = [];
   scheduler.onEnd((task, _status, error) => {
@@ -134,6 +141,9 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
     idle: (cpu) => contexts.taskContext(cpu),
     interrupt(cpu, next) {
       handler = next;
+      irqs.setAffinity(TEST_LINE, cpu);
+      // An interrupt is not taken before the moment it was raised: the CPU must have come that far.
+      harts.clock[cpu] = Math.max(harts.clock[cpu] as number, harts.clock[harts.current[0] as number] as number);
       machine.irqChip.raise(cpu, TEST_LINE);
       irqs.checkpoint(cpu);
     },
