@@ -91,7 +91,7 @@ export interface Scheduler {
   isIdle(cpu: number): boolean;
   /** Adds a hook to the timer interrupt, after the scheduler's own part. */
   onTick(hook: (ctx: IrqContext) => void): void;
-  /** Adds a hook that runs whenever `cpu` passed through the scheduler: a task left it, or an idle one was disturbed. */
+  /** Adds a hook that runs when `cpu` passed through the scheduler: a task left it, or it was idle and disturbed. */
   onPass(hook: (cpu: number) => void): void;
   /** Adds a hook that runs between any two slices: for what must be done where no task is. */
   onStep(hook: () => void): void;

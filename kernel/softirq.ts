@@ -22,7 +22,7 @@
  *   SOFT-1  a vector raised once or more runs once, on the CPU that raised it, and not before it was raised
  *   SOFT-2  while handlers run, in_serving_softirq is true and interrupts are on; afterwards both are as before
  *   SOFT-3  handlers of one CPU run one after another, lowest vector first in each round
- *   SOFT-4  bits that are set with nothing of them running are seen at the next irq exit, by localBhEnable, or by ksoftirqd
+ *   SOFT-4  bits that are set while no handler runs are seen at the next irq exit, by localBhEnable, or by ksoftirqd
  *   SOFT-5  a handler leaves preempt_count as it was; else it is reported and put right
  *
  * Pending bits and counters are in the per-CPU area. Locks: none, a CPU touches its own bits with interrupts off.

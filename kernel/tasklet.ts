@@ -7,7 +7,7 @@
  *
  *   offset  width  field    meaning
  *   +0      8      node     of a CPU's queue; points to itself when on none
- *   +8      u32    state    SCHED 1: will run; RUN 2: runs now; HI 4: in HI_SOFTIRQ; KILLED 8: scheduling it has no effect
+ *   +8      u32    state    SCHED 1: will run; RUN 2: runs now; HI 4: in HI_SOFTIRQ; KILLED 8: cannot be scheduled
  *   +12     u32    count    how often it is disabled
  *   +16     u32    fn       number that registerTaskletFn() gave
  *   +20     u32    data     the owner's

@@ -11,8 +11,8 @@
  *    O(log n) and keep exact times, as Linux does in its hrtimers.
  *
  * 3. Precision: a function is never called before its time. On an idle CPU the clock jumps to exactly that time, so it
- *    is late by the entry of the interrupt and the softirq (700 cycles), more if others are due at the same moment. On a
- *    CPU that runs a program it is called at the next checkpoint: after at most 2,000 cycles of a program that asks
+ *    is late by the entry of interrupt and softirq (700 cycles), more if others are due at the same moment. On a CPU
+ *    that runs a program it is called at the next checkpoint: after at most 2,000 cycles of a program that asks
  *    whether its time is up, or after the longest kernel path without a checkpoint.
  *
  *   offset  width  field    meaning
@@ -27,8 +27,8 @@
  *   TMR-4  the hardware timer of a CPU is never programmed later than its first kernel timer
  *   TMR-5  a timer that waits is on the tree of an online CPU
  *
- * The functions run in TIMER_SOFTIRQ with interrupts on. Locks: none; a tree is touched with interrupts off, and code of
- * another CPU never runs in between (spinlock.ts). Source: Linux `kernel/time/timer.c`, `kernel/time/hrtimer.c`.
+ * The functions run in TIMER_SOFTIRQ with interrupts on. Locks: none; a tree is touched with interrupts off, and code
+ * of another CPU never runs in between (spinlock.ts). Source: Linux `kernel/time/timer.c`, `kernel/time/hrtimer.c`.
  */
 
 import { CYC_SOFTIRQ } from "./arch/charges.ts";
