@@ -26,6 +26,7 @@ export const PARAMETERS = {
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",
+  modules: "drivers to load at the end of boot, separated by commas: modules=rtc,uart",
   memblock: "debug: the boot allocator tells what it does",
 } as const;
 

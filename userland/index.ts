@@ -6,6 +6,7 @@ import type { Program } from "../kernel/uapi/program.ts";
 import { initProgram } from "./init.ts";
 import { BLOCK_TOOLS } from "./programs/block_tools.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
+import { MODULE_TOOLS } from "./programs/modules.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
@@ -22,6 +23,7 @@ const TOOLS: readonly ToolDefinition[] = [
   ...FILE_TOOLS,
   ...REPORT_TOOLS,
   ...PROCESS_TOOLS,
+  ...MODULE_TOOLS,
   ...WORKLOAD_TOOLS,
   ...BLOCK_TOOLS,
   SENSORD,

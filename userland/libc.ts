@@ -31,11 +31,13 @@ import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
 import {
   SYS_clone,
   SYS_close,
+  SYS_delete_module,
   SYS_exit,
   SYS_exit_group,
   SYS_getcwd,
   SYS_getdents64,
   SYS_getpid,
+  SYS_init_module,
   SYS_kill,
   SYS_mmap,
   SYS_nanosleep,
@@ -111,6 +113,9 @@ export interface Libc {
   yieldNow(): Sleeping<number>;
   /** sysname, nodename, release, version, machine, domainname. */
   uname(): Sleeping<string[] | number>;
+  /** Loads a driver by name; `params` are `name=value` words. */
+  initModule(name: string, params: string): Sleeping<number>;
+  deleteModule(name: string): Sleeping<number>;
 }
 
 /** The libc of the program or thread that runs in `env`. */
@@ -329,6 +334,13 @@ export function createLibc(env: ProgramEnv): Libc {
     return Array.from({ length: UTSNAME_FIELDS }, (_, i) => loadString(base + i * UTSNAME_BYTES));
   }
 
+  function* initModule(name: string, params: string): Sleeping<number> {
+    const paramsAt = yield* cString(params);
+    if (paramsAt < 0) return paramsAt;
+    const nameAt = yield* cString(name, encodeUtf8(params).length + 1);
+    return nameAt < 0 ? nameAt : yield* call(SYS_init_module, nameAt, paramsAt);
+  }
+
   function* getcwd(): Sleeping<string | number> {
     const base = yield* scratch();
     if (base < 0) return base;
@@ -369,6 +381,8 @@ export function createLibc(env: ProgramEnv): Libc {
     sleep: (cycles) => call(SYS_nanosleep, cycles),
     yieldNow: () => call(SYS_sched_yield),
     uname,
+    initModule,
+    deleteModule: (name) => callWithString(SYS_delete_module, name, 0),
   };
 }
 

@@ -5,6 +5,7 @@
  *            → slabs, magazines, kmalloc → tasks, scheduler → files, system calls → programs
  */
 
+import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
   composePages,
   createMemblock,
@@ -93,6 +94,7 @@ export function boot(options: BootOptions): Kernel {
   }); // zones, counters
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
   const statics = image.bss("kernel_entry", 64, 8);
+  const driverQueue = driverCoreStatics(image);
   const memblock = createMemblock(
     port,
     image.bss("memblock", memblockTableBytes(), 8),
@@ -208,6 +210,15 @@ export function boot(options: BootOptions): Kernel {
     queues: statics,
     onPanic: panic,
   });
+  const registry = createFileRegistry(); // what drivers add
+  const drivers = createDriverCore({
+    services: { machine, contexts, printk, irqs, spinlocks, waits, scheduler, tasks, slab, pageAlloc, mempools },
+    registry,
+    places: [...DEVICE_PLACES, ...(options.extraDevices ?? [])],
+    types: [...DRIVER_TYPES, ...(options.extraDrivers ?? [])],
+    settings: options.devices ?? {},
+    queue: driverQueue,
+  }); // devices, modules
   const sources = createProcSources({
     machine,
     printk,
@@ -220,10 +231,10 @@ export function boot(options: BootOptions): Kernel {
     processes,
     processMemory,
     irqs,
+    modules: drivers.modulesText,
     cmdline: options.cmdline,
     percpuBytes,
   });
-  const registry = createFileRegistry(); // what drivers add
   const files = createFileTree({
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,
@@ -242,6 +253,7 @@ export function boot(options: BootOptions): Kernel {
       processes,
       processMemory,
       files,
+      drivers,
       powerOff: () => {
         state.powerOff = true;
       },
@@ -252,6 +264,9 @@ export function boot(options: BootOptions): Kernel {
   for (const complaint of parameters.complaints) printk(KERN_WARNING, complaint);
 
   printk.setConsole((line) => options.console(`${line}\n`), parameters.number("loglevel", RUNNING_LOGLEVEL));
+
+  const modules = (parameters.get("modules") ?? "").split(",").filter((name) => name !== "");
+  drivers.loadAtBoot([...modules, ...(options.modules ?? [])]);
 
   return createKernelObject({
     machine,
@@ -266,6 +281,7 @@ export function boot(options: BootOptions): Kernel {
     users,
     files,
     consoleDevice,
+    drivers,
     state,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,

@@ -5,6 +5,7 @@
  * is nothing left to do without new input, or until the power is off.
  */
 
+import type { DevicePlace, DeviceSettings, DeviceStats, DriverCore, DriverType } from "../../drivers/index.ts";
 import type {
   FrameAllocatorFactory,
   PageAllocator,
@@ -53,6 +54,13 @@ export interface BootOptions {
   readonly programs: ReadonlyMap<string, Program>;
   /** The FrameAllocator seam: another allocator of page frames than the buddy. */
   readonly frameAllocator?: FrameAllocatorFactory;
+  /** Device → settings (rates, sizes, faults), as DEVICE_SETTINGS lists them. Throws for what does not exist. */
+  readonly devices?: Readonly<Record<string, DeviceSettings>>;
+  /** Drivers to load once the system runs, with parameters, in this order: `nic ring=64`. */
+  readonly modules?: readonly string[];
+  /** Drivers and devices beside those that come with the kernel. */
+  readonly extraDrivers?: readonly DriverType[];
+  readonly extraDevices?: readonly DevicePlace[];
 }
 
 /** One line of ps. */
@@ -127,6 +135,9 @@ export interface Kernel {
   /** Virtual time: the largest local clock, cycles. */
   now(): number;
   tasks(): readonly TaskInfo[];
+  /** Numbers that the drivers of bound devices keep. */
+  deviceStats(): readonly DeviceStats[];
+  readonly drivers: DriverCore;
   census(): PageCensus;
   /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
   peakPages(): number;

@@ -2,6 +2,7 @@
  * The kernel as an object of its host: the implementation of kernel.ts over the booted subsystems.
  */
 
+import type { DriverCore } from "../../drivers/index.ts";
 import type { Census, Mempools, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
@@ -33,6 +34,7 @@ export interface KernelObjectDeps {
   readonly users: ObjectUsers;
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
+  readonly drivers: DriverCore;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
   readonly census: () => Census;
@@ -126,6 +128,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     readFile: deps.files.readText,
     now,
     tasks: deps.taskInfos,
+    deviceStats: deps.drivers.deviceStats,
+    drivers: deps.drivers,
     census: deps.census,
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
@@ -133,13 +137,15 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       memory.slab.check() ??
       deps.mempools.check() ??
       scheduler.check() ??
+      deps.drivers.check() ??
       printk.check() ??
       checkProcesses() ??
       checkCensus(),
     get panicReport() {
       return state.panicReport;
     },
-    nrReports: () => processes.nrOopses() + contexts.nrAtomicSleeps() + memory.pageAlloc.nrBadFrees(),
+    nrReports: () =>
+      processes.nrOopses() + contexts.nrAtomicSleeps() + memory.pageAlloc.nrBadFrees() + deps.drivers.nrReports(),
     save: () => machine.save(),
   };
 }

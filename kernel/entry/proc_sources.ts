@@ -25,6 +25,8 @@ export interface ProcSources {
   tasks(): readonly TaskInfo[];
   /** `/proc/<pid>/maps` of a process, or null. */
   maps(pid: number): string | null;
+  /** Text of /proc/modules. */
+  modules(): string;
   /** Interrupts delivered, per line and CPU; name of the line. */
   interrupts(): readonly { readonly line: number; readonly name: string; readonly counts: readonly number[] }[];
 }

@@ -9,6 +9,7 @@
  *   SYS-3  leaving the kernel is a checkpoint: pending interrupts are taken there
  */
 
+import type { DriverCore } from "../../drivers/index.ts";
 import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
@@ -48,8 +49,12 @@ export interface SyscallDeps {
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
   readonly files: FileTree;
+  readonly drivers: DriverCore;
   readonly powerOff: (restart: boolean) => void;
 }
+
+/** Longest argument text of a module. */
+const MAX_MODULE_ARGS = 1024;
 
 const UTSNAME = ["Slabtown", "slabtown", "6.12.0-slabtown", "#1 SMP PREEMPT_DYNAMIC", "riscv64", "(none)"];
 
@@ -231,6 +236,20 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     }
   };
 
+  // ── Modules ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const initModule = (caller: Caller, namePtr: number, argsPtr: number): MaySleep<number> => {
+    const name = caller.user.string(namePtr, MAX_PATH);
+    const args = caller.user.string(argsPtr, MAX_MODULE_ARGS);
+    if (name === undefined || args === undefined) return -EFAULT;
+    return deps.drivers.insmod(caller.task, name, args);
+  };
+
+  const deleteModule = (caller: Caller, namePtr: number): MaySleep<number> => {
+    const name = caller.user.string(namePtr, MAX_PATH);
+    return name === undefined ? -EFAULT : deps.drivers.rmmod(caller.task, name);
+  };
+
   const processCall = (caller: Caller, nr: number, a: readonly number[]): MaySleep<number> => {
     const [a0, a1, a2, a3] = a as [number, number, number, number];
     switch (nr) {
@@ -265,6 +284,10 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
         return processes.joinThread(caller, a0);
       case sys.SYS_sched_setscheduler:
         return setScheduler(a0, a1, a2);
+      case sys.SYS_init_module:
+        return initModule(caller, a0, a1);
+      case sys.SYS_delete_module:
+        return deleteModule(caller, a0);
       case sys.SYS_reboot:
         if (a0 !== 0 && a0 !== 1) return -EINVAL;
         deps.powerOff(a0 === 1);

@@ -53,6 +53,7 @@ export interface SystemInfoDeps {
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
   readonly irqs: Irqs;
+  readonly modules: () => string;
   readonly cmdline: string;
   readonly percpuBytes: number;
 }
@@ -138,6 +139,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       });
       return text;
     },
+    modules: deps.modules,
     interrupts: irqs.lines,
   };
 }

@@ -29,6 +29,10 @@ export const FUTEX_WAIT = 0;
 export const FUTEX_WAKE = 1;
 /** nanosleep(cycles): sleeps in virtual time; a plain number instead of a struct timespec. */
 export const SYS_nanosleep = 101;
+/** init_module(name, args): loads a driver by its name; parameters as `name=value` words (a name, not an image). */
+export const SYS_init_module = 105;
+/** delete_module(name, flags ignored) */
+export const SYS_delete_module = 106;
 export const SYS_sched_yield = 124;
 /** kill(pid, signal) */
 export const SYS_kill = 129;

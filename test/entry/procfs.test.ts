@@ -142,6 +142,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     },
     pcp: { alloc: unused, free: unused, drainCpu: unused, check: () => null, info: fake.pcp, lockAddr: unused },
     printk: fakePrintk([{ seq: 0, level: 6, time: 1_500_000, text: "hello" }]),
+    modules: () => "",
     cmdline: "quiet",
     percpuBytes: 552 * 1024,
     pageblockCounts: (zone) => fake.pageblocks[zone] ?? [],

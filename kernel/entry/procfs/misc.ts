@@ -52,7 +52,7 @@ export const formatMounts = (): string =>
   "sysfs /sys sysfs rw,relatime 0 0\n" +
   "debugfs /sys/kernel/debug debugfs rw,relatime 0 0\n";
 
-/** No modules: the kernel is one piece. */
-export const formatModules = (): string => "";
+/** Loaded drivers, newest first: name, bytes, references, users, state, address. */
+export const formatModules = (s: ProcSources): string => s.modules();
 
 export const formatMinFreeKbytes = (s: ProcSources): string => `${s.zones.minFreeKbytes()}\n`;

@@ -1,0 +1,33 @@
+/**
+ * The front door of the drivers: the devices of the machine, the drivers that come with the kernel, and the core.
+ *
+ * A new device is a model file and a driver file, and a line in each of the two tables below.
+ */
+
+import type { DriverType } from "./driver.ts";
+import type { DevicePlace } from "./driver_core.ts";
+import { type DeviceSettingTable, settingsOf } from "./hardware.ts";
+import { RTC_DRIVER } from "./rtc.ts";
+import { RTC_KIND } from "./rtc_device.ts";
+
+export type { DeviceStats } from "./bus.ts";
+export type { Driver, DriverType, KernelServices, Platform, StatRows } from "./driver.ts";
+export { createDriverCore, type DevicePlace, type DriverCore, driverCoreStatics } from "./driver_core.ts";
+export {
+  type DeviceKind,
+  type DeviceSetting,
+  type DeviceSettings,
+  type DeviceSettingTable,
+  settingProblem,
+} from "./hardware.ts";
+
+/** The devices of the machine and their interrupt lines. Those that are not standard are there when configured. */
+export const DEVICE_PLACES: readonly DevicePlace[] = [{ name: "rtc0", line: 8, kind: RTC_KIND, isStandard: true }];
+
+/** The drivers that insmod finds. */
+export const DRIVER_TYPES: readonly DriverType[] = [RTC_DRIVER];
+
+/** Device → the settings that BootOptions.devices may give it, with their ranges. */
+export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(
+  DEVICE_PLACES.map(({ name, kind }) => [name, settingsOf(kind)]),
+);
