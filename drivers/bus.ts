@@ -141,9 +141,13 @@ export function createBus(deps: BusDeps): Bus {
   ];
   const directory = (slot: Slot): string => `/sys/devices/${slot.hardware.name}`;
   const addTexts = (slot: Slot): void => {
+    // A device that vanished without a driver has kept its texts.
+    if (registry.text(`${directory(slot)}/remove`) !== undefined) return;
     for (const [file, read] of filesOf(slot)) registry.registerText(`${directory(slot)}/${file}`, { read });
-    const hasTexts = registry.text(`${directory(slot)}/remove`) !== undefined;
-    if (!hasTexts) registry.registerText(`${directory(slot)}/remove`, trigger((worker) => takeOut(worker, slot)));
+    registry.registerText(
+      `${directory(slot)}/remove`,
+      trigger((worker) => takeOut(worker, slot)),
+    );
   };
   const removeTexts = (slot: Slot): void => {
     for (const [file] of filesOf(slot)) registry.unregisterText(`${directory(slot)}/${file}`);

@@ -111,12 +111,10 @@ export function numberSetting(min: number, max: number, fallback: number, meanin
 
 /** All settings of a kind: its own, and those of its faults. */
 export function settingsOf(kind: DeviceKind): DeviceSettingTable {
-  const faults = kind.faults.map(
-    (fault): [string, DeviceSetting] => [
-      fault,
-      { kind: "fault", min: 0, max: 1, fallback: 0, meaning: FAULT_MEANINGS[fault] },
-    ],
-  );
+  const faults = kind.faults.map((fault): [string, DeviceSetting] => [
+    fault,
+    { kind: "fault", min: 0, max: 1, fallback: 0, meaning: FAULT_MEANINGS[fault] },
+  ]);
   const late: [string, DeviceSetting][] = kind.faults.includes("late")
     ? [["late_cycles", numberSetting(1, 1_000_000_000, 1_000_000, "how late the fault `late` makes an act, cycles")]]
     : [];
@@ -147,7 +145,9 @@ export function createHardware(
     const problem = known === undefined ? `known are ${Object.keys(table).join(", ")}` : settingProblem(known, value);
     if (problem !== null) throw new Error(`device ${name}: setting ${setting}=${value}: ${problem}`);
   }
-  const rules = Object.fromEntries(FAULT_KINDS.flatMap((fault) => (fault in settings ? [[fault, settings[fault]]] : [])));
+  const rules = Object.fromEntries(
+    FAULT_KINDS.flatMap((fault) => (fault in settings ? [[fault, settings[fault]]] : [])),
+  );
   const faults = createFaultModel((fault) => random.stream(`${name}:${fault}`), rules);
   let isPresent = true;
   /** Counts power-ons: what was planned before the last one does not happen. */

@@ -6,9 +6,9 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM } from "../../kernel/uapi/errno.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
-import { EBUSY, EINVAL, ENODEV, ENOENT, ENOMEM } from "../../kernel/uapi/errno.ts";
 import { builtinPrograms } from "../../userland/index.ts";
 import { bootDrivers } from "../support/driver_kernel.ts";
 
@@ -22,11 +22,19 @@ describe("modules", () => {
   it("MOD-1 insmod, lsmod, rmmod: a module comes, is listed and goes", () => {
     const t = bootDrivers();
     expect(t.sh("insmod rtc rate=128; cat /proc/modules; lsmod")).toBe(0);
-    expect(t.output()).toMatch(/^rtc \d+ 0 - Live 0x[0-9a-f]{16}\nModule {18}Size  Used by\nrtc +\d+  0\n/);
+    expect(t.output()).toMatch(/^rtc \d+ 0 - Live 0x[0-9a-f]{16}\nModule {18}Size {2}Used by\nrtc +\d+ {2}0\n/);
     expect(t.log()).toContain("rtc rtc0: registered as rtc0, 128 Hz");
     expect(t.kernel.readFile("/sys/bus/slab/devices")).toContain("rtc0 rtc rtc\n");
     expect(t.kernel.deviceStats()).toEqual([
-      { device: "rtc0", driver: "rtc", rows: [["irqs", 0], ["reads", 0], ["lost", 0]] },
+      {
+        device: "rtc0",
+        driver: "rtc",
+        rows: [
+          ["irqs", 0],
+          ["reads", 0],
+          ["lost", 0],
+        ],
+      },
     ]);
     expect(t.sh("rmmod rtc; cat /proc/modules")).toBe(0);
     t.expectUnloaded();
@@ -77,11 +85,13 @@ describe("modules", () => {
 });
 
 /** Opens the clock and reads `n` times; returns the number of periods, or 200 + errno of what failed. */
-const reader =
-  (n: number): Program =>
+const reader = (n: number): Program =>
   function* (env) {
     const path = yield* call(env, sys.SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
-    env.mem.write(path, Uint8Array.from("/dev/rtc0\0", (c) => c.charCodeAt(0)));
+    env.mem.write(
+      path,
+      Uint8Array.from("/dev/rtc0\0", (c) => c.charCodeAt(0)),
+    );
     const fd = yield* call(env, sys.SYS_openat, -100, path, 0);
     if (fd < 0) return 200 - fd;
     let nrPeriods = 0;
@@ -107,7 +117,7 @@ describe("/dev/rtc0", () => {
   });
 
   it("MOD-1 rmmod says EBUSY while the node is open; a second open says EBUSY", () => {
-    const t = bootDrivers({ cmdline: "quiet modules=rtc" }, { "/bin/reader": reader(3) });
+    const t = bootDrivers({ nrCpus: 1, cmdline: "quiet modules=rtc" }, { "/bin/reader": reader(3) });
     const first = t.start("/bin/reader");
     const second = t.start("/bin/reader");
     expect(t.sh("rmmod rtc")).toBe(1);

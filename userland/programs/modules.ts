@@ -18,8 +18,7 @@ const insmod: ToolDefinition = {
     if (name === undefined) return yield* tool.usage();
     const result = yield* tool.libc.initModule(name, params.join(" "));
     if (result === 0) return EXIT_OK;
-    const why =
-      result === -EEXIST ? "File exists" : result === -ENOENT ? "Unknown symbol or module" : strerror(result);
+    const why = result === -EEXIST ? "File exists" : result === -ENOENT ? "Unknown symbol or module" : strerror(result);
     yield* tool.complain(`ERROR: could not insert module ${name}: ${why}`);
     return EXIT_FAILED;
   },
