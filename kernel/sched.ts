@@ -16,6 +16,8 @@
  *   SCH-2  nr_running = tasks in the queue
  *   SCH-3  min_vruntime never decreases; a waking task starts at least there
  *   SCH-4  a local clock never runs backwards
+ *   SCH-5  the priority that counts is the higher of the one that was set and the one inherited; a task of a higher
+ *          priority that wakes on a CPU ends the slice that runs there
  *
  * Sleepers (nanosleep) are in one tree by wake-up time, linked through the same node: a task sleeps or queues.
  * Locks: none; everything here runs between two tasks, or with interrupts off in the timer handler.
@@ -34,6 +36,9 @@ import type { Task, Tasks } from "./task.ts";
 import {
   PF_NO_SETAFFINITY,
   SCHED_FIFO,
+  TASK_BASE_POLICY,
+  TASK_BASE_PRIORITY,
+  TASK_BOOST,
   TASK_CPU,
   TASK_FLAGS,
   TASK_INTERRUPTIBLE,
@@ -69,15 +74,24 @@ export interface Scheduler {
   wake(task: Task): void;
   /** Sleeps until virtual time `wakeTime`, or until woken. */
   sleepUntil(task: Task, wakeTime: number): Sleeping<void>;
-  /** Sets the state a task will block in; it then yields BLOCKED. */
-  prepareToBlock(task: Task): void;
+  /** Sets the state a task will block in, at most until `wakeTime`; it then yields BLOCKED. A wake-up in between counts. */
+  prepareToBlock(task: Task, wakeTime?: number): void;
   /** Executes the next slice anywhere in the machine. */
   step(): StepResult;
   /** No slice is to go on beyond this virtual time: where the host wants to look. */
   setDeadline(cycles: number): void;
   /** True when the task running on `cpu` should yield. */
   timeIsUp(cpu: number): boolean;
+  /** What the task asks for; what counts may be more, by inheritance. */
   setPolicy(task: Task, policy: number, priority: number): void;
+  /** The priority that the task inherits through locks, 0 for none: it runs at the higher of the two (SCH-5). */
+  setBoost(task: Task, priority: number): void;
+  /** Called after the priority that counts has changed by setPolicy: who orders by it must look again. */
+  onPriorityChange(hook: (task: Task) => void): void;
+  /** True while the task executes, or is what its CPU goes on with: for whom it is worth to wait without sleeping. */
+  isOnCpu(task: Task): boolean;
+  /** True when another task than the running one could use this CPU. */
+  hasOtherWork(cpu: number): boolean;
   /** The task on a CPU at this moment; undefined while the scheduler or an idle loop runs. */
   current(cpu: number): Task | undefined;
   nrRunning(): number;
@@ -123,7 +137,7 @@ export function createScheduler(deps: SchedulerDeps): (tasks: Tasks) => Schedule
 function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, tasks: Tasks): Scheduler {
   const { machine, percpu, contexts, irqs } = deps;
   const { port, harts, events, random } = machine;
-  const { clock, online, timerDeadline, current, nrCpus } = harts;
+  const { clock, irqOn, online, timerDeadline, current, nrCpus } = harts;
   const jitter = random.stream("sched");
   const running: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
   const previous: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
@@ -135,6 +149,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   const passHooks: ((cpu: number) => void)[] = [];
   const stepHooks: (() => void)[] = [];
   let timers: EarliestTimer = { time: () => Number.POSITIVE_INFINITY, cpu: () => 0 };
+  let priorityChanged: (task: Task) => void = () => {};
   let nrSwitches = 0;
   let hostDeadline = Number.POSITIVE_INFINITY;
 
@@ -209,15 +224,24 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     port.stF64(struct + TASK_VRUNTIME, Math.max(0, port.ldF64(rqOf(to) + RQ_MIN_VRUNTIME) + lag));
   };
 
+  /** Interrupts are off: a handler wakes tasks too. They come back without a checkpoint, what is pending stays so. */
   const wake = (task: Task): void => {
+    const cpu = current[0] as number;
+    const flags = irqOn[cpu] as number;
+    irqOn[cpu] = 0;
+    wakeLocked(task);
+    irqOn[cpu] = flags;
+  };
+
+  const wakeLocked = (task: Task): void => {
     const { struct } = task;
-    if (port.ld32(struct + TASK_ON_QUEUE) === 1 || running[port.ld32(struct + TASK_CPU)] === task) {
-      port.st32(struct + TASK_STATE, TASK_RUNNING);
-      return;
-    }
     if (port.ldF64(struct + TASK_WAKE_TIME) !== 0) {
       byWakeTime.erase(sleepers, struct);
       port.stF64(struct + TASK_WAKE_TIME, 0);
+    }
+    if (port.ld32(struct + TASK_ON_QUEUE) === 1 || running[port.ld32(struct + TASK_CPU)] === task) {
+      port.st32(struct + TASK_STATE, TASK_RUNNING);
+      return;
     }
     const now = clock[current[0] as number] as number;
     const last = port.ld32(struct + TASK_CPU);
@@ -227,6 +251,37 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     port.st32(struct + TASK_STATE, TASK_RUNNING);
     if (last !== cpu) moveVruntime(struct, last, cpu);
     enqueue(task, cpu);
+    preemptIfLower(struct, cpu);
+  };
+
+  /** SCH-5: the running task yields at its next look at the time. */
+  const preemptIfLower = (struct: PhysAddr, cpu: number): void => {
+    const now = running[cpu];
+    if (now !== undefined && port.ld32(struct + TASK_PRIORITY) > port.ld32(now.struct + TASK_PRIORITY))
+      horizon[cpu] = 0;
+  };
+
+  /** Makes the higher of the set and the inherited priority count, wherever the task is. */
+  const applyPriority = (task: Task): void => {
+    const { struct } = task;
+    const boost = port.ld32(struct + TASK_BOOST);
+    const isBoosted = boost > port.ld32(struct + TASK_BASE_PRIORITY);
+    const policy = isBoosted ? SCHED_FIFO : port.ld32(struct + TASK_BASE_POLICY);
+    const priority = isBoosted ? boost : port.ld32(struct + TASK_BASE_PRIORITY);
+    if (policy === port.ld32(struct + TASK_POLICY) && priority === port.ld32(struct + TASK_PRIORITY)) return;
+    const cpu = port.ld32(struct + TASK_CPU);
+    const wasQueued = port.ld32(struct + TASK_ON_QUEUE) === 1;
+    if (wasQueued) dequeue(struct, cpu);
+    port.st32(struct + TASK_POLICY, policy);
+    port.st32(struct + TASK_PRIORITY, priority);
+    if (wasQueued) {
+      enqueue(task, cpu);
+      preemptIfLower(struct, cpu);
+    } else if (running[cpu] === task && isOutranked(struct, cpu)) horizon[cpu] = 0;
+  };
+  const isOutranked = (struct: PhysAddr, cpu: number): boolean => {
+    const next = realTime.first(asPhys(rqOf(cpu) + RQ_RT_ROOT));
+    return next !== NULL && port.ld32(next + TASK_PRIORITY) > port.ld32(struct + TASK_PRIORITY);
   };
 
   /** Gives an idle CPU the next task of the busiest queue that has more than it can run. */
@@ -296,6 +351,13 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     return true;
   };
 
+  const prepareToBlock = (task: Task, wakeTime = Number.POSITIVE_INFINITY): void => {
+    port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE);
+    if (wakeTime === Number.POSITIVE_INFINITY) return;
+    port.stF64(task.struct + TASK_WAKE_TIME, Math.max(wakeTime, 1));
+    byWakeTime.insert(sleepers, task.struct);
+  };
+
   // ── One slice ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The CPU with work and the least clock; −1 if none has work. */
@@ -340,8 +402,9 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     if (!isRealTime(struct)) port.stF64(rq + RQ_MIN_VRUNTIME, Math.max(port.ldF64(rq + RQ_MIN_VRUNTIME), least));
   };
 
-  /** Resumes a task's code once; false when it has ended. */
-  const resume = (task: Task, cpu: number): boolean => {
+  /** Resumes a task's code once. Its time is booked before it is queued again: the queue is ordered by it (SCH-1). */
+  const resume = (task: Task, cpu: number): void => {
+    const startedAt = clock[cpu] as number;
     try {
       const fatal = doom(task);
       const result = fatal === undefined ? task.code.next() : task.code.throw(fatal);
@@ -349,19 +412,18 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
         running[cpu] = undefined;
         contexts.setCurrentTask(cpu, 0);
         ended(task, result.value, undefined);
-        return false;
+        return;
       }
       running[cpu] = undefined;
       contexts.scheduleDebug(task.ctx);
       contexts.setCurrentTask(cpu, 0);
       const state = port.ld32(task.struct + TASK_STATE);
+      finishSlice(task, cpu, startedAt);
       if (result.value !== BLOCKED || state === TASK_RUNNING) enqueue(task, cpu);
-      return true;
     } catch (error) {
       running[cpu] = undefined;
       ended(task, -1, error);
       contexts.setCurrentTask(cpu, 0);
-      return false;
     }
   };
 
@@ -386,9 +448,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     contexts.setCurrentTask(cpu, struct);
     activate(task, cpu);
     setHorizon(cpu, alone);
-    const startedAt = clock[cpu] as number;
-    const isAlive = resume(task, cpu);
-    if (isAlive) finishSlice(task, cpu, startedAt);
+    resume(task, cpu);
     irqs.checkpoint(cpu);
     passed(cpu);
   };
@@ -396,12 +456,10 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   return {
     wake,
     *sleepUntil(task, wakeTime) {
-      port.stF64(task.struct + TASK_WAKE_TIME, Math.max(wakeTime, 1));
-      port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE);
-      byWakeTime.insert(sleepers, task.struct);
+      prepareToBlock(task, wakeTime);
       yield BLOCKED;
     },
-    prepareToBlock: (task) => port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE),
+    prepareToBlock,
     step() {
       for (const hook of stepHooks) hook();
       const cpu = nextCpu();
@@ -418,13 +476,24 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     },
     timeIsUp: (cpu) => (clock[cpu] as number) >= (horizon[cpu] as number),
     setPolicy(task, policy, priority) {
-      const cpu = port.ld32(task.struct + TASK_CPU);
-      const wasQueued = port.ld32(task.struct + TASK_ON_QUEUE) === 1;
-      if (wasQueued) dequeue(task.struct, cpu);
-      port.st32(task.struct + TASK_POLICY, policy);
-      port.st32(task.struct + TASK_PRIORITY, priority);
-      if (wasQueued) enqueue(task, cpu);
+      port.st32(task.struct + TASK_BASE_POLICY, policy);
+      port.st32(task.struct + TASK_BASE_PRIORITY, priority);
+      applyPriority(task);
+      priorityChanged(task);
     },
+    setBoost(task, priority) {
+      port.st32(task.struct + TASK_BOOST, priority);
+      applyPriority(task);
+    },
+    onPriorityChange(hook) {
+      priorityChanged = hook;
+    },
+    isOnCpu(task) {
+      const cpu = port.ld32(task.struct + TASK_CPU);
+      if (running[cpu] === task) return true;
+      return previous[cpu] === task && port.ld32(task.struct + TASK_ON_QUEUE) === 1 && peek(cpu) === task.struct;
+    },
+    hasOtherWork: (cpu) => nrRunningOf(cpu) > 0,
     current: (cpu) => running[cpu],
     nrRunning() {
       let nr = 0;

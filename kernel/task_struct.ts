@@ -12,7 +12,7 @@
  * | 48     | state      | u32    | TASK_RUNNING …                                                                |
  * | 52     | cpu        | u32    | where it runs or ran last                                                     |
  * | 56     | policy     | u32    | SCHED_NORMAL or SCHED_FIFO                                                    |
- * | 60     | priority   | u32    | real time: 1-99, higher first                                                 |
+ * | 60     | priority   | u32    | real time: 1-99, higher first; 0 for a fair task                              |
  * | 64     | mm         | u32    | granule of its mm_struct; 0 for kernel threads                                |
  * | 68     | exit code  | u32    | once TASK_DEAD                                                                |
  * | 72     | parent     | u32    | granule of the parent's task_struct                                           |
@@ -26,6 +26,11 @@
  * | 112    | comm       | 16     | name, NUL-padded                                                              |
  * | 128    | switches   | u32    | context switches                                                              |
  * | 132    | stack      | u32    | first frame of its kernel stack                                               |
+ * | 136    | base policy| u32    | policy as it was set; `policy` may be above it by inheritance; scheduler      |
+ * | 140    | base prio  | u32    | priority as it was set; `priority` is what counts                             |
+ * | 144    | boost      | u32    | priority inherited through mutexes, 0 for none; scheduler                     |
+ * | 148    | blocked on | u32    | granule of the mutex that it waits for, 0 for none; mutex.ts                  |
+ * | 152    | held       | u32    | granule of the mutex it took last, 0 for none; mutex.ts                       |
  */
 
 import type { MemoryPort } from "./arch/port.ts";
@@ -53,7 +58,12 @@ export const TASK_MIN_FLT = 108;
 export const TASK_COMM = 112;
 export const TASK_SWITCHES = 128;
 export const TASK_STACK = 132;
-export const TASK_STRUCT_BYTES = 136;
+export const TASK_BASE_POLICY = 136;
+export const TASK_BASE_PRIORITY = 140;
+export const TASK_BOOST = 144;
+export const TASK_BLOCKED_ON = 148;
+export const TASK_HELD = 152;
+export const TASK_STRUCT_BYTES = 160;
 
 export const TASK_COMM_LEN = 16;
 

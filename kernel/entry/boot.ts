@@ -33,6 +33,8 @@ import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createKthreads } from "../kthread.ts";
+import { createLocks } from "../locks.ts";
+import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
 import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
@@ -95,6 +97,7 @@ export function boot(options: BootOptions): Kernel {
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
   const statics = image.bss("kernel_entry", 64, 8);
   const driverQueue = driverCoreStatics(image);
+  const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
   const memblock = createMemblock(
     port,
     image.bss("memblock", memblockTableBytes(), 8),
@@ -170,6 +173,17 @@ export function boot(options: BootOptions): Kernel {
   bindTimers(machine, timers, softirqs, scheduler);
   tasklets.init();
   bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers }); // kworkers
+  const locks = createLocks({
+    machine,
+    contexts,
+    printk,
+    spinlocks,
+    tasks,
+    scheduler,
+    waits,
+    mutexStatics,
+    isInheriting: parameters.choice("pi", ["on", "off"]) === "on",
+  }); // mutexes, semaphores, completions, …
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
@@ -208,6 +222,7 @@ export function boot(options: BootOptions): Kernel {
     vmstat,
     programs: options.programs,
     queues: statics,
+    mutexes: locks.mutexes,
     onPanic: panic,
   });
   const registry = createFileRegistry(); // what drivers add
@@ -283,6 +298,7 @@ export function boot(options: BootOptions): Kernel {
     consoleDevice,
     drivers,
     state,
+    locks,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
     census: () => takeCensus(port, pages, zones, vmstat),

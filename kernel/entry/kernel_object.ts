@@ -7,6 +7,7 @@ import type { Census, Mempools, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
+import type { Locks } from "../locks.ts";
 import { KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Task, Tasks } from "../task.ts";
@@ -35,6 +36,7 @@ export interface KernelObjectDeps {
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
   readonly drivers: DriverCore;
+  readonly locks: Locks;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
   readonly census: () => Census;
@@ -145,7 +147,11 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       return state.panicReport;
     },
     nrReports: () =>
-      processes.nrOopses() + contexts.nrAtomicSleeps() + memory.pageAlloc.nrBadFrees() + deps.drivers.nrReports(),
+      processes.nrOopses() +
+      contexts.nrAtomicSleeps() +
+      memory.pageAlloc.nrBadFrees() +
+      deps.drivers.nrReports() +
+      deps.locks.mutexes.stats().reports,
     save: () => machine.save(),
   };
 }

@@ -18,6 +18,7 @@ import { BadAccess } from "../arch/port.ts";
 import { KernelBug } from "../bug.ts";
 import type { ContextTracking } from "../context.ts";
 import type { OpenFile } from "../file.ts";
+import type { Mutexes } from "../mutex.ts";
 import { USER_STACK_TOP, USER_TEXT_BASE } from "../params.ts";
 import { KERN_ALERT, KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
@@ -106,6 +107,7 @@ export interface ProcessDeps {
   readonly programs: ReadonlyMap<string, Program>;
   /** Two wait queues of 8 bytes each: child exits, thread exits. */
   readonly queues: PhysAddr;
+  readonly mutexes: Mutexes;
   readonly onPanic: (reason: string) => void;
 }
 
@@ -293,6 +295,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
     const status = statusOf(task, code, error);
     const process = processOf(task);
     const ctx = hostContext();
+    deps.mutexes.taskEnds(task);
     processMemory.activate(ctx.cpu, NULL);
     port.st32(task.struct + TASK_STATE, TASK_DEAD);
     if (process === undefined) {
