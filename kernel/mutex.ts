@@ -8,14 +8,14 @@
  *    same task, an unlock by another one and an owner that ends can be told at once.
  *
  * 2. Taken, and the owner runs on another CPU at this moment: it will soon be done, and sleeping costs two context
- *    switches. The waiter polls, up to MAX_SPIN_CYCLES of its own time, as long as nobody else could use its CPU. CPUs are
- *    executed one after the other, so the moment of the unlock can lie ahead of the waiter's clock: the mutex remembers
- *    it, and the waiter's clock is brought forward to it. Had it polled that long, the poll counts; had it given up
- *    before, it is charged the two switches and counted as a sleeper.
+ *    switches. The waiter polls, up to MAX_SPIN_CYCLES of its own time, as long as nobody else could use its CPU. CPUs
+ *    are executed one after the other, so the moment of the unlock can lie ahead of the waiter's clock: the mutex
+ *    remembers it, and the waiter's clock is brought forward to it. Had it polled that long, the poll counts; had it
+ *    given up before, it is charged the two switches and counted as a sleeper.
  *
- * 3. Else it sleeps, in a queue ordered by priority. The unlock hands the mutex to the first waiter, which owns it before
- *    it runs: nobody overtakes, and no waiter starves. Waiters lend the owner their priority (pi_chain.ts), unless
- *    the kernel was booted with `pi=off` or the mutex has MUTEX_NO_PI.
+ * 3. Else it sleeps, in a queue ordered by priority. The unlock hands the mutex to the first waiter, which owns it
+ *    before it runs: nobody overtakes, and no waiter starves. Waiters lend the owner their priority (pi_chain.ts),
+ *    unless the kernel was booted with `pi=off` or the mutex has MUTEX_NO_PI.
  *
  * 4. A fatal signal unwinds a waiter. It leaves the queue and takes its loan back; if the mutex was handed to it in the
  *    meantime, it hands it on. A task that is unwound while it *holds* one must have its unlock in a `finally`.
@@ -172,7 +172,9 @@ export function createMutexes(deps: MutexDeps): Mutexes {
     return true;
   };
 
-  /** Brings the clock to the moment at which the mutex was really free; counts how that time was spent since `start`. */
+  /**
+   * Brings the clock to the moment at which the mutex was really free; counts how that time was spent since `start`.
+   */
   const arrive = (task: Task, mutex: PhysAddr, start: number, hasSlept: boolean): void => {
     const { cpu } = task.ctx;
     const freeAt = port.ldF64(mutex + MUTEX_RELEASED);

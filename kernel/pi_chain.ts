@@ -4,8 +4,8 @@
  *      high (90) ──waits──▶ mutex A ──held by──▶ middle (50) ──waits──▶ mutex B ──held by──▶ low (10)
  *                                                 runs at 90                                 runs at 90
  *
- * Without it the time that `high` waits has no bound: any task between 10 and 90 may run instead of `low` for as long as
- * it likes, and `low` never comes to its unlock. With it the bound is the critical sections on the way.
+ * Without it the time that `high` waits has no bound: any task between 10 and 90 may run instead of `low` for as long
+ * as it likes, and `low` never comes to its unlock. With it the bound is the critical sections on the way.
  *
  * The graph needs three links, all in RAM: mutex → owner, task → mutex it is blocked on, task → mutexes it holds. Each
  * mutex keeps its waiters ordered by priority, so that what a task inherits is the greatest first waiter of the
@@ -21,7 +21,7 @@
  * | 20            | name      | u32   | lock class for lockdep; 0 when that is off                                   |
  * | 24            | released  | f64   | the owner's clock at the last unlock                                         |
  *
- *   PI-1  boost of a task = max priority of the first waiters of the mutexes it holds, 0 without; its own counts as well
+ *   PI-1  boost of a task = max priority of the first waiters of the mutexes it holds, 0 without any
  *   PI-2  waiters are in order of priority, equal ones in order of arrival
  *   PI-3  the links hold no cycle: a wait that would close one is refused before it begins
  *
@@ -128,7 +128,9 @@ export function createPiChain(deps: PiChainDeps): PiChain {
     scheduler.setBoost(task, boost);
   };
 
-  /** The waiters of `mutex` have changed: so may what its owner inherits, and then the queue in which that one waits. */
+  /**
+   * The waiters of `mutex` have changed: so may what its owner inherits, and then the queue in which that one waits.
+   */
   const propagate = (from: PhysAddr): void => {
     let mutex = from;
     for (let depth = 0; mutex !== NULL; depth++) {

@@ -74,7 +74,9 @@ export interface Scheduler {
   wake(task: Task): void;
   /** Sleeps until virtual time `wakeTime`, or until woken. */
   sleepUntil(task: Task, wakeTime: number): Sleeping<void>;
-  /** Sets the state a task will block in, at most until `wakeTime`; it then yields BLOCKED. A wake-up in between counts. */
+  /**
+   * Sets the state a task will block in, at most until `wakeTime`; it then yields BLOCKED. A wake-up in between counts.
+   */
   prepareToBlock(task: Task, wakeTime?: number): void;
   /** Executes the next slice anywhere in the machine. */
   step(): StepResult;

@@ -3,14 +3,14 @@
  *
  *   waiter:  yield* waitEvent(wq, task, () => condition)       waker:  make it true; wakeUp(wq)
  *
- * A queue is a list head in RAM; a task hangs on it by the node in its task_struct. The waiter tests with interrupts off
- * and is on the queue before they come on again, so no wake-up is lost in between; it tests again after each one, since
- * another waiter may have been faster. `while (!condition) yield* waitOn(wq, task)` is as good where only tasks make the
- * condition true: kernel code between two yields is not interleaved with other tasks.
+ * A queue is a list head in RAM; a task hangs on it by the node in its task_struct. The waiter tests with interrupts
+ * off and is on the queue before they come on again, so no wake-up is lost in between; it tests again after each one,
+ * since another waiter may have been faster. `while (!condition) yield* waitOn(wq, task)` is as good where only tasks
+ * make the condition true: kernel code between two yields is not interleaved with other tasks.
  *
  *   WQ-1  a task is on one queue at most, and not on one while it runs
- *   WQ-2  a wake-up meant for one waiter is used by one: a waiter that a fatal signal unwinds after it was chosen passes
- *         it on
+ *   WQ-2  a wake-up meant for one waiter is used by one: a waiter that a fatal signal unwinds after it was chosen
+ *         passes it on
  *   WQ-3  waitOnTimeout returns true if and only if somebody woke the task before it ran again
  */
 
