@@ -14,6 +14,11 @@
  *   frag.order0 … 10      part of the free memory that is of no use for a block of this order, 0 to 1
  *   latency.KIND.WHAT     KIND: malloc, free, kmalloc, …; WHAT: count, p50, p99, p999, max
  *
+ *   device.NAME.WHAT      what the driver of a device counts: device.nic0.rx_dropped; /sys/devices/NAME/stats has them
+ *   irqs_off              the longest time with interrupts off on any CPU (kernel parameter irqsoff=on)
+ *   preempt_off           the longest time with preemption off (same)
+ *   magazine.hit_rate     part of the object allocations that a magazine served, 0 to 1
+ *
  * A number alone means `==`. The unit behind a number is for the reader, but it has to be the metric's own.
  */
 
@@ -34,12 +39,14 @@ const UNIT_OF: ReadonlyMap<string, string> = new Map([
   ["leaks", "pages"],
   ["virtual_time", "cycles"],
   ["peak_memory", "bytes"],
+  ["irqs_off", "cycles"],
+  ["preempt_off", "cycles"],
 ]);
 const NR_ORDERS = 11;
 
 export const LATENCY_STATS: readonly string[] = ["count", "p50", "p99", "p999", "max"];
 
-/** Every metric that an expectation may name. */
+/** Every metric that an expectation may name, besides those of devices. */
 export const METRIC_NAMES: readonly string[] = [
   "leaks",
   "failures",
@@ -51,9 +58,17 @@ export const METRIC_NAMES: readonly string[] = [
   "operations",
   "virtual_time",
   "peak_memory",
+  "irqs_off",
+  "preempt_off",
+  "magazine.hit_rate",
   ...Array.from({ length: NR_ORDERS }, (_, order) => `frag.order${order}`),
   ...[...HEAP_KINDS, ...KERNEL_KINDS].flatMap((kind) => LATENCY_STATS.map((stat) => `latency.${kind}.${stat}`)),
 ];
+
+/** What the driver of a device counts: known only while the driver is loaded. */
+const DEVICE_METRIC = /^device\.[a-z]\w*\.\w+$/;
+
+export const isMetric = (name: string): boolean => METRIC_NAMES.includes(name) || DEVICE_METRIC.test(name);
 
 const PATTERN = /^(<=|>=|==|<|>)?\s*(-?\d+(?:\.\d+)?)\s*([a-z]*)$/;
 

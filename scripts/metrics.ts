@@ -40,6 +40,9 @@ export function metricsOf(result: RunResult): Metrics {
   fragmentation(result.buddyinfo).forEach((value, order) => {
     metrics.set(`frag.order${order}`, value);
   });
+  for (const { device, rows } of result.devices) {
+    for (const [name, value] of rows) metrics.set(`device.${device}.${name}`, value);
+  }
   for (const { name, latency } of mergeKinds(result.observers)) {
     for (const [stat, value] of Object.entries(latencyStats(latency))) metrics.set(`latency.${name}.${stat}`, value);
   }

@@ -12,8 +12,9 @@
  */
 
 import { setImmediate } from "node:timers/promises";
+import type { DeviceStats } from "../drivers/index.ts";
 import { boot } from "../kernel/entry/boot.ts";
-import type { Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
+import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
 import type { MachineOptions } from "./options.ts";
@@ -66,6 +67,8 @@ export interface RunResult {
   readonly nrReports: number;
   readonly oomKills: number;
   readonly buddyinfo: string;
+  /** What the drivers of bound devices count. */
+  readonly devices: readonly DeviceStats[];
   /** First broken invariant, or null. */
   readonly violation: string | null;
   readonly panicReport: string | null;
@@ -90,9 +93,10 @@ export function bootMachine(
   machine: MachineOptions,
   programs: WorkloadSet["programs"],
   console: (text: string) => void,
+  hardware: Pick<BootOptions, "modules" | "devices"> = {},
 ): Kernel {
   try {
-    return boot({ ...machine, port: "raw", console, programs });
+    return boot({ ...machine, port: "raw", console, programs, ...hardware });
   } catch (error) {
     if (!(error instanceof RangeError) || !/allocation failed|array length/i.test(error.message)) throw error;
     throw new UsageError("this computer has not enough memory for the machine's RAM", "ask for less with --mem");
@@ -103,7 +107,8 @@ export function bootMachine(
 export async function runWorkloads(request: RunRequest): Promise<{ result: RunResult; kernel: Kernel }> {
   const sinks = { boot: request.bootLog ?? ignore, run: request.console ?? ignore };
   let sink = sinks.boot;
-  const kernel = bootMachine(request.machine, request.set.programs, (text) => sink(text));
+  const { programs, modules, devices } = request.set;
+  const kernel = bootMachine(request.machine, programs, (text) => sink(text), { modules, devices });
   settle(kernel);
   sink = sinks.run;
   const run = new Run(kernel, request);
@@ -176,6 +181,7 @@ class Run {
       nrReports: kernel.nrReports(),
       oomKills: vmstatCounter(kernel, "oom_kill"),
       buddyinfo: kernel.readFile("/proc/buddyinfo") ?? "",
+      devices: kernel.deviceStats(),
       violation: end === "panic" ? null : kernel.check(),
       panicReport: kernel.panicReport,
     };

@@ -3,6 +3,12 @@
  *
  *   machine: { cpus: 4, mem: 128M, seed: 7 }       all optional; options on the command line go first
  *   cmdline: slub_debug=FZP                        kernel parameters
+ *   modules:                                       drivers to load before the programs start, with parameters
+ *     - nic
+ *     - sensor buffer=ring
+ *   devices:                                       how the devices of the machine are to be (drivers/index.ts)
+ *     nic0: { rate: 50000, lost_irq: 0.01 }
+ *     sensor0: { period: 100000, late: "#3" }      a fault: a probability, or the N-th time
  *   programs:
  *     - run: stress --ops 1000                     name of a built-in program and its arguments
  *       at: 5M                                     virtual time after the start, cycles; default 0
@@ -18,7 +24,8 @@
  */
 
 import * as v from "valibot";
-import { type Expectation, expectationForm, METRIC_NAMES, parseExpectation } from "./expectations.ts";
+import { DEVICE_SETTINGS, type DeviceSettings, DRIVER_TYPES, settingProblem } from "../drivers/index.ts";
+import { type Expectation, expectationForm, isMetric, METRIC_NAMES, parseExpectation } from "./expectations.ts";
 import { didYouMean } from "./nearest.ts";
 import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
 import type { InputFile } from "./readers/input.ts";
@@ -49,6 +56,9 @@ export interface Scenario {
   readonly programs: readonly ScenarioProgram[];
   readonly recordings: readonly ScenarioRecording[];
   readonly expectations: readonly Expectation[];
+  /** Lines for insmod. */
+  readonly modules: readonly string[];
+  readonly devices: Readonly<Record<string, DeviceSettings>>;
 }
 
 const MAX_COUNT = 1000;
@@ -90,6 +100,7 @@ function notAList(expected: string) {
   return v.custom<Record<string, unknown>>(isMapping, expected);
 }
 
+const MODULE = "a module and its parameters, as in `sensor buffer=ring`";
 const WORDS = "a program and its arguments, as in `stress --ops 1000`";
 const at = v.optional(v.union([v.literal(0), scalar(parseCycles, "")], "cycles, as in 500000 or 5M"));
 const text = (expected: string) => v.pipe(v.string(expected), v.nonEmpty(expected));
@@ -109,6 +120,20 @@ export const SCENARIO_SCHEMA = mapping(
       ),
     ),
     cmdline: v.optional(textFor(parseCmdline, "one line of text")),
+    modules: v.optional(v.array(text(MODULE), "a list of modules")),
+    devices: v.optional(
+      v.pipe(
+        notAList("devices with settings"),
+        v.record(
+          v.string(),
+          v.pipe(
+            notAList("settings with values"),
+            v.record(v.string(), v.union([v.number(), v.string()], "a number or a fault"), "settings with values"),
+          ),
+          "devices with settings",
+        ),
+      ),
+    ),
     programs: v.optional(
       v.array(
         mapping(
@@ -142,14 +167,14 @@ export const SCENARIO_SCHEMA = mapping(
       ),
     ),
   },
-  "a scenario: keys machine, cmdline, programs, recordings, expect",
+  "a scenario: keys machine, cmdline, modules, devices, programs, recordings, expect",
 );
 
 type RawScenario = v.InferOutput<typeof SCENARIO_SCHEMA>;
 
 /** The keys that a mapping may have, by the path to it with `*` for list positions. */
 const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
-  ["", ["machine", "cmdline", "programs", "recordings", "expect"]],
+  ["", ["machine", "cmdline", "modules", "devices", "programs", "recordings", "expect"]],
   ["machine", ["cpus", "mem", "seed"]],
   ["programs.*", ["run", "at", "count"]],
   ["recordings.*", ["file", "at", "touch"]],
@@ -172,7 +197,14 @@ export function readScenario(input: InputFile): Scenario {
   if (nrWorkloads > MAX_WORKLOADS) {
     throw doc.errorAt(["programs"], `starts ${nrWorkloads} programs`, { expected: `at most ${MAX_WORKLOADS}` });
   }
-  return { machine: readMachine(raw), programs, recordings, expectations: readExpectations(doc, raw) };
+  return {
+    machine: readMachine(raw),
+    programs,
+    recordings,
+    expectations: readExpectations(doc, raw),
+    modules: readModules(doc, raw),
+    devices: readDevices(doc, raw),
+  };
 }
 
 const EXAMPLE_HINT = "scripts/scenarios/demo.yaml is a scenario to start from";
@@ -196,9 +228,55 @@ function readPrograms(doc: YamlDocument, raw: RawScenario): ScenarioProgram[] {
   }));
 }
 
+function readModules(doc: YamlDocument, raw: RawScenario): readonly string[] {
+  const names = DRIVER_TYPES.map(({ name }) => name);
+  return (raw.modules ?? []).map((line, index) => {
+    const [name = "", ...params] = line.trim().split(/\s+/);
+    const driver = DRIVER_TYPES.find((type) => type.name === name);
+    if (driver === undefined) {
+      const details = { expected: names.join(", "), hint: didYouMean(name, names) };
+      throw doc.errorAt(["modules", index], `no module ${quoted(name)}`, details);
+    }
+    const known = Object.keys(driver.params);
+    for (const param of params) {
+      const key = param.split("=")[0] ?? "";
+      if (known.includes(key) && param.includes("=")) continue;
+      const expected = known.length === 0 ? "no parameters" : known.map((word) => `${word}=…`).join(", ");
+      const details = { expected, hint: didYouMean(key, known) };
+      throw doc.errorAt(["modules", index], `${name} has no parameter ${quoted(param)}`, details);
+    }
+    return line;
+  });
+}
+
+function readDevices(doc: YamlDocument, raw: RawScenario): Readonly<Record<string, DeviceSettings>> {
+  const devices = raw.devices ?? {};
+  const names = Object.keys(DEVICE_SETTINGS);
+  for (const [device, settings] of Object.entries(devices)) {
+    const table = Object.hasOwn(DEVICE_SETTINGS, device) ? DEVICE_SETTINGS[device] : undefined;
+    if (table === undefined) {
+      const details = { expected: names.join(", "), hint: didYouMean(device, names) };
+      throw doc.errorAt(["devices", device], `no device ${quoted(device)}`, details, true);
+    }
+    for (const [name, value] of Object.entries(settings)) {
+      const known = Object.keys(table);
+      const setting = Object.hasOwn(table, name) ? table[name] : undefined;
+      if (setting === undefined) {
+        const details = { expected: known.join(", "), hint: didYouMean(name, known) };
+        throw doc.errorAt(["devices", device, name], `${device} has no setting ${quoted(name)}`, details, true);
+      }
+      const problem = settingProblem(setting, value);
+      if (problem === null) continue;
+      const expected = problem.replace(/^expected /, "");
+      throw doc.errorAt(["devices", device, name], `${name} is ${quoted(String(value))}`, { expected });
+    }
+  }
+  return devices;
+}
+
 function readExpectations(doc: YamlDocument, raw: RawScenario): Expectation[] {
   return Object.entries(raw.expect ?? {}).map(([metric, value]) => {
-    if (!METRIC_NAMES.includes(metric)) {
+    if (!isMetric(metric)) {
       throw doc.errorAt(
         ["expect", metric],
         `unknown metric ${quoted(metric)}`,

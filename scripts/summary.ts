@@ -67,6 +67,7 @@ export function summaryDocument({ result, verdict, replay }: SummaryInput, withH
     leakedPages: result.end === "done" ? result.leakedPages : null,
     oomKills: result.oomKills,
     reports: result.nrReports,
+    devices: Object.fromEntries(result.devices.map(({ device, rows }) => [device, Object.fromEntries(rows)])),
     invariants: result.violation,
     warnings: result.warnings,
     pages: result.census,
@@ -96,6 +97,7 @@ export function summaryText(input: SummaryInput, paint: Paint): string {
     "",
     ...censusLines(result.census, paint),
     "",
+    ...deviceLines(result, paint),
     ...latencyLines(result, paint),
     ...verdict.failures.map((failure) => paint.bad(`FAILED: ${printable(failure)}`)),
     `replay: ${replay}`,
@@ -151,6 +153,15 @@ function censusLines(census: PageCensus, paint: Paint): string[] {
     `${((100 * pages) / Math.max(census.total, 1)).toFixed(1)} %`,
   ]);
   return titled(["where every page is", "pages", "size", "share"], cells, [false, true, true, true], paint);
+}
+
+/** One block a device: what its driver counted, zeros left out, in columns. */
+function deviceLines(result: RunResult, paint: Paint): string[] {
+  return result.devices.flatMap(({ device, driver, rows }) => {
+    const cells = rows.filter(([, value]) => value !== 0).map(([name, value]) => [name, grouped(value)]);
+    const lines = cells.length === 0 ? ["  nothing happened"] : table(cells, [false, true]);
+    return [paint.heading(`  ${device} (${driver})`), ...lines.map((line) => `  ${line}`), ""];
+  });
 }
 
 function latencyLines(result: RunResult, paint: Paint): string[] {

@@ -11,6 +11,7 @@
 
 import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
+import type { DeviceSettings } from "../drivers/index.ts";
 import type { Program } from "../kernel/uapi/program.ts";
 import type { HeapRecording, KernelRecording } from "../kernel/uapi/recording.ts";
 import { builtinPrograms, heapReplayProgram } from "../userland/index.ts";
@@ -58,6 +59,9 @@ export interface WorkloadSet {
   /** What a scenario asks of the machine. */
   readonly machine: MachineRequest;
   readonly expectations: readonly Expectation[];
+  /** Drivers to load, as lines for insmod, and the settings of devices. */
+  readonly modules: readonly string[];
+  readonly devices: Readonly<Record<string, DeviceSettings>>;
 }
 
 export interface WorkloadOptions extends ReadRecordingOptions {
@@ -111,6 +115,8 @@ class WorkloadLoader {
       programs: this.#programs,
       machine: this.#scenario?.machine ?? {},
       expectations: this.#scenario?.expectations ?? [],
+      modules: this.#scenario?.modules ?? [],
+      devices: this.#scenario?.devices ?? {},
     };
   }
 

@@ -40,6 +40,7 @@ function result(changes: Partial<RunResult> = {}): RunResult {
     warnings: [],
     nrReports: 0,
     oomKills: 0,
+    devices: [{ device: "nic0", driver: "nic", rows: [["rx_packets", 1234], ["rx_dropped", 0]] }],
     buddyinfo: "Node 0, zone   Normal      4      2      1 \n",
     violation: null,
     panicReport: null,
@@ -88,6 +89,12 @@ describe("document", () => {
     expect(documentOf(result(), false)).toContain('"schema":"slabtown/run/v1"');
     expect(documentOf(result(), false)).toBe(documentOf(result({ hostSeconds: 99 }), false));
     expect(documentOf(result(), true)).toContain('"operationsPerSecond":6');
+  });
+
+  it("devices: what their drivers counted, in text, document and metrics", () => {
+    expect(textOf(result())).toMatch(/nic0 \(nic\)\n +rx_packets +1,234\n\n/);
+    expect(documentOf(result(), false)).toContain('"devices":{"nic0":{"rx_packets":1234,"rx_dropped":0}}');
+    expect(metricsOf(result()).get("device.nic0.rx_packets")).toBe(1234);
   });
 
   it("tells no leaks of a run that was cut short", () => {
