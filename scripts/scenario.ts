@@ -186,6 +186,7 @@ export function readScenario(input: InputFile): Scenario {
   const result = v.safeParse(SCENARIO_SCHEMA, doc.value);
   if (!result.success) throw issueError(doc, result.issues[0]);
   const raw = result.output;
+  const [modules, devices] = [readModules(doc, raw), readDevices(doc, raw)];
   const programs = readPrograms(doc, raw);
   const recordings = (raw.recordings ?? []).map(
     ({ file, at: start, touch }): ScenarioRecording => ({ file, atCycles: cyclesOf(start), touch }),
@@ -202,8 +203,8 @@ export function readScenario(input: InputFile): Scenario {
     programs,
     recordings,
     expectations: readExpectations(doc, raw),
-    modules: readModules(doc, raw),
-    devices: readDevices(doc, raw),
+    modules,
+    devices,
   };
 }
 

@@ -50,6 +50,19 @@ describe("good scenarios", () => {
     ]);
   });
 
+  it("modules and devices are read, faults as they are written", () => {
+    const scenario = read(
+      'modules: [rtc rate=8]\ndevices:\n  rtc0: { lost_irq: "#3", never: 0.25 }\nprograms: [{ run: free }]\n',
+    );
+    expect(scenario.modules).toEqual(["rtc rate=8"]);
+    expect(scenario.devices).toEqual({ rtc0: { lost_irq: "#3", never: 0.25 } });
+  });
+
+  it("a metric of a device may be expected, whatever its driver counts", () => {
+    const { expectations } = read("programs: [{ run: free }]\nexpect: { device.rtc0.lost: 0 }\n");
+    expect(expectations).toEqual([{ metric: "device.rtc0.lost", operator: "==", value: 0 }]);
+  });
+
   it.each(["demo", "mixed"])("%s.yaml, which ships, is one", (name) => {
     const path = packageFile(`scenarios/${name}.yaml`);
     expect(readScenario(inputFromBytes(path, readFileSync(path))).recordings.length).toBeGreaterThan(1);
@@ -71,6 +84,14 @@ describe("bad scenarios", () => {
     ["count", "programs: [{ run: free, count: 0 }]\n", "s.yaml:1:32: programs.0.count is 0 (expected 1 to 1000)"],
     ["missing key", "programs:\n  - at: 5\n", "s.yaml:2:5: programs.0.run is missing"],
     ["open quote in run", `programs: [{ run: "echo 'x" }]\n`, "s.yaml:1:19: programs.0.run is"],
+    ["module", "modules: [rtcc]\n", 's.yaml:1:11: no module "rtcc"'],
+    ["parameter", "modules:\n  - rtc speed=8\n", 's.yaml:2:5: rtc has no parameter "speed=8"'],
+    ["parameter without value", "modules: [rtc rate]\n", 's.yaml:1:11: rtc has no parameter "rate"'],
+    ["device", "devices: { rtc9: {} }\n", 's.yaml:1:12: no device "rtc9"'],
+    ["setting", "devices:\n  rtc0: { lost: 1 }\n", 's.yaml:2:11: rtc0 has no setting "lost"'],
+    ["fault", "devices:\n  rtc0: { lost_irq: 2 }\n", 's.yaml:2:21: lost_irq is "2" (expected a probability'],
+    ["setting named __proto__", "devices: { rtc0: { __proto__: 1 } }\n", "s.yaml:1:20:"],
+    ["no device mapping", "devices: [rtc0]\n", "s.yaml:1:10: devices is a list"],
     ["touch", "recordings: [{ file: a, touch: some }]\n", "(expected none, first, all)"],
     ["duplicate key", "cmdline: a\ncmdline: b\n", "s.yaml:2:1: not valid YAML: map keys must be unique"],
     ["__proto__", `${PROGRAM}__proto__: { x: 1 }\n`, 's.yaml:2:1: "__proto__" is no key'],

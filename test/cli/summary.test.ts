@@ -40,7 +40,16 @@ function result(changes: Partial<RunResult> = {}): RunResult {
     warnings: [],
     nrReports: 0,
     oomKills: 0,
-    devices: [{ device: "nic0", driver: "nic", rows: [["rx_packets", 1234], ["rx_dropped", 0]] }],
+    devices: [
+      {
+        device: "nic0",
+        driver: "nic",
+        rows: [
+          ["rx_packets", 1234],
+          ["rx_dropped", 0],
+        ],
+      },
+    ],
     buddyinfo: "Node 0, zone   Normal      4      2      1 \n",
     violation: null,
     panicReport: null,
