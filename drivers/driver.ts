@@ -27,7 +27,7 @@ import type { Spinlocks } from "../kernel/spinlock.ts";
 import type { Task, Tasks } from "../kernel/task.ts";
 import type { Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import type { Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
+import type { Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
 import type { DriverFiles } from "./driver_files.ts";
 import type { Hardware } from "./hardware.ts";
 
@@ -43,6 +43,7 @@ export interface KernelServices {
   readonly tasks: Tasks;
   readonly slab: SlabSubsystem;
   readonly pageAlloc: PageAllocator;
+  readonly dma: Dma;
   readonly mempools: Mempools;
 }
 

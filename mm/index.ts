@@ -3,6 +3,21 @@
  */
 
 export { type Census, takeCensus } from "./census.ts";
+export type { Dma } from "./dma.ts";
+export type { DmaMemory } from "./dma_coherent.ts";
+export { type DmaDevice, NO_DEVICE } from "./dma_device.ts";
+export type { DmaDeviceSpec } from "./dma_devices.ts";
+export { registerDmaFiles } from "./dma_files.ts";
+export {
+  DMA_BIDIRECTIONAL,
+  DMA_FROM_DEVICE,
+  DMA_MAPPING_ERROR,
+  DMA_NONE,
+  DMA_TO_DEVICE,
+  type DmaDirection,
+} from "./dma_ops.ts";
+export { type DmaPool, NO_POOL } from "./dma_pool.ts";
+export { createDmaSubsystem, DMA_STATIC_BYTES, type DmaSubsystem } from "./dma_subsystem.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
   __GFP_NOWARN,
@@ -72,6 +87,7 @@ export type { PageAllocator } from "./page_alloc.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
+export { SG_BYTES } from "./scatterlist.ts";
 export { CACHE_DEPOT, cacheName, type KmemCache } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";

@@ -61,6 +61,11 @@ export const CYC_SLAB_OBJECT = 35;
 /** Laying out a new slab, per object. */
 export const CYC_SLAB_SETUP_OBJECT = 3;
 
+// ── DMA ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Mapping or unmapping memory for a device, without copies and page tables. */
+export const CYC_DMA_MAP = 40;
+
 // ── Boot ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Initialising one row of `struct page`. */

@@ -7,6 +7,7 @@
 
 import { createRandomStreams, type RandomState, type RandomStreams } from "../lib/prng.ts";
 import { MAX_CPUS, MIN_RAM_BYTES, PAGE_SIZE } from "../params.ts";
+import { createDmaBus, type DmaBus } from "./dma_bus.ts";
 import { createDeviceEvents, type DeviceEvents } from "./events.ts";
 import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.ts";
 import { createHarts, type Harts } from "./harts.ts";
@@ -40,6 +41,8 @@ export interface Machine {
   readonly mmu: Mmu;
   /** What devices will do later. */
   readonly events: DeviceEvents;
+  /** How devices reach RAM. */
+  readonly dmaBus: DmaBus;
   readonly random: RandomStreams;
   save(): MachineImage;
   /** Puts a saved machine of the same configuration back, in place. */
@@ -100,6 +103,7 @@ export function createMachine(config: MachineConfig): Machine {
     irqChip,
     mmu,
     events,
+    dmaBus: createDmaBus(ram, ramPageMap(firmwareMap, ramBytes)),
     random,
     save: () => ({
       ram: ramBytesView.slice(),

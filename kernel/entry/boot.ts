@@ -8,15 +8,18 @@
 import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
   composePages,
+  createDmaSubsystem,
   createMemblock,
   createMempools,
   createPageTables,
   createProcessMemory,
   createSlabSubsystem,
+  DMA_STATIC_BYTES,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
+  registerDmaFiles,
   slabSubsystemStaticBytes,
   takeCensus,
   Z_PRESENT,
@@ -136,6 +139,17 @@ export function boot(options: BootOptions): Kernel {
     objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
   });
   const mempoolStatics = image.bss("mempools", MEMPOOL_STATIC_BYTES, 8);
+  const dmaSystem = createDmaSubsystem({
+    machine,
+    contexts,
+    spinlocks,
+    printk,
+    pageAlloc,
+    kmalloc: slab.kmalloc,
+    swiotlbBytes: parameters.size("swiotlb", 0),
+    statics: image.bss("dma", DMA_STATIC_BYTES, 8),
+  }); // what devices may touch
+  const { dma } = dmaSystem;
   const imageEnd = image.seal();
   if (imageEnd > KERNEL_IMAGE_BASE + imageRoom) throw new Error("boot: the kernel image outgrew its room");
   memblock.free(imageEnd, KERNEL_IMAGE_BASE + imageRoom - imageEnd);
@@ -148,6 +162,7 @@ export function boot(options: BootOptions): Kernel {
   harts.irqOn.fill(1);
   const bootCtx = contexts.taskContext(0);
   slab.init(bootCtx); // kmem_cache, kmalloc
+  dmaSystem.init(bootCtx); // bounce buffers, if asked for
   printk(KERN_INFO, `SLUB: HWalign=${CACHE_LINE}, Order=0-3, MinObjects=0, CPUs=${nrCpus}, Nodes=1`);
   const users = createObjectUsers({ port, slab, pages, pageAlloc, vmstat, bootCtx });
 
@@ -226,8 +241,9 @@ export function boot(options: BootOptions): Kernel {
     onPanic: panic,
   });
   const registry = createFileRegistry(); // what drivers add
+  registerDmaFiles(registry, dmaSystem.swiotlb);
   const drivers = createDriverCore({
-    services: { machine, contexts, printk, irqs, spinlocks, waits, scheduler, tasks, slab, pageAlloc, mempools },
+    services: { machine, contexts, printk, irqs, spinlocks, waits, scheduler, tasks, slab, pageAlloc, dma, mempools },
     registry,
     places: [...DEVICE_PLACES, ...(options.extraDevices ?? [])],
     types: [...DRIVER_TYPES, ...(options.extraDrivers ?? [])],
@@ -293,6 +309,7 @@ export function boot(options: BootOptions): Kernel {
     processMemory,
     memory: { pages, zones, pcp, pageAlloc, slab, vmstat },
     mempools,
+    dma,
     users,
     files,
     consoleDevice,

@@ -3,7 +3,7 @@
  */
 
 import type { DriverCore } from "../../drivers/index.ts";
-import type { Census, Mempools, ProcessMemory } from "../../mm/index.ts";
+import type { Census, Dma, Mempools, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
@@ -32,6 +32,7 @@ export interface KernelObjectDeps {
   readonly processMemory: ProcessMemory;
   readonly memory: KernelMemory;
   readonly mempools: Mempools;
+  readonly dma: Dma;
   readonly users: ObjectUsers;
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
@@ -138,6 +139,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       memory.pageAlloc.check() ??
       memory.slab.check() ??
       deps.mempools.check() ??
+      deps.dma.check() ??
       scheduler.check() ??
       deps.drivers.check() ??
       printk.check() ??
