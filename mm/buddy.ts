@@ -23,8 +23,16 @@
  *    smallest foreign block and leave the pageblock its type. Taking the largest first means that a pageblock is
  *    invaded once and for good instead of many times a little.
  *
+ *    A movable request has one more place to go: the contiguous area (MIGRATE_CMA), after its own lists, and before them
+ *    while the area holds more than half of what is free. Nobody else may, and pageblocks of the area are neither
+ *    claimed nor merged with others.
+ *
  * 5. A freed block goes to the head of its list (it is warm in the cache) unless its next-higher buddy is free too:
  *    then it is likely to merge soon and goes to the tail, so that it is not handed out in between (B4).
+ *
+ * 6. To empty a range (contiguous allocations), its pageblocks are *isolated*: their free blocks move to the lists of
+ *    MIGRATE_ISOLATE, which nobody allocates from, and what is freed in them follows. Isolated frames are not counted as
+ *    free. A free block that reaches over the edge of the pageblock is cut there first.
  *
  * State: page flags (PG_BUDDY, order and list type in the first frame of a free block), the links of page_list.ts, one
  * count per list in struct zone, the type of each pageblock. Nothing else. Invariants, walked by check():
@@ -34,10 +42,10 @@
  *   BUD-3  free blocks are disjoint and inside the zone
  *   BUD-4  no two free buddies of equal order stand side by side, unless their types must not merge   (B5)
  *   BUD-5  a block is on the list that its flags say, and each list is as long as its count
- *   BUD-6  nr_free = Σ over lists of count · 2^order                                                  (W9)
+ *   BUD-6  nr_free = Σ over lists of count · 2^order, without those of ISOLATE; nr_free_cma likewise  (W9)
  *   BUD-7  below order 9, a block is on the list of its pageblock's type
  *
- * Locks: the zone's lock, interrupts off. Steps: O(MAX_PAGE_ORDER); takeRange O(frames).
+ * Locks: the zone's lock, interrupts off. Steps: O(MAX_PAGE_ORDER); takeRange, isolate, unisolate O(frames).
  *
  * Where Linux differs: free blocks are linked through `struct page` there as well; watermark boosting on a fragmenting
  * fallback (B11) is not done here because there is no kswapd to bring it down again. Knuth, TAOCP 1, 2.5 (algorithms R
@@ -48,9 +56,11 @@ import { CYC_BUDDY_FIND, CYC_BUDDY_STEP } from "../kernel/arch/charges.ts";
 import { asPfn, NO_PFN, type Pfn } from "../kernel/types.ts";
 import { EBUSY, EINVAL } from "../kernel/uapi/errno.ts";
 import { checkBuddy } from "./buddy_check.ts";
-import { ALLOC_NOFRAGMENT, type FrameAllocator, type FrameAllocatorDeps } from "./frame_allocator.ts";
+import { ALLOC_CMA, ALLOC_NOFRAGMENT, type FrameAllocator, type FrameAllocatorDeps } from "./frame_allocator.ts";
 import {
   FALLBACKS,
+  MIGRATE_CMA,
+  MIGRATE_ISOLATE,
   MIGRATE_MOVABLE,
   MIGRATE_PCPTYPES,
   type Migratetype,
@@ -63,6 +73,7 @@ import {
   PAGEBLOCK_NR_PAGES,
   PAGEBLOCK_ORDER,
   Z_NR_FREE,
+  Z_NR_FREE_CMA,
   Z_NR_FREE_LEAST,
   Z_SPANNED,
   Z_START_PFN,
@@ -125,8 +136,17 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     return row === head ? 0 : row;
   };
 
-  const addFree = (nrPages: number): void => {
+  /** BUD-6: `nrPages` frames came to, or (negative) left, the lists of `type`. */
+  const account = (nrPages: number, type: number): void => {
+    if (type === MIGRATE_ISOLATE) return;
     port.st32(zoneAddr + Z_NR_FREE, port.ld32(zoneAddr + Z_NR_FREE) + nrPages);
+    if (type === MIGRATE_CMA) port.st32(zoneAddr + Z_NR_FREE_CMA, port.ld32(zoneAddr + Z_NR_FREE_CMA) + nrPages);
+  };
+
+  /** Remembers the worst moment. */
+  const noteLeastFree = (): void => {
+    const nrFree = port.ld32(zoneAddr + Z_NR_FREE);
+    if (nrFree < port.ld32(zoneAddr + Z_NR_FREE_LEAST)) port.st32(zoneAddr + Z_NR_FREE_LEAST, nrFree);
   };
 
   /** True if a free block of exactly `order` of this zone starts at `pfn` (B3): one masked compare. */
@@ -172,10 +192,24 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     if ((flags & PG_OUT) === 0 || (flags & (ZONE_MASK | ORDER_MASK)) !== (zoneBits | (order << ORDER_SHIFT))) {
       return -EINVAL;
     }
+    const type = pageblocks.migratetype(pfn);
     port.st32(flagsBase + pfn * 4, zoneBits);
-    addFree(1 << order);
-    mergeAndLink(pfn, order, pageblocks.migratetype(pfn));
+    if (order > PAGEBLOCK_ORDER && pageblocks.migratetype(asPfn(pfn + PAGEBLOCK_NR_PAGES)) !== type) {
+      // One of its pageblocks was isolated while the block was out.
+      freeByPageblocks(pfn, order);
+      return 0;
+    }
+    account(1 << order, type);
+    mergeAndLink(pfn, order, type);
     return 0;
+  };
+
+  const freeByPageblocks = (pfn: number, order: number): void => {
+    for (let part = pfn; part < pfn + (1 << order); part += PAGEBLOCK_NR_PAGES) {
+      const type = pageblocks.migratetype(asPfn(part));
+      account(PAGEBLOCK_NR_PAGES, type);
+      mergeAndLink(part, PAGEBLOCK_ORDER, type);
+    }
   };
 
   // ── Allocating ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,12 +224,11 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     charge(CYC_BUDDY_FIND + CYC_BUDDY_STEP * (high - low));
   };
 
-  /** Marks an unlinked block as handed out. */
-  const handOut = (pfn: number, order: number): Pfn => {
+  /** Marks an unlinked block from a list of `type` as handed out. */
+  const handOut = (pfn: number, order: number, type: number): Pfn => {
     port.st32(flagsBase + pfn * 4, zoneBits | PG_ALLOCATED | (order << ORDER_SHIFT));
-    addFree(-(1 << order));
-    const nrFree = port.ld32(zoneAddr + Z_NR_FREE);
-    if (nrFree < port.ld32(zoneAddr + Z_NR_FREE_LEAST)) port.st32(zoneAddr + Z_NR_FREE_LEAST, nrFree);
+    account(-(1 << order), type);
+    noteLeastFree();
     return asPfn(pfn);
   };
 
@@ -252,8 +285,8 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     return takeSmallest(order, type);
   };
 
-  /** Moves the free blocks of one pageblock to the lists of `type` and gives the pageblock that type. */
-  const retagPageblock = (blockStart: number, type: Migratetype): void => {
+  /** Moves the free blocks of one pageblock to the lists of `type`. */
+  const moveFreeBlocks = (blockStart: number, type: Migratetype): void => {
     for (let row = blockStart; row < blockStart + PAGEBLOCK_NR_PAGES; ) {
       const flags = port.ld32(flagsBase + row * 4);
       if ((flags & PG_BUDDY) === 0) {
@@ -261,10 +294,18 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
         continue;
       }
       const order = orderOfFlags(flags);
-      unlink(row, order, migratetypeOfFlags(flags));
+      const oldType = migratetypeOfFlags(flags);
+      unlink(row, order, oldType);
+      account(-(1 << order), oldType);
       link(row, order, type, false);
+      account(1 << order, type);
       row += 1 << order;
     }
+  };
+
+  /** The same, and gives the pageblock that type. */
+  const retagPageblock = (blockStart: number, type: Migratetype): void => {
+    moveFreeBlocks(blockStart, type);
     pageblocks.setMigratetype(asPfn(blockStart), type);
   };
 
@@ -296,13 +337,25 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const allocBlock = (order: number, migratetype: Migratetype, allocFlags: number): Pfn => {
     if (order < 0 || order > MAX_PAGE_ORDER) return NO_PFN;
+    const mayBorrow = (allocFlags & ALLOC_CMA) !== 0 && migratetype === MIGRATE_MOVABLE;
+    if (mayBorrow && cmaIsMostOfFree()) {
+      const borrowed = takeSmallest(order, MIGRATE_CMA);
+      if (borrowed !== 0) return handOut(borrowed, order, MIGRATE_CMA);
+    }
     let pfn = takeSmallest(order, migratetype);
+    if (pfn === 0 && mayBorrow) {
+      const borrowed = takeSmallest(order, MIGRATE_CMA);
+      if (borrowed !== 0) return handOut(borrowed, order, MIGRATE_CMA);
+    }
     if (pfn === 0 && migratetype < MIGRATE_PCPTYPES) {
       pfn = takeByClaiming(order, migratetype, allocFlags);
       if (pfn === 0 && (allocFlags & ALLOC_NOFRAGMENT) === 0) pfn = takeByStealing(order, migratetype);
     }
-    return pfn === 0 ? NO_PFN : handOut(pfn, order);
+    return pfn === 0 ? NO_PFN : handOut(pfn, order, migratetype);
   };
+
+  /** B9: so that the area does not lie idle while the rest runs out. */
+  const cmaIsMostOfFree = (): boolean => port.ld32(zoneAddr + Z_NR_FREE_CMA) > port.ld32(zoneAddr + Z_NR_FREE) >>> 1;
 
   // ── Ranges ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -313,7 +366,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       let order = 0;
       while (order < MAX_PAGE_ORDER && pfn % (2 << order) === 0 && pfn + (2 << order) <= end) order++;
       const type = pageblocks.migratetype(asPfn(pfn));
-      addFree(1 << order);
+      account(1 << order, type);
       if (merge) mergeAndLink(pfn, order, type);
       else link(pfn, order, type, false);
       pfn += 1 << order;
@@ -352,14 +405,53 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       const flags = port.ld32(flagsBase + block * 4);
       const blockEnd = block + (1 << orderOfFlags(flags));
       unlink(block, orderOfFlags(flags), migratetypeOfFlags(flags));
-      addFree(-(blockEnd - block));
+      account(block - blockEnd, migratetypeOfFlags(flags));
       // The block may reach over both ends of the range: give those parts back, unmerged.
       if (block < pfn) freeFrames(block, pfn, false);
       if (blockEnd > end) freeFrames(end, blockEnd, false);
       pfn = Math.min(blockEnd, end);
     }
     for (let pfn = start as number; pfn < end; pfn++) port.st32(flagsBase + pfn * 4, zoneBits | PG_ALLOCATED);
+    noteLeastFree();
     return 0;
+  };
+
+  // ── Isolation ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Cuts a free block that reaches over the edges of the pageblock at `blockStart` into pageblocks. */
+  const cutAtPageblock = (blockStart: number): void => {
+    const block = freeBlockAround(blockStart);
+    if (block === 0) return;
+    const flags = port.ld32(flagsBase + block * 4);
+    const end = block + (1 << orderOfFlags(flags));
+    if (end - block <= PAGEBLOCK_NR_PAGES) return;
+    const type = migratetypeOfFlags(flags);
+    unlink(block, orderOfFlags(flags), type);
+    for (let part = block; part < end; part += PAGEBLOCK_NR_PAGES) link(part, PAGEBLOCK_ORDER, type, false);
+  };
+
+  /** BUD-4: a pageblock that is free as a whole may merge with its neighbours under its new type. */
+  const mergePageblock = (blockStart: number, type: Migratetype): void => {
+    if (!isFreeBlock(blockStart, PAGEBLOCK_ORDER)) return;
+    unlink(blockStart, PAGEBLOCK_ORDER, type);
+    mergeAndLink(blockStart, PAGEBLOCK_ORDER, type);
+  };
+
+  const isolate = (blockStart: Pfn): void => {
+    if (pageblocks.migratetype(blockStart) === MIGRATE_ISOLATE) return;
+    cutAtPageblock(blockStart);
+    moveFreeBlocks(blockStart, MIGRATE_ISOLATE);
+    pageblocks.isolate(blockStart);
+    mergePageblock(blockStart, MIGRATE_ISOLATE);
+  };
+
+  const unisolate = (blockStart: Pfn): void => {
+    if (pageblocks.migratetype(blockStart) !== MIGRATE_ISOLATE) return;
+    cutAtPageblock(blockStart);
+    pageblocks.restore(blockStart);
+    const type = pageblocks.migratetype(blockStart);
+    moveFreeBlocks(blockStart, type);
+    mergePageblock(blockStart, type);
   };
 
   return {
@@ -367,6 +459,8 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     allocBlock,
     freeBlock,
     takeRange,
+    isolate,
+    unisolate,
     nrFree: () => port.ld32(zoneAddr + Z_NR_FREE),
     check: () => checkBuddy(deps),
   };

@@ -25,6 +25,8 @@ import type { Pageblocks } from "./pageblock.ts";
 
 /** allocBlock: do not take a block of another migrate type from a pageblock that it could keep whole (B9). */
 export const ALLOC_NOFRAGMENT = 0x100;
+/** allocBlock: a movable request may borrow from the contiguous area. */
+export const ALLOC_CMA = 0x80;
 
 export interface FrameAllocator {
   /** Gives the frames `[start, end)` to the allocator. They are PG_RESERVED before. Boot and hot-add. */
@@ -37,6 +39,13 @@ export interface FrameAllocator {
    * Takes exactly the free frames `[start, end)` out of the lists (contiguous ranges): 0, or −EBUSY if not all free.
    */
   takeRange(start: Pfn, end: Pfn): number;
+  /**
+   * Isolates the pageblock that starts at `pfn`: what is free in it, or is freed into it from now on, is not handed
+   * out and not counted as free until `unisolate`. Nothing if it is isolated already. O(frames of a pageblock).
+   */
+  isolate(pfn: Pfn): void;
+  /** Puts an isolated pageblock back into circulation with the type that it had; nothing if it is not isolated. */
+  unisolate(pfn: Pfn): void;
   /** Free frames. */
   nrFree(): number;
   /** Walks everything: the first violated invariant as a sentence, or null. O(frames). */

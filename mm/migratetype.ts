@@ -15,14 +15,23 @@ export const MIGRATE_RECLAIMABLE = 2 as Migratetype;
 export const MIGRATE_PCPTYPES = 3;
 /** Reserved for high-order atomic allocations (B10). */
 export const MIGRATE_HIGHATOMIC = 3 as Migratetype;
+/** The contiguous area (cma.ts): movable requests may borrow here, nobody else. */
+export const MIGRATE_CMA = 4 as Migratetype;
 /** Taken out of circulation: contiguous allocation, memory being removed. */
-export const MIGRATE_ISOLATE = 4 as Migratetype;
-export const NR_MIGRATETYPES = 5;
+export const MIGRATE_ISOLATE = 5 as Migratetype;
+export const NR_MIGRATETYPES = 6;
 
 /** As /proc/pagetypeinfo spells them, in order. */
-export const MIGRATETYPE_NAMES: readonly string[] = ["Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate"];
+export const MIGRATETYPE_NAMES: readonly string[] = [
+  "Unmovable",
+  "Movable",
+  "Reclaimable",
+  "HighAtomic",
+  "CMA",
+  "Isolate",
+];
 
-/** B9: where to look when the own lists are empty. Row = requester; HIGHATOMIC and ISOLATE never fall back. */
+/** B9: where to look when the own lists are empty. Row = requester; HIGHATOMIC, CMA and ISOLATE never fall back. */
 export const FALLBACKS: readonly (readonly Migratetype[])[] = [
   [MIGRATE_RECLAIMABLE, MIGRATE_MOVABLE],
   [MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE],

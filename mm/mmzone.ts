@@ -26,6 +26,8 @@
  * | 48     | watermark boost               | lock                                  |
  * | 52-68  | lowmem_reserve[5]             | setup_per_zone_lowmem_reserve         |
  * | 72-80  | pcp batch, high_min, high_max | zone_pcp_update                       |
+ * | 84     | free pages of the contiguous area, part of nr_free | lock             |
+ * | 88     | pages of the contiguous area  | boot                                  |
  * | 96…    | free block counts [order][migrate type], u32 | lock                   |
  *
  * Source: mm/page_alloc.c, include/linux/mmzone.h. Rules W1-W3, W6, W7.
@@ -72,6 +74,8 @@ export const Z_LOWMEM_RESERVE = 52;
 export const Z_PCP_BATCH = 72;
 export const Z_PCP_HIGH_MIN = 76;
 export const Z_PCP_HIGH_MAX = 80;
+export const Z_NR_FREE_CMA = 84;
+export const Z_CMA = 88;
 export const Z_FREE_COUNT = 96;
 
 export const WMARK_MIN = 0;
@@ -195,6 +199,9 @@ export interface Zones {
   /** Pages that had left the buddies at each zone's worst moment, per-CPU stocks included. */
   peakUsed(): number;
   totalFree(): number;
+  /** Pages of the contiguous areas, and those of them that are free. */
+  totalCma(): number;
+  totalFreeCma(): number;
   minFreeKbytes(): number;
 }
 
@@ -204,6 +211,12 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
   const field = (zone: number, offset: number): number => port.ld32(addr(zone) + offset);
   const setField = (zone: number, offset: number, value: number): void => port.st32(addr(zone) + offset, value);
   const managedOf = (): number[] => Array.from({ length: MAX_NR_ZONES }, (_, zone) => field(zone, Z_MANAGED));
+
+  const sumOf = (offset: number): number => {
+    let pages = 0;
+    for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, offset);
+    return pages;
+  };
 
   const setMarks = (zone: number, marks: Watermarks): void => {
     setField(zone, Z_WMARK, marks.min);
@@ -252,11 +265,9 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_MANAGED) - field(zone, Z_NR_FREE_LEAST);
       return pages;
     },
-    totalFree() {
-      let pages = 0;
-      for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_NR_FREE);
-      return pages;
-    },
+    totalFree: () => sumOf(Z_NR_FREE),
+    totalCma: () => sumOf(Z_CMA),
+    totalFreeCma: () => sumOf(Z_NR_FREE_CMA),
     minFreeKbytes: () => port.ld32(state),
   };
 }

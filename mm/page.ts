@@ -1,7 +1,7 @@
 /**
- * struct page: six words for every page frame, kept as columns in RAM.
+ * struct page: seven words for every page frame, kept as columns in RAM.
  *
- * A column is an array with one u32 per frame; the frame number is the handle. Columns instead of 24-byte records,
+ * A column is an array with one u32 per frame; the frame number is the handle. Columns instead of 28-byte records,
  * because an allocator touches two or three words of many frames, never all words of one.
  *
  * | column   | meaning by state of the frame                                             | written under          |
@@ -12,6 +12,7 @@
  * | prev     | same, backwards                                                           | the list's lock        |
  * | private  | slab: granule of the slab descriptor; process page: owner's address space | owner of the frame     |
  * | mapcount | process page: number of page-table entries that map it                    | mmap lock of the owner |
+ * | index    | process page: number of the virtual page that it backs                    | mmap lock of the owner |
  *
  * flags:
  *
@@ -22,10 +23,12 @@
  *   PAGE-2  in each of these the first frame of the block carries the state bit and the order, the others neither
  *   PAGE-3  the order in flags is what the block was allocated with: a free with another order is refused
  *
+ *   PAGE-4  a process page's private and index name the one entry that maps it: the reverse mapping (migrate.ts)
+ *
  * The link columns are longer than the others: rows from `nrFrames` on are list heads (page_list.ts), so that taking a
  * frame off a list needs neither a branch nor to know which list.
  *
- * Metadata: 24 bytes a frame, 0.59 % of RAM. Linux: 64 bytes, 1.56 %, with the same unions (include/linux/mm_types.h).
+ * Metadata: 28 bytes a frame, 0.68 % of RAM. Linux: 64 bytes, 1.56 %, with the same unions (include/linux/mm_types.h).
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
@@ -72,7 +75,7 @@ export const migratetypeOfFlags = (flags: number): number => (flags >>> MT_SHIFT
 export const zoneOfFlags = (flags: number): number => (flags >>> ZONE_SHIFT) & 0x7;
 
 /** Bytes of metadata per frame. */
-export const PAGE_STRUCT_BYTES = 24;
+export const PAGE_STRUCT_BYTES = 28;
 
 export interface Pages {
   /** Frames `0 ≤ pfn < nrFrames` have rows; a multiple of the largest block, so that a buddy always has one. */
@@ -87,6 +90,7 @@ export interface Pages {
   readonly prevBase: PhysAddr;
   readonly privateBase: PhysAddr;
   readonly mapcountBase: PhysAddr;
+  readonly indexBase: PhysAddr;
   /** Bytes of all columns. */
   readonly bytes: number;
 
@@ -100,6 +104,8 @@ export interface Pages {
   setPrivate(pfn: Pfn, value: number): void;
   mapcount(pfn: Pfn): number;
   setMapcount(pfn: Pfn, count: number): void;
+  index(pfn: Pfn): number;
+  setIndex(pfn: Pfn, page: number): void;
 }
 
 /** Bytes that the columns take for `nrFrames` frames and `nrHeads` list heads. */
@@ -115,6 +121,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
   const prevBase = (nextBase + links) as PhysAddr;
   const privateBase = (prevBase + links) as PhysAddr;
   const mapcountBase = (privateBase + column) as PhysAddr;
+  const indexBase = (mapcountBase + column) as PhysAddr;
 
   return {
     nrFrames,
@@ -126,6 +133,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
     prevBase,
     privateBase,
     mapcountBase,
+    indexBase,
     bytes: memmapBytes(nrFrames, nrHeads),
     flags: (pfn) => port.ld32(flagsBase + pfn * 4),
     setFlags: (pfn, flags) => port.st32(flagsBase + pfn * 4, flags),
@@ -137,5 +145,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
     setPrivate: (pfn, value) => port.st32(privateBase + pfn * 4, value),
     mapcount: (pfn) => port.ld32(mapcountBase + pfn * 4),
     setMapcount: (pfn, count) => port.st32(mapcountBase + pfn * 4, count),
+    index: (pfn) => port.ld32(indexBase + pfn * 4),
+    setIndex: (pfn, page) => port.st32(indexBase + pfn * 4, page),
   };
 }

@@ -36,6 +36,7 @@ export interface PageLevelOptions {
   readonly nrCpus?: number;
   readonly dma32LimitBytes?: number;
   readonly movableBytes?: number;
+  readonly cmaBytes?: number;
   readonly frameAllocator?: FrameAllocatorFactory;
   readonly port?: "raw" | "bounds";
   /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
@@ -76,6 +77,7 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
     memblock,
     (options.dma32LimitBytes ?? 2 ** 32) / 4096,
     (options.movableBytes ?? 0) / 4096,
+    options.cmaBytes,
   );
   setup.handOver(level, memblock);
   machine.harts.irqOn.fill(1);
