@@ -23,16 +23,16 @@
  *    smallest foreign block and leave the pageblock its type. Taking the largest first means that a pageblock is
  *    invaded once and for good instead of many times a little.
  *
- *    A movable request has one more place to go: the contiguous area (MIGRATE_CMA), after its own lists, and before them
- *    while the area holds more than half of what is free. Nobody else may, and pageblocks of the area are neither
+ *    A movable request has one more place to go: the contiguous area (MIGRATE_CMA), after its own lists, and before
+ *    them while the area holds more than half of what is free. Nobody else may, and pageblocks of the area are neither
  *    claimed nor merged with others.
  *
  * 5. A freed block goes to the head of its list (it is warm in the cache) unless its next-higher buddy is free too:
  *    then it is likely to merge soon and goes to the tail, so that it is not handed out in between (B4).
  *
  * 6. To empty a range (contiguous allocations), its pageblocks are *isolated*: their free blocks move to the lists of
- *    MIGRATE_ISOLATE, which nobody allocates from, and what is freed in them follows. Isolated frames are not counted as
- *    free. A free block that reaches over the edge of the pageblock is cut there first.
+ *    MIGRATE_ISOLATE, which nobody allocates from, and what is freed in them follows. Isolated frames are not counted
+ *    as free. A free block that reaches over the edge of the pageblock is cut there first.
  *
  * State: page flags (PG_BUDDY, order and list type in the first frame of a free block), the links of page_list.ts, one
  * count per list in struct zone, the type of each pageblock. Nothing else. Invariants, walked by check():

@@ -3,6 +3,7 @@
  */
 
 export { type Census, takeCensus } from "./census.ts";
+export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./cma.ts";
 export type { Dma } from "./dma.ts";
 export type { DmaMemory } from "./dma_coherent.ts";
 export { type DmaDevice, NO_DEVICE } from "./dma_device.ts";
@@ -34,7 +35,8 @@ export {
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
 export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";
 export { type Mempool, NO_MEMPOOL } from "./mempool_elements.ts";
-export { MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
+export { createMigration } from "./migrate.ts";
+export { MIGRATE_CMA, MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
 export {
   MM_ASID,
@@ -59,9 +61,11 @@ export {
   WMARK_MIN,
   WMARK_PROMO,
   Z_BOOST,
+  Z_CMA,
   Z_LOWMEM_RESERVE,
   Z_MANAGED,
   Z_NR_FREE,
+  Z_NR_FREE_CMA,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -91,9 +95,12 @@ export { SG_BYTES } from "./scatterlist.ts";
 export { CACHE_DEPOT, cacheName, type KmemCache } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export { createTlbFlush } from "./tlb.ts";
 export type { VmStat } from "./vmstat.ts";
 export {
   ALLOCSTALL,
+  CMA_ALLOC_FAIL,
+  CMA_ALLOC_SUCCESS,
   DRAIN_ALL_PAGES,
   KMALLOC_LARGE,
   NR_ANON_MAPPED,
@@ -115,4 +122,6 @@ export {
   PGALLOC_DMA,
   PGFAULT,
   PGFREE,
+  PGMIGRATE_FAIL,
+  PGMIGRATE_SUCCESS,
 } from "./vmstat.ts";

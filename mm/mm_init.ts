@@ -20,15 +20,17 @@ import type { Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignUp, asPfn, type Pfn } from "../kernel/types.ts";
 import { createBuddy } from "./buddy.ts";
+import { type CmaArea, reserveCma } from "./cma.ts";
 import type { FrameAllocator, FrameAllocatorFactory } from "./frame_allocator.ts";
 import type { Memblock } from "./memblock.ts";
-import { MIGRATE_MOVABLE, NR_MIGRATETYPES } from "./migratetype.ts";
+import { MIGRATE_CMA, MIGRATE_MOVABLE, NR_MIGRATETYPES } from "./migratetype.ts";
 import {
   createZones,
   MAX_NR_ZONES,
   MAX_PAGE_ORDER,
   NR_PAGE_ORDERS,
   PAGEBLOCK_NR_PAGES,
+  Z_CMA,
   Z_NR_FREE,
   Z_NR_FREE_LEAST,
   Z_PRESENT,
@@ -54,14 +56,16 @@ export interface PageLevel {
   readonly pcp: PerCpuPages;
   readonly pageAlloc: PageAllocator;
   readonly zoneBounds: readonly (readonly [start: number, end: number])[];
+  /** The contiguous area; null if none was asked for or there was no room. */
+  readonly cmaArea: CmaArea | null;
 }
 
 export interface PageLevelSetup {
   readonly vmstat: VmStat;
   readonly zones: Zones;
-  /** Step 2. `dma32LimitPfn` and `movablePages` as in zoneRanges. */
-  bringUp(memblock: Memblock, dma32LimitPfn: number, movablePages: number): PageLevel;
-  /** Step 3; `minFreeKbytes` overrides W1. Returns the number of pages handed over. */
+  /** Step 2. `dma32LimitPfn` and `movablePages` as in zoneRanges; `cmaBytes` of a contiguous area (cma.ts). */
+  bringUp(memblock: Memblock, dma32LimitPfn: number, movablePages: number, cmaBytes?: number): PageLevel;
+  /** Step 3; `minFreeKbytes` overrides W1. Returns the number of pages handed over, the contiguous area apart. */
   handOver(level: PageLevel, memblock: Memblock, minFreeKbytes?: number): number;
 }
 
@@ -118,10 +122,20 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
     }
   };
 
+  /** Hands the contiguous area to its zone's buddy, under its own type. */
+  const activateCma = ({ pageblocks, pageAlloc }: PageLevel, { base, nrPages }: CmaArea): void => {
+    const end = asPfn(base + nrPages);
+    for (let pfn = base as number; pfn < end; pfn += PAGEBLOCK_NR_PAGES) {
+      pageblocks.setMigratetype(asPfn(pfn), MIGRATE_CMA);
+    }
+    pageAlloc.addManagedRange(base, end);
+    zones.setField(zones.zoneOfPfn(base), Z_CMA, nrPages);
+  };
+
   return {
     vmstat,
     zones,
-    bringUp(memblock, dma32LimitPfn, movablePages) {
+    bringUp(memblock, dma32LimitPfn, movablePages, cmaBytes = 0) {
       const endPfn = Math.floor(memblock.endOfDram() / PAGE_SIZE);
       const nrFrames = alignUp(endPfn, 1 << MAX_PAGE_ORDER);
       const nrZoneHeads = NR_PAGE_ORDERS * NR_MIGRATETYPES;
@@ -136,6 +150,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const pageblocks = createPageblocks(port, blocks, nrFrames);
       const lists = createPageLists(port, pages);
       const zoneBounds = zoneRanges(endPfn, dma32LimitPfn, movablePages);
+      const cmaArea = cmaBytes === 0 ? null : reserveCma(memblock, zoneBounds, cmaBytes);
       initMemmap(pages, pageblocks, zoneBounds, endPfn);
 
       const createFrames = deps.frameAllocator ?? createBuddy;
@@ -163,9 +178,10 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
         zones,
         frames,
         pcp,
+        hasCma: cmaArea !== null,
         state: allocState,
       });
-      return { pages, lists, pageblocks, frames, pcp, pageAlloc, zoneBounds };
+      return { pages, lists, pageblocks, frames, pcp, pageAlloc, zoneBounds, cmaArea };
     },
     handOver(level, memblock, minFreeKbytes) {
       let nrPages = 0;
@@ -179,6 +195,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       });
       for (const [start, end] of ranges) give(start, end);
       memblock.discard(give);
+      if (level.cmaArea !== null) activateCma(level, level.cmaArea);
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
         zones.setField(zone, Z_NR_FREE_LEAST, zones.field(zone, Z_NR_FREE));
       }

@@ -61,7 +61,8 @@ import { MAX_NR_ZONES, WMARK_HIGH, Z_LOWMEM_RESERVE, Z_NR_FREE, ZONE_MOVABLE, ty
 import { type Pages, PG_ANON, PG_LRU } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
-import { NR_ANON_MAPPED, NR_COMMITTED, NR_PAGETABLE, PGFAULT, type VmStat } from "./vmstat.ts";
+import { createTlbFlush } from "./tlb.ts";
+import { NR_ANON_MAPPED, NR_CMA_USED, NR_COMMITTED, NR_PAGETABLE, PGFAULT, type VmStat } from "./vmstat.ts";
 
 const STACK_PAGES = 64;
 /** One 64th of memory is not promised to processes. */
@@ -139,6 +140,8 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       available += Math.max(0, zones.field(zone, Z_NR_FREE) - kept);
     }
     const committed = vmstat.item(NR_COMMITTED) + nrPages;
+    // The contiguous area is lent, not given: what a driver takes back must not break a promise.
+    available -= zones.totalCma() - vmstat.item(NR_CMA_USED);
     // Page tables for every promise, as far as they are not there yet, and a share for the kernel's own objects.
     const tables = Math.max(0, Math.ceil(committed / 512) + 3 - vmstat.item(NR_PAGETABLE));
     return committed + tables + (zones.totalManaged() >>> KERNEL_SHARE_SHIFT) <= available;
@@ -204,20 +207,15 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
 
   // ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** MMAP-4. Every CPU that ever ran this address space; one thread executes all CPUs, so no IPI is needed. */
-  const flush = (mm: PhysAddr, va: number): void => {
-    const asid = field(mm, MM_ASID);
-    for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
-      if (((field(mm, MM_CPUS + (cpu >>> 5) * 4) >>> (cpu & 31)) & 1) !== 0) mmu.flushPage(cpu, asid, va);
-    }
-  };
+  /** MMAP-4 */
+  const flushPage = createTlbFlush(machine);
 
   /** Takes every present page of `[start, end)` out and frees it. */
   const zap = (ctx: Context, mm: PhysAddr, start: number, end: number): void => {
     pageTables.forEachLeaf(pgdOf(mm), start, end, (pte, page) => {
       const pfn = pfnOfPte(pageTables.readPte(pte));
       pageTables.writePte(pte, 0);
-      flush(mm, page * PAGE_SIZE);
+      flushPage(mm, page);
       pages.clearFlags(pfn, PG_ANON | PG_LRU);
       pages.setMapcount(pfn, 0);
       addField(mm, MM_RSS, -1);
@@ -280,13 +278,14 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     if ((old & PTE_V) !== 0) {
       // The entry is there: a stale TLB, or protection that the VMA has widened since.
       pageTables.writePte(pte, pteOf(pfnOfPte(old), pteFlags(prot)));
-      flush(mm, va);
+      flushPage(mm, page);
       return 0;
     }
     const pfn = pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE | __GFP_ZERO);
     if (pfn === NO_PFN) return -ENOMEM;
     pages.addFlags(pfn, PG_ANON | PG_LRU);
     pages.setPrivate(pfn, mm / 8);
+    pages.setIndex(pfn, page);
     pages.setMapcount(pfn, 1);
     pageTables.writePte(pte, pteOf(pfn, pteFlags(prot)));
     addField(mm, MM_RSS, 1);
@@ -366,7 +365,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       // Without any right an entry would look like a table: V alone. PTE_X keeps it a leaf, U is dropped instead.
       const flags = prot === 0 ? PTE_V | PTE_X : pteFlags(prot);
       pageTables.writePte(pte, pteOf(pfn, flags));
-      flush(mm, page * PAGE_SIZE);
+      flushPage(mm, page);
     });
     return 0;
   };
@@ -426,9 +425,13 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       total += end - start;
     }
     let rss = 0;
-    pageTables.forEachLeaf(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, () => {
+    let strayPage = -1;
+    pageTables.forEachLeaf(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page) => {
       rss++;
+      const pfn = pfnOfPte(pageTables.readPte(pte));
+      if (pages.private(pfn) !== mm / 8 || pages.index(pfn) !== page) strayPage = page;
     });
+    if (strayPage >= 0) return `PAGE-4: the frame of page ${strayPage} does not lead back to it`;
     if (total !== field(mm, MM_TOTAL_VM)) return `VMA-3: VMAs cover ${total} pages, total_vm ${field(mm, MM_TOTAL_VM)}`;
     return rss === field(mm, MM_RSS) ? null : `MMAP-2: ${rss} entries, rss ${field(mm, MM_RSS)}`;
   };

@@ -42,12 +42,14 @@ import {
   type TaskContext,
 } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
-import { ALLOC_NOFRAGMENT, type FrameAllocator } from "./frame_allocator.ts";
+import { type ContigRanges, createContigRanges } from "./contig_range.ts";
+import { ALLOC_CMA, ALLOC_NOFRAGMENT, type FrameAllocator } from "./frame_allocator.ts";
 import {
   __GFP_COMP,
   __GFP_DIRECT_RECLAIM,
   __GFP_HIGH,
   __GFP_MEMALLOC,
+  __GFP_MOVABLE,
   __GFP_NOMEMALLOC,
   __GFP_NOWARN,
   __GFP_ZERO,
@@ -57,7 +59,7 @@ import {
   gfpMigratetype,
   gfpNames,
 } from "./gfp.ts";
-import { MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES } from "./migratetype.ts";
+import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES } from "./migratetype.ts";
 import {
   freeCountAddr,
   gfpZone,
@@ -69,6 +71,7 @@ import {
   Z_LOWMEM_RESERVE,
   Z_MANAGED,
   Z_NR_FREE,
+  Z_NR_FREE_CMA,
   Z_NR_FREE_HIGHATOMIC,
   type Zones,
 } from "./mmzone.ts";
@@ -127,8 +130,10 @@ export interface PageAllocator {
   getFreePages(ctx: Context, order: number, gfp: Gfp): MaySleep<PhysAddr>;
   /** Turns an allocated block of order n into 2^n blocks of order 0 that are freed one by one. */
   splitPage(pfn: Pfn, order: number): void;
-  /** Takes exactly the free frames `[start, end)`, as single frames: 0, −EBUSY or −EINVAL. Sleeps never. O(frames). */
-  allocContigRange(ctx: Context, start: Pfn, end: Pfn): number;
+  /** Takes exactly the frames `[start, end)`, moving process pages out of them (contig_range.ts). */
+  readonly allocContigRange: ContigRanges["alloc"];
+  /** Registers who moves pages for it. */
+  readonly onMigrate: ContigRanges["onMigrate"];
   /** Gives every per-CPU list back to the buddies; returns the number of pages. */
   drainAllPages(ctx: Context): number;
   /** Frees boot memory `[start, end)` into the allocator: managed grows. Boot only. */
@@ -152,12 +157,14 @@ export interface PageAllocatorDeps {
   readonly zones: Zones;
   readonly frames: readonly FrameAllocator[];
   readonly pcp: PerCpuPages;
+  /** Is there a contiguous area (cma.ts)? Without one no path looks at it. */
+  readonly hasCma: boolean;
   /** 16 bytes of zeroed static memory: next splat time, number of bad frees. */
   readonly state: PhysAddr;
 }
 
 export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
-  const { machine, contexts, spinlocks, printk, vmstat, pages, pageblocks, zones, frames, pcp, state } = deps;
+  const { machine, contexts, spinlocks, printk, vmstat, pages, pageblocks, zones, frames, pcp, hasCma, state } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const { flagsBase, refcountBase, privateBase } = pages;
@@ -173,6 +180,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     const zoneAddr = zones.addr(zone);
     let free = port.ld32(zoneAddr + Z_NR_FREE) - ((1 << order) - 1);
     if ((allocFlags & ALLOC_RESERVES) === 0) free -= port.ld32(zoneAddr + Z_NR_FREE_HIGHATOMIC);
+    if (hasCma && (allocFlags & ALLOC_CMA) === 0) free -= port.ld32(zoneAddr + Z_NR_FREE_CMA);
     let min = zones.wmark(zone, allocFlags & ALLOC_WMARK_MASK);
     if ((allocFlags & ALLOC_RESERVES) !== 0) {
       if ((allocFlags & ALLOC_MIN_RESERVE) !== 0) {
@@ -191,6 +199,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
       for (let type = 0; type < MIGRATE_PCPTYPES; type++) {
         if (port.ld32(freeCountAddr(zoneAddr, current, type)) !== 0) return true;
       }
+      if ((allocFlags & ALLOC_CMA) !== 0 && port.ld32(freeCountAddr(zoneAddr, current, MIGRATE_CMA)) !== 0) return true;
       const mayUseHighatomic = (allocFlags & (ALLOC_HIGHATOMIC | ALLOC_OOM)) !== 0;
       if (mayUseHighatomic && port.ld32(freeCountAddr(zoneAddr, current, MIGRATE_HIGHATOMIC)) !== 0) return true;
     }
@@ -249,9 +258,12 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   // ── Fast and slow path ───────────────────────────────────────────────────────────────────────────────────────────
 
+  /** B9: movable requests may borrow from the contiguous area. */
+  const cmaFlags = (gfp: Gfp): number => (hasCma && (gfp & __GFP_MOVABLE) !== 0 ? ALLOC_CMA : 0);
+
   /** Flags of the slow path: what the mask entitles to below `low` (W4, G3). */
   const slowpathFlags = (gfp: Gfp, order: number): number => {
-    let flags = WMARK_MIN;
+    let flags = WMARK_MIN | cmaFlags(gfp);
     if ((gfp & __GFP_HIGH) !== 0) flags |= ALLOC_MIN_RESERVE;
     if ((gfp & __GFP_DIRECT_RECLAIM) === 0 && (gfp & __GFP_NOMEMALLOC) === 0) {
       flags |= ALLOC_NON_BLOCK;
@@ -273,7 +285,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const tryAllocPages = (ctx: Context, order: number, gfp: Gfp): Pfn => {
     if (!(order >= 0 && order <= MAX_PAGE_ORDER)) return NO_PFN;
     bugOn(gfpZone(gfp) < 0, "page_alloc: contradicting zone modifiers in gfp mask", gfp);
-    let pfn = takeFromFreelist(ctx, order, gfp, WMARK_LOW | ALLOC_NOFRAGMENT);
+    let pfn = takeFromFreelist(ctx, order, gfp, WMARK_LOW | ALLOC_NOFRAGMENT | cmaFlags(gfp));
     if (pfn === NO_PFN) pfn = takeSlow(ctx, order, gfp);
     if (pfn !== NO_PFN) prepNewPage(ctx, pfn, order, gfp);
     return pfn;
@@ -396,6 +408,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     return nrPages;
   };
 
+  const contigRanges = createContigRanges({ port, spinlocks, pages, pageblocks, zones, frames, drainAllPages });
+
   return {
     allocPages: allocPagesAny as PageAllocator["allocPages"],
     allocPagesAny,
@@ -416,18 +430,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
         pages.setRefcount(asPfn(pfn + i), 1);
       }
     },
-    allocContigRange(ctx, start, end) {
-      const zone = zones.zoneOfPfn(start);
-      if (zone < 0 || end <= start) return -EINVAL;
-      drainAllPages(ctx);
-      const lock = asPhys(zones.addr(zone) + Z_LOCK);
-      const irq = spinLockIrqsave(ctx, lock);
-      const result = (frames[zone] as FrameAllocator).takeRange(start, end);
-      spinUnlockIrqrestore(ctx, lock, irq);
-      if (result !== 0) return result;
-      for (let pfn = start as number; pfn < end; pfn++) pages.setRefcount(asPfn(pfn), 1);
-      return 0;
-    },
+    allocContigRange: contigRanges.alloc,
+    onMigrate: contigRanges.onMigrate,
     drainAllPages,
     addManagedRange(start, end) {
       for (let pfn = start as number; pfn < end; ) {

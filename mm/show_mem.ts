@@ -17,6 +17,7 @@ import {
   Z_LOWMEM_RESERVE,
   Z_MANAGED,
   Z_NR_FREE,
+  Z_NR_FREE_CMA,
   Z_PRESENT,
   type Zones,
 } from "./mmzone.ts";
@@ -38,7 +39,7 @@ export interface MemInfoSources {
   readonly nrCpus: number;
 }
 
-const TYPE_LETTERS = "UMEHI";
+const TYPE_LETTERS = "UMEHCI";
 const kb = (pages: number): string => `${pages * 4}kB`;
 
 /** Pages of a zone on all CPUs' lists. */
@@ -74,7 +75,8 @@ function zoneLines(sources: MemInfoSources, zone: number): string[] {
     `Node 0 ${zones.name(zone)} free:${kb(field(Z_NR_FREE))} boost:${kb(field(Z_BOOST))} ` +
       `min:${kb(zones.wmark(zone, WMARK_MIN))} low:${kb(zones.wmark(zone, WMARK_LOW))} ` +
       `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:0KB present:${kb(field(Z_PRESENT))} ` +
-      `managed:${kb(field(Z_MANAGED))} free_pcp:${kb(pcpPages(sources, zone))}`,
+      `managed:${kb(field(Z_MANAGED))} free_pcp:${kb(pcpPages(sources, zone))} ` +
+      `free_cma:${kb(field(Z_NR_FREE_CMA))}`,
     `lowmem_reserve[]: ${reserve.join(" ")}`,
   ];
 }
@@ -90,7 +92,7 @@ export function formatMemInfo(sources: MemInfoSources): string {
     `active_anon:${anon} inactive_anon:0 isolated_anon:0`,
     ` slab_reclaimable:${vmstat.item(NR_SLAB_RECLAIMABLE)} slab_unreclaimable:${vmstat.item(NR_SLAB_UNRECLAIMABLE)}`,
     ` mapped:0 shmem:0 pagetables:${vmstat.item(NR_PAGETABLE)}`,
-    ` free:${zones.totalFree()} free_pcp:${freePcp} free_cma:0`,
+    ` free:${zones.totalFree()} free_pcp:${freePcp} free_cma:${zones.totalFreeCma()}`,
     `Node 0 active_anon:${kb(anon)} kernel_stack:${vmstat.item(NR_KERNEL_STACK_KB)}kB ` +
       `pagetables:${kb(vmstat.item(NR_PAGETABLE))}`,
     ...populated.flatMap((zone) => zoneLines(sources, zone)),

@@ -37,7 +37,11 @@ export const KMALLOC_LARGE = 13;
 export const OOM_KILL = 14;
 /** A CPU found its per-CPU list in other hands and went to the buddy. */
 export const PCP_BUSY = 15;
-export const NR_VM_EVENTS = 16;
+export const PGMIGRATE_SUCCESS = 16;
+export const PGMIGRATE_FAIL = 17;
+export const CMA_ALLOC_SUCCESS = 18;
+export const CMA_ALLOC_FAIL = 19;
+export const NR_VM_EVENTS = 20;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -53,7 +57,9 @@ export const NR_FILE_PAGES = 5;
 export const NR_COMMITTED = 6;
 export const NR_PERCPU = 7;
 export const NR_VMALLOC = 8;
-export const NR_VM_ITEMS = 9;
+/** Pages of the contiguous area that are out to drivers. */
+export const NR_CMA_USED = 9;
+export const NR_VM_ITEMS = 10;
 
 export interface VmStat {
   /** Adds `delta` ≥ 0 to an event of the context's CPU. Any context. */
