@@ -23,6 +23,7 @@ export const PARAMETERS = {
   loglevel: "console shows messages of a level below this one (0-8)",
   dma32_limit: "end of ZONE_DMA32, so that a small machine has a ZONE_NORMAL, e.g. 32M",
   movablecore: "size of ZONE_MOVABLE at the top of memory, e.g. 16M",
+  cma: "size of the area for large contiguous allocations, which processes may use meanwhile, e.g. 16M",
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",

@@ -7,13 +7,17 @@
 
 import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
+  CMA_BYTES,
   composePages,
+  createCma,
   createDmaSubsystem,
   createMemblock,
   createMempools,
+  createMigration,
   createPageTables,
   createProcessMemory,
   createSlabSubsystem,
+  createTlbFlush,
   DMA_STATIC_BYTES,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
@@ -51,13 +55,14 @@ import { alignDown, asPhys } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { createWorkqueues } from "../workqueue.ts";
-import { logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
+import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
 import { createProcesses } from "./process.ts";
+import { registerCmaFiles } from "./procfs/cma.ts";
 import { createProcfs } from "./procfs/index.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
@@ -101,6 +106,7 @@ export function boot(options: BootOptions): Kernel {
   const statics = image.bss("kernel_entry", 64, 8);
   const driverQueue = driverCoreStatics(image);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
+  const cmaState = image.bss("cma", CMA_BYTES, 8);
   const memblock = createMemblock(
     port,
     image.bss("memblock", memblockTableBytes(), 8),
@@ -122,9 +128,11 @@ export function boot(options: BootOptions): Kernel {
 
   const dma32Limit = alignDown(parameters.size("dma32_limit", ZONE_DMA32_LIMIT), 2 * 1024 * 1024);
   const movable = Math.min(parameters.size("movablecore", 0), ramBytes / 2);
-  const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE));
+  const cmaBytes = parameters.size("cma", 0);
+  const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE), cmaBytes);
   const { pages, pageAlloc, pcp, pageblocks } = level;
   const { vmstat, zones } = pageSetup;
+  logCma(printk, cmaBytes, level.cmaArea);
   logZones(printk, ZONE_NAMES, level.zoneBounds);
 
   const slab = createSlabSubsystem({
@@ -155,7 +163,8 @@ export function boot(options: BootOptions): Kernel {
   memblock.free(imageEnd, KERNEL_IMAGE_BASE + imageRoom - imageEnd);
   const nrHandedOver = pageSetup.handOver(level, memblock, parameters.number("min_free_kbytes", 0) || undefined);
   const presentPages = ZONE_NAMES.reduce((sum, _, zone) => sum + zones.field(zone, Z_PRESENT), 0);
-  const ram = { availableBytes: nrHandedOver * PAGE_SIZE, ramBytes: presentPages * PAGE_SIZE };
+  const cmaReserved = (level.cmaArea?.nrPages ?? 0) * PAGE_SIZE;
+  const ram = { availableBytes: nrHandedOver * PAGE_SIZE, ramBytes: presentPages * PAGE_SIZE, cmaBytes: cmaReserved };
   logMemory(printk, { ...ram, image, memmapBytes: pages.nrFrames * PAGE_STRUCT_BYTES, percpuBytes });
   vmstat.modItem(NR_PERCPU, Math.ceil(percpuBytes / PAGE_SIZE));
 
@@ -210,6 +219,20 @@ export function boot(options: BootOptions): Kernel {
     caches: users.mmCaches,
     asidWord: asPhys(statics + 24),
   });
+  const flushPage = createTlbFlush(machine);
+  pageAlloc.onMigrate(createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage })); // moving pages
+  const { cmaArea } = level;
+  const cma = createCma({
+    machine,
+    contexts,
+    spinlocks,
+    printk,
+    vmstat,
+    pageblocks,
+    pageAlloc,
+    area: cmaArea,
+    state: cmaState,
+  }); // contiguous area
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
     harts.clock[cpu] = harts.clock[0] as number;
@@ -266,6 +289,7 @@ export function boot(options: BootOptions): Kernel {
     cmdline: options.cmdline,
     percpuBytes,
   });
+  registerCmaFiles(registry, cma);
   const files = createFileTree({
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,
@@ -318,6 +342,7 @@ export function boot(options: BootOptions): Kernel {
     locks,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
+    checkCma: cma.check,
     census: () => takeCensus(port, pages, zones, vmstat),
   });
 }

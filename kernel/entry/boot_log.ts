@@ -4,10 +4,13 @@
  * Only formatting: every number comes from the subsystem that it is about.
  */
 
+import type { CmaArea } from "../../mm/index.ts";
 import type { FirmwareRegion } from "../arch/firmware_map.ts";
 import { E820_RAM } from "../arch/firmware_map.ts";
 import type { KernelImage } from "../image.ts";
-import { KERN_INFO, KERN_NOTICE, type Printk } from "../printk.ts";
+import { PAGE_SIZE } from "../params.ts";
+import { KERN_ERR, KERN_INFO, KERN_NOTICE, type Printk } from "../printk.ts";
+import { pfnToPhys } from "../types.ts";
 
 const hex16 = (n: number): string => `0x${n.toString(16).padStart(16, "0")}`;
 const kb = (bytes: number): string => `${Math.floor(bytes / 1024)}K`;
@@ -32,8 +35,18 @@ export function logZones(
   });
 }
 
+/** What became of `cma=`: nothing to say when it was not given. */
+export function logCma(printk: Printk, bytes: number, area: CmaArea | null): void {
+  const mib = (size: number): string => `${Math.floor(size / 2 ** 20)} MiB`;
+  if (area !== null) {
+    printk(KERN_INFO, `cma: Reserved ${mib(area.nrPages * PAGE_SIZE)} at ${hex16(pfnToPhys(area.base))} on node -1`);
+  } else if (bytes > 0) printk(KERN_ERR, `cma: Failed to reserve ${mib(bytes)}`);
+}
+
 export interface MemoryLine {
   readonly availableBytes: number;
+  /** Of the contiguous area; not in `availableBytes`. */
+  readonly cmaBytes: number;
   readonly ramBytes: number;
   readonly image: KernelImage;
   readonly memmapBytes: number;
@@ -47,6 +60,6 @@ export function logMemory(printk: Printk, line: MemoryLine): void {
     KERN_NOTICE,
     `Memory: ${kb(line.availableBytes)}/${kb(line.ramBytes)} available (${kb(imageBytes)} kernel image, ` +
       `${kb(line.memmapBytes)} memmap, ${kb(line.percpuBytes)} percpu, ` +
-      `${kb(line.ramBytes - line.availableBytes)} reserved, 0K cma-reserved)`,
+      `${kb(line.ramBytes - line.availableBytes - line.cmaBytes)} reserved, ${kb(line.cmaBytes)} cma-reserved)`,
   );
 }

@@ -40,6 +40,7 @@ export interface KernelObjectDeps {
   readonly locks: Locks;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
+  readonly checkCma: () => string | null;
   readonly census: () => Census;
   readonly peakUsed: () => number;
 }
@@ -137,6 +138,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
       memory.pageAlloc.check() ??
+      deps.checkCma() ??
       memory.slab.check() ??
       deps.mempools.check() ??
       deps.dma.check() ??

@@ -16,6 +16,7 @@ import { extfragIndex, unusableIndex } from "../../kernel/entry/procfs/fragmenta
 import { createProcfs, PROCFS_FILES } from "../../kernel/entry/procfs/index.ts";
 import type { LogRecord, Printk } from "../../kernel/printk.ts";
 import { asPhys } from "../../kernel/types.ts";
+import { MIGRATE_CMA, NR_MIGRATETYPES } from "../../mm/migratetype.ts";
 import {
   createZones,
   freeCountAddr,
@@ -413,8 +414,8 @@ const SHELL_MAPS =
 
 describe("identities between files", () => {
   const blocks = (seed: number): number[][] =>
-    Array.from({ length: 5 }, (_, type) =>
-      Array.from({ length: NR_PAGE_ORDERS }, (_, order) => (seed + 3 * type + order) % 4),
+    Array.from({ length: NR_MIGRATETYPES }, (_, type) =>
+      Array.from({ length: NR_PAGE_ORDERS }, (_, order) => (type === MIGRATE_CMA ? 0 : (seed + 3 * type + order) % 4)),
     );
   const freeOf = (types: readonly (readonly number[])[]): number => types.reduce((sum, row) => sum + pagesOf(row), 0);
   const fill = (base: ZoneFill, seed: number): ZoneFill => ({

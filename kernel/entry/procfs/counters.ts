@@ -23,6 +23,12 @@ export const ZONE_COUNTERS = words(`
   nr_zone_unevictable nr_zone_write_pending nr_mlock nr_bounce nr_zspages nr_free_cma nr_unaccepted
 `);
 
+/** The zone counters that are kept. */
+export function zoneCounter(name: string, nrFree: number, nrFreeCma: number): number {
+  if (name === "nr_free_pages") return nrFree;
+  return name === "nr_free_cma" ? nrFreeCma : 0;
+}
+
 /** Allocations by the node that served them. */
 export const NUMA_COUNTERS = words("numa_hit numa_miss numa_foreign numa_interleave numa_local numa_other");
 

@@ -74,6 +74,15 @@ function memoryRows(s: ProcSources): readonly Row[] {
   ];
 }
 
+/** Only on a machine that has an area: readers of the usual layout see nothing new. */
+function cmaRows({ zones }: ProcSources): readonly Row[] {
+  if (zones.totalCma() === 0) return [];
+  return [
+    ["CmaTotal", pagesToKib(zones.totalCma())],
+    ["CmaFree", pagesToKib(zones.totalFreeCma())],
+  ];
+}
+
 function kernelRows(s: ProcSources): readonly Row[] {
   const { zones, vmstat } = s;
   const reclaimable = pagesToKib(vmstat.item(NR_SLAB_RECLAIMABLE));
@@ -101,6 +110,7 @@ function kernelRows(s: ProcSources): readonly Row[] {
     ["ShmemPmdMapped", 0],
     ["FileHugePages", 0],
     ["FilePmdMapped", 0],
+    ...cmaRows(s),
     ["Unaccepted", 0],
   ];
 }

@@ -5,7 +5,7 @@
  * with a `>`; here the counts are kept, so they are exact. Source: mm/vmstat.c (pagetypeinfo_show).
  */
 
-import { MIGRATETYPE_NAMES, NR_PAGE_ORDERS } from "../../../mm/index.ts";
+import { MIGRATE_CMA, MIGRATETYPE_NAMES, NR_PAGE_ORDERS } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { left, right } from "./columns.ts";
@@ -17,23 +17,32 @@ const PAGEBLOCK_NR_PAGES = (2 * 1024 * 1024) / PAGE_SIZE;
 
 if (1 << PAGEBLOCK_ORDER !== PAGEBLOCK_NR_PAGES) throw new Error("pagetypeinfo: a pageblock is not a huge page");
 
+/** The types that are shown, in order: CMA only on a machine that has an area, as in a kernel built without it. */
+const shownTypes = (s: ProcSources): readonly number[] =>
+  MIGRATETYPE_NAMES.map((_, type) => type).filter((type) => type !== MIGRATE_CMA || s.zones.totalCma() > 0);
+
+const nameOf = (type: number): string => MIGRATETYPE_NAMES[type] as string;
+
 function freeCounts(s: ProcSources): string {
   const orders = Array.from({ length: NR_PAGE_ORDERS }, (_, order) => `${right(order, 6)} `);
   let text = `${left("Free pages count per migrate type at order", 43)} ${orders.join("")}\n`;
   for (const zone of populatedZones(s)) {
-    MIGRATETYPE_NAMES.forEach((name, type) => {
+    for (const type of shownTypes(s)) {
       const counts = freeBlocksOfType(s, zone, type).map((blocks) => `${right(blocks, 6)} `);
-      text += `Node ${right(0, 4)}, zone ${right(s.zones.name(zone), 8)}, type ${right(name, 12)} ${counts.join("")}\n`;
-    });
+      const where = `Node ${right(0, 4)}, zone ${right(s.zones.name(zone), 8)}`;
+      text += `${where}, type ${right(nameOf(type), 12)} ${counts.join("")}\n`;
+    }
   }
   return text;
 }
 
 function pageblockCounts(s: ProcSources): string {
-  let text = `${left("Number of blocks type", 23)}${MIGRATETYPE_NAMES.map((name) => `${right(name, 12)} `).join("")}\n`;
+  const types = shownTypes(s);
+  const names = types.map((type) => `${right(nameOf(type), 12)} `);
+  let text = `${left("Number of blocks type", 23)}${names.join("")}\n`;
   for (const zone of populatedZones(s)) {
     const counts = s.pageblockCounts(zone);
-    const cells = MIGRATETYPE_NAMES.map((_, type) => `${right(counts[type] ?? 0, 12)} `);
+    const cells = types.map((type) => `${right(counts[type] ?? 0, 12)} `);
     text += `${zonePrefix(s.zones.name(zone))} ${cells.join("")}\n`;
   }
   return text;

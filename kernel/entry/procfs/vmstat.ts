@@ -5,11 +5,23 @@
  * Source: mm/vmstat.c (vmstat_text), mm/page-writeback.c (global_dirty_limits).
  */
 
-import { ALLOCSTALL, MAX_NR_ZONES, NUMA_HIT, OOM_KILL, PGALLOC_DMA, PGFAULT, PGFREE } from "../../../mm/index.ts";
+import {
+  ALLOCSTALL,
+  CMA_ALLOC_FAIL,
+  CMA_ALLOC_SUCCESS,
+  MAX_NR_ZONES,
+  NUMA_HIT,
+  OOM_KILL,
+  PGALLOC_DMA,
+  PGFAULT,
+  PGFREE,
+  PGMIGRATE_FAIL,
+  PGMIGRATE_SUCCESS,
+} from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { words } from "./columns.ts";
-import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS } from "./counters.ts";
+import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS, zoneCounter } from "./counters.ts";
 import { totalReservePages } from "./zone_reader.ts";
 
 /** Files that count allocations by zone have a column for devices' memory as well. */
@@ -55,7 +67,12 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["allocstall_normal", ALLOCSTALL],
   ["pgfree", PGFREE],
   ["pgfault", PGFAULT],
+  ["pgmigrate_success", PGMIGRATE_SUCCESS],
+  ["pgmigrate_fail", PGMIGRATE_FAIL],
 ]);
+
+/** The counters of the contiguous area follow this one, on a machine that has one. */
+const LAST_BEFORE_CMA = "htlb_buddy_alloc_fail";
 
 const DIRTY_RATIO = 20;
 const DIRTY_BACKGROUND_RATIO = 10;
@@ -70,9 +87,7 @@ export function formatVmstat(s: ProcSources): string {
   const { vmstat, zones } = s;
   const hits = vmstat.event(NUMA_HIT);
   const rows: (readonly [name: string, value: number])[] = [];
-  ZONE_COUNTERS.forEach((name, i) => {
-    rows.push([name, i === 0 ? zones.totalFree() : 0]);
-  });
+  for (const name of ZONE_COUNTERS) rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma())]);
   for (const name of NUMA_COUNTERS) rows.push([name, name === "numa_hit" || name === "numa_local" ? hits : 0]);
   for (const name of NODE_COUNTERS) rows.push([name, nodeCounter(vmstat, name)]);
   rows.push(["nr_dirty_threshold", dirtyThreshold(s, DIRTY_RATIO)]);
@@ -81,6 +96,8 @@ export function formatVmstat(s: ProcSources): string {
   for (const name of EVENTS) {
     const id = EVENT_IDS.get(name);
     rows.push([name, id === undefined ? 0 : vmstat.event(id)]);
+    if (name !== LAST_BEFORE_CMA || zones.totalCma() === 0) continue;
+    rows.push(["cma_alloc_success", vmstat.event(CMA_ALLOC_SUCCESS)], ["cma_alloc_fail", vmstat.event(CMA_ALLOC_FAIL)]);
   }
   return rows.map(([name, value]) => `${name} ${value}\n`).join("");
 }

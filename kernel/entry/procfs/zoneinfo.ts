@@ -13,8 +13,10 @@ import {
   WMARK_MIN,
   WMARK_PROMO,
   Z_BOOST,
+  Z_CMA,
   Z_MANAGED,
   Z_NR_FREE,
+  Z_NR_FREE_CMA,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -23,7 +25,7 @@ import { fls } from "../../lib/bits.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { left } from "./columns.ts";
-import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS } from "./counters.ts";
+import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS, zoneCounter } from "./counters.ts";
 import { onlineCpus } from "./cpu_time.ts";
 import { lowmemReserve, populatedZones, zonePrefix } from "./zone_reader.ts";
 
@@ -37,6 +39,8 @@ interface ZoneSizes {
   readonly spanned: number;
   readonly present: number;
   readonly managed: number;
+  readonly cma: number;
+  readonly freeCma: number;
   readonly protection: readonly number[];
 }
 
@@ -47,6 +51,8 @@ const NO_MEMORY: ZoneSizes = {
   spanned: 0,
   present: 0,
   managed: 0,
+  cma: 0,
+  freeCma: 0,
   protection: new Array<number>(MAX_NR_ZONES + 1).fill(0),
 };
 
@@ -59,6 +65,8 @@ function zoneSizes({ zones }: ProcSources, zone: number, protection: readonly nu
     spanned: zones.field(zone, Z_SPANNED),
     present: zones.field(zone, Z_PRESENT),
     managed: zones.field(zone, Z_MANAGED),
+    cma: zones.field(zone, Z_CMA),
+    freeCma: zones.field(zone, Z_NR_FREE_CMA),
     protection,
   };
 }
@@ -75,7 +83,7 @@ function formatSizes(sizes: ZoneSizes): string {
     `        spanned  ${sizes.spanned}\n` +
     `        present  ${sizes.present}\n` +
     `        managed  ${sizes.managed}\n` +
-    "        cma      0\n" +
+    `        cma      ${sizes.cma}\n` +
     `        protection: (${sizes.protection.join(", ")})\n`
   );
 }
@@ -114,7 +122,7 @@ function formatZone(s: ProcSources, zone: number, isFirst: boolean): string {
   }
   text += formatSizes(sizes);
   if (!zones.isPopulated(zone)) return text;
-  text += ZONE_COUNTERS.map((name, i) => formatCounter(name, i === 0 ? sizes.free : 0)).join("");
+  text += ZONE_COUNTERS.map((name) => formatCounter(name, zoneCounter(name, sizes.free, sizes.freeCma))).join("");
   text += NUMA_COUNTERS.map((name) => formatCounter(name, 0)).join("");
   text += formatPagesets(s, zone);
   return `${text}  node_unreclaimable:  0\n  start_pfn:           ${zones.field(zone, Z_START_PFN)}\n`;
