@@ -47,6 +47,7 @@ import {
   DESC_STATE,
   DESC_THREADS,
   DESC_UNHANDLED,
+  DESC_WAITERS,
   DESC_WAKE,
   IRQ_DESC_BYTES,
   IRQS_SPURIOUS_DISABLED,
@@ -56,7 +57,7 @@ import { createSpurious, DEFAULT_UNHANDLED_LIMIT } from "./irq_spurious.ts";
 import type { PerCpu } from "./percpu.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "./printk.ts";
 import type { Task } from "./task.ts";
-import type { IrqContext, Sleeping } from "./types.ts";
+import { asPhys, type IrqContext, type PhysAddr, type Sleeping } from "./types.ts";
 import { EBUSY, EINVAL, ENOMEM } from "./uapi/errno.ts";
 
 /** Not from my device. */
@@ -91,7 +92,8 @@ export interface IrqLine {
 export interface IrqThreads {
   /** Starts the thread of an action in `slot`; false without memory. */
   start(line: number, slot: number, action: IrqAction): boolean;
-  wake(line: number, slot: number): void;
+  /** False if the thread is gone: a bug ended it. */
+  wake(line: number, slot: number): boolean;
   /** The thread ends as soon as it is not in the middle of its work; it calls `threadEnded`. */
   stop(line: number, slot: number): void;
 }
@@ -124,18 +126,24 @@ export interface Irqs {
   onIrqExit(hook: (ctx: IrqContext) => void): void;
   /** What happens when a handler or exit hook is a kernel bug; without it the error goes on to the host. */
   onFatal(hook: (ctx: IrqContext, error: Error) => void): void;
+  /** Goes the way of onFatal for a kernel bug in any interrupt; false if this error is none of the kernel's. */
+  die(ctx: IrqContext, error: unknown): boolean;
   setThreads(threads: IrqThreads): void;
   /** For irq_thread.ts: whether a thread has been asked to run; takes the request. */
   takeWake(line: number, slot: number): boolean;
   /** For irq_thread.ts: one round of the thread is through; the line opens when all are. */
   threadDone(line: number, slot: number): void;
-  /** For irq_thread.ts: the thread is gone and its slot free. */
+  /** For irq_thread.ts: the thread is gone, and its slot free unless its action is still there. */
   threadEnded(line: number, slot: number): void;
+  /** Threads of the line are at work or asked to be. */
+  areThreadsActive(line: number): boolean;
+  /** Wait queue of the line, for irq_thread.ts. */
+  threadQueue(line: number): PhysAddr;
   /** Slot of an action, −1 if the line does not have it. */
   slotOf(line: number, action: IrqAction): number;
   lines(): readonly IrqLine[];
-  /** How often each CPU acknowledged nothing (SPU). */
-  spuriousCounts(): readonly number[];
+  /** Interrupts taken on a line, per CPU; of IRQ_SPURIOUS, how often each acknowledged nothing. */
+  countsOf(line: number): readonly number[];
   /** Interrupts of lines without a handler (ERR). */
   nrSpurious(): number;
   /** IRQ-4 and the chip's own invariant: a sentence about the first violation, or null. */
@@ -188,10 +196,10 @@ export function createIrqs(deps: IrqDeps): Irqs {
       );
       return;
     }
+    if (threads?.wake(line, slot) !== true) return;
     descs.set(line, DESC_THREADS, descs.get(line, DESC_THREADS) | (1 << slot));
     descs.set(line, DESC_WAKE + 4 * slot, 1);
     irqChip.mask(line);
-    threads?.wake(line, slot);
   };
 
   /** A handler that took a lock and kept it would make everything after it atomic: reported, and put right. */
@@ -248,6 +256,13 @@ export function createIrqs(deps: IrqDeps): Irqs {
     current[0] = interrupted;
   };
 
+  const die = (ctx: IrqContext, error: unknown): boolean => {
+    if (fatal === undefined || !(error instanceof KernelBug || error instanceof BadAccess)) return false;
+    isHalted = true;
+    fatal(ctx, error);
+    return true;
+  };
+
   // `try`, against the rule of fast paths: what a handler throws must not unwind the code that it interrupted.
   const takeSafely = (ctx: IrqContext, line: number): void => {
     const count = contexts.preemptCount(ctx);
@@ -255,9 +270,7 @@ export function createIrqs(deps: IrqDeps): Irqs {
     try {
       take(ctx, line);
     } catch (error) {
-      if (fatal === undefined || !(error instanceof KernelBug || error instanceof BadAccess)) throw error;
-      isHalted = true;
-      fatal(ctx, error);
+      if (!die(ctx, error)) throw error;
       contexts.add(ctx, count - contexts.preemptCount(ctx));
       irqChip.complete(ctx.cpu, line);
       current[0] = interrupted;
@@ -267,6 +280,7 @@ export function createIrqs(deps: IrqDeps): Irqs {
   const deliver = (cpu: number): void => {
     if (isHalted) return;
     const ctx = contexts.irqContext(cpu);
+    if (contexts.inNmi(ctx)) return;
     contexts.hardirqsOff(cpu);
     for (let taken = 0; taken < MAX_PER_CHECKPOINT && !isHalted; taken++) {
       if ((contexts.preemptCount(ctx) & HARDIRQ_MASK) >= MAX_HARDIRQ_DEPTH * HARDIRQ_OFFSET) break;
@@ -406,8 +420,11 @@ export function createIrqs(deps: IrqDeps): Irqs {
     threadDone,
     threadEnded(line, slot) {
       threadDone(line, slot);
-      releaseSlot(line, slot);
+      if (actions[line]?.[slot] === undefined) releaseSlot(line, slot);
     },
+    areThreadsActive: (line) => descs.get(line, DESC_THREADS) !== 0,
+    threadQueue: (line) => asPhys(statics + line * IRQ_DESC_BYTES + DESC_WAITERS),
+    die,
     slotOf,
     lines: () =>
       Array.from({ length: IRQ_SPURIOUS }, (_, line) => ({
@@ -417,7 +434,7 @@ export function createIrqs(deps: IrqDeps): Irqs {
           .join(", "),
         counts: countsOf(line),
       })).filter(({ name }) => name !== ""),
-    spuriousCounts: () => countsOf(IRQ_SPURIOUS),
+    countsOf,
     nrSpurious: () => port.ld32(NR_ERRORS),
     check() {
       const cpu = irqChip.checkPending();

@@ -11,6 +11,7 @@
  * | 24     | threads        | u32   | slots whose thread must still run: the line stays masked until it is 0        |
  * | 28     | busy           | u32   | slots taken by an action, or by the thread of one that was freed              |
  * | 32     | wake[8]        | u32   | per slot: 1 when its thread is to run                                         |
+ * | 64     | waiters        | 8     | wait queue of those who wait for threads of the line; irq_thread.ts           |
  *
  * An action sits in a slot; a line has 8. The functions of an action are on the host, like all code.
  * Lock: interrupts off on the CPU that writes (one CPU is executed at a time).
@@ -29,7 +30,8 @@ export const DESC_LAST_UNHANDLED = 16;
 export const DESC_THREADS = 24;
 export const DESC_BUSY = 28;
 export const DESC_WAKE = 32;
-export const IRQ_DESC_BYTES = DESC_WAKE + 4 * MAX_ACTIONS;
+export const DESC_WAITERS = DESC_WAKE + 4 * MAX_ACTIONS;
+export const IRQ_DESC_BYTES = DESC_WAITERS + 8;
 
 /** Switched off because nobody cared. */
 export const IRQS_SPURIOUS_DISABLED = 1;

@@ -18,13 +18,15 @@
  *   SCH-4  a local clock never runs backwards
  *   SCH-5  the priority that counts is the higher of the one that was set and the one inherited; a task of a higher
  *          priority that wakes on a CPU ends the slice that runs there
+ *   SCH-6  a CPU that is offline or going offline has no task on its queue and gets none, neither by wake nor by pull
+ *   SCH-7  an interrupt is taken by an idle CPU at the moment it was raised, by a busy one at most SLICE_DEVICE later
  *
  * Sleepers (nanosleep) are in one tree by wake-up time, linked through the same node: a task sleeps or queues.
  * Locks: none; everything here runs between two tasks, or with interrupts off in the timer handler.
  */
 
-import { CYC_CONTEXT_SWITCH, CYC_PICK_NEXT } from "./arch/charges.ts";
-import { IRQ_TIMER } from "./arch/irqchip.ts";
+import { CYC_CONTEXT_SWITCH, CYC_IPI, CYC_PICK_NEXT } from "./arch/charges.ts";
+import { IRQ_RESCHEDULE, IRQ_TIMER } from "./arch/irqchip.ts";
 import type { Machine } from "./arch/machine.ts";
 import type { ContextTracking } from "./context.ts";
 import type { KernelImage } from "./image.ts";
@@ -32,6 +34,7 @@ import { IRQ_HANDLED, type Irqs } from "./irq.ts";
 import { createRbTree } from "./lib/rbtree.ts";
 import { CYCLES_PER_TICK } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
+import { createRunqueues, type Runqueues } from "./runqueue.ts";
 import type { Task, Tasks } from "./task.ts";
 import {
   PF_NO_SETAFFINITY,
@@ -49,10 +52,9 @@ import {
   TASK_RUNNING,
   TASK_STATE,
   TASK_SWITCHES,
-  TASK_VRUNTIME,
   TASK_WAKE_TIME,
 } from "./task_struct.ts";
-import { asPhys, BLOCKED, type IrqContext, NULL, type PhysAddr, type Sleeping } from "./types.ts";
+import { BLOCKED, type IrqContext, NULL, type PhysAddr, type Sleeping } from "./types.ts";
 
 /** Slice while other CPUs have work too: bounds how far clocks drift apart. */
 const SLICE_SHARED = 100_000;
@@ -60,12 +62,6 @@ const SLICE_SHARED = 100_000;
 const SLICE_DEVICE = 2_000;
 /** Slice of a lone CPU: one timer tick. */
 const SLICE_ALONE = CYCLES_PER_TICK;
-
-const RQ_RT_ROOT = 0;
-const RQ_FAIR_ROOT = 4;
-const RQ_NR_RUNNING = 8;
-const RQ_MIN_VRUNTIME = 16;
-const RQ_BYTES = 24;
 
 export type StepResult = "ran" | "advanced" | "nothing";
 
@@ -94,6 +90,9 @@ export interface Scheduler {
   isOnCpu(task: Task): boolean;
   /** True when another task than the running one could use this CPU. */
   hasOtherWork(cpu: number): boolean;
+  /** False: tasks of this CPU move to others and none come (CPU hot-plug); true: it takes part again. */
+  setActive(cpu: number, isActive: boolean): void;
+  isActive(cpu: number): boolean;
   /** The task on a CPU at this moment; undefined while the scheduler or an idle loop runs. */
   current(cpu: number): Task | undefined;
   nrRunning(): number;
@@ -131,15 +130,17 @@ export interface SchedulerDeps {
 }
 
 export function createScheduler(deps: SchedulerDeps): (tasks: Tasks) => Scheduler {
-  const RQ = deps.percpu.define("runqueue", RQ_BYTES, 8);
+  const runqueues = createRunqueues(deps.machine, deps.percpu);
   const sleepers = deps.image.bss("sleepers", 8, 8);
-  return (tasks) => bindScheduler(deps, RQ, sleepers, tasks);
+  return (tasks) => bindScheduler(deps, runqueues, sleepers, tasks);
 }
 
-function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, tasks: Tasks): Scheduler {
-  const { machine, percpu, contexts, irqs } = deps;
-  const { port, harts, events, random } = machine;
-  const { clock, irqOn, online, timerDeadline, current, nrCpus } = harts;
+function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: PhysAddr, tasks: Tasks): Scheduler {
+  const { machine, contexts, irqs } = deps;
+  const { enqueue, dequeue, peek, peekMovable, urgency, isUsable, moveVruntime } = runqueues;
+  const nrRunningOf = runqueues.nrRunning;
+  const { port, harts, irqChip, events, random } = machine;
+  const { clock, online, irqOn, timerDeadline, current, nrCpus } = harts;
   const jitter = random.stream("sched");
   const running: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
   const previous: (Task | undefined)[] = new Array(nrCpus).fill(undefined);
@@ -155,76 +156,23 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
   let nrSwitches = 0;
   let hostDeadline = Number.POSITIVE_INFINITY;
 
-  const rqOf = (cpu: number): PhysAddr => asPhys(percpu.areaOf(cpu) + RQ);
-  const vruntime = (struct: PhysAddr): number => port.ldF64(struct + TASK_VRUNTIME);
-  const fair = createRbTree(port, { less: (a, b) => vruntime(a) < vruntime(b) });
-  const realTime = createRbTree(port, { less: (a, b) => port.ld32(a + TASK_PRIORITY) > port.ld32(b + TASK_PRIORITY) });
   const byWakeTime = createRbTree(port, {
     less: (a, b) => port.ldF64(a + TASK_WAKE_TIME) < port.ldF64(b + TASK_WAKE_TIME),
   });
 
-  // ── Runqueues ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Where a task goes ────────────────────────────────────────────────────────────────────────────────────────────
 
-  const nrRunningOf = (cpu: number): number => port.ld32(rqOf(cpu) + RQ_NR_RUNNING);
   const isRealTime = (struct: PhysAddr): boolean => port.ld32(struct + TASK_POLICY) === SCHED_FIFO;
-
-  const enqueue = (task: Task, cpu: number): void => {
-    const rq = rqOf(cpu);
-    const { struct } = task;
-    if (isRealTime(struct)) realTime.insert(asPhys(rq + RQ_RT_ROOT), struct);
-    else {
-      port.stF64(struct + TASK_VRUNTIME, Math.max(vruntime(struct), port.ldF64(rq + RQ_MIN_VRUNTIME)));
-      fair.insert(asPhys(rq + RQ_FAIR_ROOT), struct);
-    }
-    port.st32(struct + TASK_ON_QUEUE, 1);
-    port.st32(struct + TASK_CPU, cpu);
-    port.st32(rq + RQ_NR_RUNNING, port.ld32(rq + RQ_NR_RUNNING) + 1);
-  };
-
-  const dequeue = (struct: PhysAddr, cpu: number): void => {
-    const rq = rqOf(cpu);
-    if (isRealTime(struct)) realTime.erase(asPhys(rq + RQ_RT_ROOT), struct);
-    else fair.erase(asPhys(rq + RQ_FAIR_ROOT), struct);
-    port.st32(struct + TASK_ON_QUEUE, 0);
-    port.st32(rq + RQ_NR_RUNNING, port.ld32(rq + RQ_NR_RUNNING) - 1);
-  };
-
-  /** The task that would run next on a CPU, or NULL. */
-  const peek = (cpu: number): PhysAddr => {
-    const rq = rqOf(cpu);
-    const urgent = realTime.first(asPhys(rq + RQ_RT_ROOT));
-    return urgent !== NULL ? urgent : fair.first(asPhys(rq + RQ_FAIR_ROOT));
-  };
-
   const isPinned = (struct: PhysAddr): boolean => (port.ld32(struct + TASK_FLAGS) & PF_NO_SETAFFINITY) !== 0;
 
-  /** The task of a queue that would run next among those that may leave their CPU, or NULL. */
-  const peekMovable = (cpu: number): PhysAddr => {
-    for (const [queue, root] of [
-      [realTime, RQ_RT_ROOT],
-      [fair, RQ_FAIR_ROOT],
-    ] as const) {
-      let struct = queue.first(asPhys(rqOf(cpu) + root));
-      while (struct !== NULL && isPinned(struct)) struct = queue.next(struct);
-      if (struct !== NULL) return struct;
-    }
-    return NULL;
-  };
-
   const leastBusyCpu = (last: number): number => {
-    let best = online[last] === 1 ? last : 0;
+    let best = isUsable(last) ? last : 0;
     for (let cpu = 0; cpu < nrCpus; cpu++) {
-      if (online[cpu] === 1 && loadOf(cpu) < loadOf(best)) best = cpu;
+      if (isUsable(cpu) && loadOf(cpu) < loadOf(best)) best = cpu;
     }
     return best;
   };
   const loadOf = (cpu: number): number => nrRunningOf(cpu) + (running[cpu] === undefined ? 0 : 1);
-
-  /** Virtual run times of two queues do not compare: a task keeps its distance from the queue's minimum. */
-  const moveVruntime = (struct: PhysAddr, from: number, to: number): void => {
-    const lag = vruntime(struct) - port.ldF64(rqOf(from) + RQ_MIN_VRUNTIME);
-    port.stF64(struct + TASK_VRUNTIME, Math.max(0, port.ldF64(rqOf(to) + RQ_MIN_VRUNTIME) + lag));
-  };
 
   /** Interrupts are off: a handler wakes tasks too. They come back without a checkpoint, what is pending stays so. */
   const wake = (task: Task): void => {
@@ -246,21 +194,57 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
       return;
     }
     const now = clock[current[0] as number] as number;
-    const last = port.ld32(struct + TASK_CPU);
-    const cpu = isPinned(struct) ? last : leastBusyCpu(last);
-    // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
-    if (loadOf(cpu) === 0) clock[cpu] = Math.max(clock[cpu] as number, now);
     port.st32(struct + TASK_STATE, TASK_RUNNING);
-    if (last !== cpu) moveVruntime(struct, last, cpu);
-    enqueue(task, cpu);
-    preemptIfLower(struct, cpu);
+    const last = port.ld32(struct + TASK_CPU);
+    const isHeld = isPinned(struct) && isUsable(last);
+    place(task, isHeld ? last : isRealTime(struct) ? soonestCpu(struct, last, now) : leastBusyCpu(last), now);
   };
 
-  /** SCH-5: the running task yields at its next look at the time. */
+  /** Puts a task that is on no queue on the one of `cpu`, and tells that CPU. */
+  const place = (task: Task, cpu: number, now: number): void => {
+    const { struct } = task;
+    const last = port.ld32(struct + TASK_CPU);
+    const wasIdle = loadOf(cpu) === 0;
+    // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
+    if (wasIdle) clock[cpu] = Math.max(clock[cpu] as number, now);
+    if (last !== cpu) moveVruntime(struct, last, cpu);
+    enqueue(struct, cpu);
+    const self = current[0] as number;
+    if (cpu === self) preemptIfLower(struct, cpu);
+    else if (wasIdle || isRealTime(struct)) {
+      clock[self] = (clock[self] as number) + CYC_IPI;
+      irqChip.raise(cpu, IRQ_RESCHEDULE);
+    }
+  };
+
+  /** Highest real-time priority that runs or waits on a CPU; 0 if only fair tasks do. */
+  const rankOf = (cpu: number): number => {
+    const now = running[cpu];
+    const isUrgent = now !== undefined && isRealTime(now.struct);
+    return isUrgent ? Math.max(urgency(cpu), port.ld32(now.struct + TASK_PRIORITY)) : urgency(cpu);
+  };
+
+  /** Where a real-time task runs soonest: nothing as urgent is there, and the clock is least beyond now. */
+  const soonestCpu = (struct: PhysAddr, last: number, now: number): number => {
+    const priority = port.ld32(struct + TASK_PRIORITY);
+    let best = -1;
+    let soonest = Number.POSITIVE_INFINITY;
+    for (let cpu = 0; cpu < nrCpus; cpu++) {
+      if (!isUsable(cpu) || rankOf(cpu) >= priority) continue;
+      const start = loadOf(cpu) === 0 ? now : Math.max(now, clock[cpu] as number);
+      if (start > soonest || (start === soonest && cpu !== last)) continue;
+      best = cpu;
+      soonest = start;
+    }
+    return best >= 0 ? best : leastBusyCpu(last);
+  };
+
+  /** A task of a higher priority than the running one: that one yields at its next look at the time. */
   const preemptIfLower = (struct: PhysAddr, cpu: number): void => {
     const now = running[cpu];
-    if (now !== undefined && port.ld32(struct + TASK_PRIORITY) > port.ld32(now.struct + TASK_PRIORITY))
-      horizon[cpu] = 0;
+    if (now === undefined || port.ld32(struct + TASK_PRIORITY) <= port.ld32(now.struct + TASK_PRIORITY)) return;
+    horizon[cpu] = 0;
+    contexts.setNeedResched(cpu, true);
   };
 
   /** Makes the higher of the set and the inherited priority count, wherever the task is. */
@@ -277,14 +261,11 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     port.st32(struct + TASK_POLICY, policy);
     port.st32(struct + TASK_PRIORITY, priority);
     if (wasQueued) {
-      enqueue(task, cpu);
+      enqueue(task.struct, cpu);
       preemptIfLower(struct, cpu);
     } else if (running[cpu] === task && isOutranked(struct, cpu)) horizon[cpu] = 0;
   };
-  const isOutranked = (struct: PhysAddr, cpu: number): boolean => {
-    const next = realTime.first(asPhys(rqOf(cpu) + RQ_RT_ROOT));
-    return next !== NULL && port.ld32(next + TASK_PRIORITY) > port.ld32(struct + TASK_PRIORITY);
-  };
+  const isOutranked = (struct: PhysAddr, cpu: number): boolean => urgency(cpu) > port.ld32(struct + TASK_PRIORITY);
 
   /** Gives an idle CPU the next task of the busiest queue that has more than it can run. */
   const pull = (cpu: number): void => {
@@ -299,7 +280,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     dequeue(struct, busiest);
     moveVruntime(struct, busiest, cpu);
     clock[cpu] = Math.max(clock[cpu] as number, clock[busiest] as number);
-    enqueue(task, cpu);
+    enqueue(task.struct, cpu);
   };
 
   // ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -337,6 +318,22 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     return timers.time() !== time;
   };
 
+  irqs.requestIrq(IRQ_RESCHEDULE, {
+    name: "reschedule",
+    handler(ctx) {
+      const next = peek(ctx.cpu);
+      if (next !== NULL) preemptIfLower(next, ctx.cpu);
+      return IRQ_HANDLED;
+    },
+  });
+
+  /** An event planned while a task runs: its slice must not go on far beyond it. */
+  events.onPlan((time) => {
+    const cpu = current[0] as number;
+    if (running[cpu] === undefined) return;
+    horizon[cpu] = Math.min(horizon[cpu] as number, Math.max(time, (clock[cpu] as number) + SLICE_DEVICE));
+  });
+
   /** Nothing is runnable: time jumps to the first sleeper, kernel timer or act of a device. */
   const advance = (): boolean => {
     const first = byWakeTime.first(sleepers);
@@ -344,7 +341,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const time = Math.min(wakeTime, events.nextTime());
     if (timers.time() <= time && timers.time() !== Number.POSITIVE_INFINITY && fireTimer()) return true;
     if (time === Number.POSITIVE_INFINITY) return false;
-    const cpu = first !== NULL && wakeTime === time ? port.ld32(first + TASK_CPU) : (current[0] as number);
+    const home = first !== NULL && wakeTime === time ? port.ld32(first + TASK_CPU) : (current[0] as number);
+    const cpu = isUsable(home) ? home : 0;
     current[0] = cpu;
     clock[cpu] = Math.max(clock[cpu] as number, time);
     irqs.checkpoint(cpu);
@@ -362,19 +360,35 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
 
   // ── One slice ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** The CPU with work and the least clock; −1 if none has work. */
+  /** When a CPU can go on: with a task at once, without one when an interrupt comes; Infinity if neither is there. */
+  const readyTime = (cpu: number): number => {
+    if (online[cpu] === 0) return Number.POSITIVE_INFINITY;
+    if (nrRunningOf(cpu) === 0 && isUsable(cpu)) pull(cpu);
+    const now = clock[cpu] as number;
+    if (nrRunningOf(cpu) > 0) return now;
+    return irqOn[cpu] === 1 ? Math.max(now, irqChip.heldUntil(cpu)) : Number.POSITIVE_INFINITY;
+  };
+
+  /** The CPU that can go on first; −1 if none can. */
   const nextCpu = (): number => {
     let best = -1;
+    let soonest = Number.POSITIVE_INFINITY;
     for (let cpu = 0; cpu < nrCpus; cpu++) {
-      if (online[cpu] === 0) continue;
-      if (nrRunningOf(cpu) === 0) {
-        pull(cpu);
-        if (nrRunningOf(cpu) === 0) continue;
-      }
-      if (best < 0 || (clock[cpu] as number) < (clock[best] as number)) best = cpu;
-      else if (clock[cpu] === clock[best] && jitter.next() < 0.5) best = cpu;
+      const time = readyTime(cpu);
+      if (time === Number.POSITIVE_INFINITY || time > soonest) continue;
+      if (time === soonest && jitter.next() >= 0.5) continue;
+      best = cpu;
+      soonest = time;
     }
     return best;
+  };
+
+  /** An idle CPU is woken by an interrupt: its clock, which stood still, goes to that moment. */
+  const takeIdle = (cpu: number): void => {
+    current[0] = cpu;
+    clock[cpu] = Math.max(clock[cpu] as number, irqChip.heldUntil(cpu));
+    irqs.checkpoint(cpu);
+    passed(cpu);
   };
 
   const nrBusyCpus = (): number => {
@@ -389,7 +403,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const first = byWakeTime.first(sleepers);
     const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
     const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
-    const device = Math.max(Math.min(events.nextTime(), timers.time()), now + SLICE_DEVICE);
+    const next = Math.min(events.nextTime(), timers.time(), irqChip.heldUntil(cpu));
+    const device = Math.max(next, now + SLICE_DEVICE);
     horizon[cpu] = Math.min(slice, device, Math.max(hostDeadline, now + 1));
   };
 
@@ -397,11 +412,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     const { struct } = task;
     const used = (clock[cpu] as number) - startedAt;
     port.stF64(struct + TASK_RUN_CYCLES, port.ldF64(struct + TASK_RUN_CYCLES) + used);
-    port.stF64(struct + TASK_VRUNTIME, vruntime(struct) + used);
-    const rq = rqOf(cpu);
-    const first = fair.first(asPhys(rq + RQ_FAIR_ROOT));
-    const least = first === NULL ? vruntime(struct) : Math.min(vruntime(struct), vruntime(first));
-    if (!isRealTime(struct)) port.stF64(rq + RQ_MIN_VRUNTIME, Math.max(port.ldF64(rq + RQ_MIN_VRUNTIME), least));
+    runqueues.addVruntime(struct, cpu, used);
   };
 
   /** Resumes a task's code once. Its time is booked before it is queued again: the queue is ordered by it (SCH-1). */
@@ -419,14 +430,20 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
       running[cpu] = undefined;
       contexts.scheduleDebug(task.ctx);
       contexts.setCurrentTask(cpu, 0);
-      const state = port.ld32(task.struct + TASK_STATE);
       finishSlice(task, cpu, startedAt);
-      if (result.value !== BLOCKED || state === TASK_RUNNING) enqueue(task, cpu);
+      const state = port.ld32(task.struct + TASK_STATE);
+      if (result.value !== BLOCKED || state === TASK_RUNNING) requeue(task, cpu);
     } catch (error) {
       running[cpu] = undefined;
       ended(task, -1, error);
       contexts.setCurrentTask(cpu, 0);
     }
+  };
+
+  /** A task that still wants to run goes back to its CPU's queue, unless that CPU is going offline. */
+  const requeue = (task: Task, cpu: number): void => {
+    if (isUsable(cpu)) enqueue(task.struct, cpu);
+    else place(task, leastBusyCpu(cpu), clock[cpu] as number);
   };
 
   const runOn = (cpu: number): void => {
@@ -449,6 +466,7 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     contexts.migrate(task.ctx, cpu);
     contexts.setCurrentTask(cpu, struct);
     activate(task, cpu);
+    contexts.setNeedResched(cpu, false);
     setHorizon(cpu, alone);
     resume(task, cpu);
     irqs.checkpoint(cpu);
@@ -465,6 +483,10 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     step() {
       for (const hook of stepHooks) hook();
       const cpu = nextCpu();
+      if (cpu >= 0 && nrRunningOf(cpu) === 0) {
+        takeIdle(cpu);
+        return "advanced";
+      }
       if (cpu >= 0) {
         // An idle CPU's clock stands still while others run: its timers are due by the time of those.
         if (timers.time() <= (clock[cpu] as number) && fireTimer()) return "advanced";
@@ -496,6 +518,17 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
       return previous[cpu] === task && port.ld32(task.struct + TASK_ON_QUEUE) === 1 && peek(cpu) === task.struct;
     },
     hasOtherWork: (cpu) => nrRunningOf(cpu) > 0,
+    setActive(cpu, isActive) {
+      runqueues.setInactive(cpu, !isActive);
+      if (isActive) return;
+      previous[cpu] = undefined;
+      for (let struct = peek(cpu); struct !== NULL; struct = peek(cpu)) {
+        const task = tasks.at(struct) as Task;
+        dequeue(struct, cpu);
+        place(task, leastBusyCpu(cpu), clock[cpu] as number);
+      }
+    },
+    isActive: isUsable,
     current: (cpu) => running[cpu],
     nrRunning() {
       let nr = 0;
@@ -527,20 +560,8 @@ function bindScheduler(deps: SchedulerDeps, RQ: number, sleepers: PhysAddr, task
     },
     check() {
       for (let cpu = 0; cpu < nrCpus; cpu++) {
-        const rq = rqOf(cpu);
-        const broken = fair.check(asPhys(rq + RQ_FAIR_ROOT)) ?? realTime.check(asPhys(rq + RQ_RT_ROOT));
-        if (broken !== null) return `runqueue ${cpu}: ${broken}`;
-        let nr = 0;
-        for (const [queue, root] of [
-          [fair, RQ_FAIR_ROOT],
-          [realTime, RQ_RT_ROOT],
-        ] as const) {
-          for (let node = queue.first(asPhys(rq + root)); node !== NULL; node = queue.next(node)) {
-            if (port.ld32(node + TASK_STATE) !== TASK_RUNNING) return `SCH-1: queued task at ${node} is not runnable`;
-            nr++;
-          }
-        }
-        if (nr !== nrRunningOf(cpu)) return `SCH-2: CPU ${cpu} queues ${nr} tasks, nr_running ${nrRunningOf(cpu)}`;
+        const problem = runqueues.check(cpu);
+        if (problem !== null) return problem;
       }
       return null;
     },

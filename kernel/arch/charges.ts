@@ -17,6 +17,8 @@ export const CYC_TLB_FLUSH = 200;
 export const CYC_IRQ = 400;
 /** Entering the handler of one softirq, one tasklet or one kernel timer, and leaving it. */
 export const CYC_SOFTIRQ = 150;
+/** Writing the request for an interrupt on another CPU. */
+export const CYC_IPI = 150;
 /** Switching tasks: registers, runqueue, address space. */
 export const CYC_CONTEXT_SWITCH = 900;
 /** Choosing the next task, even if it is the same. */
@@ -72,5 +74,7 @@ export const CYC_DMA_MAP = 40;
 export const CYC_MEMMAP_ROW = 4;
 /** Bringing up a secondary CPU. */
 export const CYC_CPU_UP = 2_000_000;
+/** Taking one offline. */
+export const CYC_CPU_DOWN = 500_000;
 /** One line of the console. */
 export const CYC_PRINTK = 1_500;

@@ -21,6 +21,8 @@ export interface DeviceEvents {
   isFiring(): boolean;
   /** `fire` is called once, at `time` cycles, or as soon as possible after it. */
   at(time: number, fire: () => void): EventId;
+  /** `planned` learns the time of each event that is added: whoever runs until the next one must look again. */
+  onPlan(planned: (time: number) => void): void;
   /** Forgets an event that has not fired; nothing if it has. */
   cancel(id: EventId): void;
   /** Time of the next event; Infinity when there is none. */
@@ -44,6 +46,7 @@ export function createDeviceEvents(): DeviceEvents {
   let lastId = 0;
   let now = 0;
   let isFiring = false;
+  let planned: (time: number) => void = () => {};
 
   const siftUp = (event: DeviceEvent, from: number): void => {
     let slot = from;
@@ -85,7 +88,11 @@ export function createDeviceEvents(): DeviceEvents {
       const event = { time: Math.max(time, now), id: ++lastId, fire };
       heap.push(event);
       siftUp(event, heap.length - 1);
+      planned(event.time);
       return event.id;
+    },
+    onPlan(hook) {
+      planned = hook;
     },
     cancel(id) {
       const slot = heap.findIndex((event) => event.id === id);

@@ -55,6 +55,8 @@ export interface Mmu {
   flushPage(cpu: number, asid: number, va: number): void;
   /** sfence.vma for a whole address space, on one CPU. */
   flushAsid(cpu: number, asid: number): void;
+  /** Everything that one CPU has cached. */
+  flushAll(cpu: number): void;
   /** Copies of the TLB words, for a saved machine. */
   readonly tlbWords: readonly (Int32Array | Uint32Array)[];
   /** Hits are not counted (they cost nothing extra); walks are, per CPU. */
@@ -123,6 +125,11 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
       const tag = tagOf(vpn, asid);
       if (readTag[slot] === tag) readTag[slot] = 0;
       if (writeTag[slot] === tag) writeTag[slot] = 0;
+    },
+    flushAll(cpu) {
+      clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;
+      readTag.fill(0, cpu * TLB_ENTRIES, (cpu + 1) * TLB_ENTRIES);
+      writeTag.fill(0, cpu * TLB_ENTRIES, (cpu + 1) * TLB_ENTRIES);
     },
     flushAsid(cpu, asid) {
       clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;

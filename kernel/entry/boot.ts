@@ -35,23 +35,27 @@ import { E820_RAM } from "../arch/firmware_map.ts";
 import { createMachine } from "../arch/machine.ts";
 import { parseCmdline } from "../cmdline.ts";
 import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
+import { createCpuhp } from "../cpuhp.ts";
 import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
+import { createIrqThreads } from "../irq_thread.ts";
 import { createKthreads } from "../kthread.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
+import { createNmis } from "../nmi.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
-import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
+import { createPrintk, KERN_ALERT, KERN_INFO, KERN_WARNING } from "../printk.ts";
 import { createScheduler } from "../sched.ts";
+import { createSmp } from "../smp.ts";
 import { createSoftirqs } from "../softirq.ts";
 import { createSpinlocks } from "../spinlock.ts";
 import { createTasks } from "../task.ts";
 import { createTasklets } from "../tasklet.ts";
 import { bindTimers, createTimers } from "../timer.ts";
-import { alignDown, asPhys } from "../types.ts";
+import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { createWorkqueues } from "../workqueue.ts";
@@ -93,6 +97,8 @@ export function boot(options: BootOptions): Kernel {
   const timers = createTimers({ machine, image, percpu, contexts, softirqs }); // functions called later
   const tasklets = createTasklets({ machine, percpu, contexts, softirqs }); // one at a time
   const bindWorkqueues = createWorkqueues(machine, image, percpu); // pools of workers
+  const nmis = createNmis({ machine, percpu, contexts, printk, irqs }); // what nothing holds back
+  createSmp(machine, percpu, contexts, irqs); // CPUs ask CPUs
   const pageSetup = composePages({
     machine,
     image,
@@ -208,6 +214,11 @@ export function boot(options: BootOptions): Kernel {
     mutexStatics,
     isInheriting: parameters.choice("pi", ["on", "off"]) === "on",
   }); // mutexes, semaphores, completions, …
+  const cpuhp = createCpuhp({ machine, printk, irqs, scheduler }); // CPUs come and go
+  cpuhp.registerCpuhp({ name: "mm/page_alloc:dead", offline: (ctx, cpu) => pcp.drainCpu(ctx, cpu) });
+  cpuhp.registerCpuhp({ name: "mm/slab:dead", offline: (ctx, cpu) => slab.drainCpu(ctx, cpu) });
+  const hostContext = () => contexts.taskContext(harts.current[0] as number);
+  createIrqThreads({ contexts, printk, tasks, scheduler, waits, irqs, hostContext }); // handlers that sleep
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
@@ -233,6 +244,7 @@ export function boot(options: BootOptions): Kernel {
     area: cmaArea,
     state: cmaState,
   }); // contiguous area
+  cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
     harts.clock[cpu] = harts.clock[0] as number;
@@ -248,6 +260,12 @@ export function boot(options: BootOptions): Kernel {
     printk(0, `Kernel panic - not syncing: ${reason}\n${contexts.stackDump(now)}`);
     state.panicReport = `Kernel panic - not syncing: ${reason}`;
   };
+  irqs.onFatal((ctx, error) => {
+    contexts.taint("D");
+    printk(KERN_ALERT, `kernel BUG: ${error.message}\nOops: invalid opcode: 0000 [#1] in interrupt`);
+    printk(KERN_ALERT, `${contexts.stackDump(ctx)}\n---[ end trace 0000000000000000 ]---`);
+    panic("Fatal exception in interrupt");
+  });
   const consoleDevice = createConsole(waits, asPhys(statics + 8), (bytes) => options.console(decodeUtf8(bytes)));
   const processes = createProcesses({
     machine,
@@ -285,11 +303,13 @@ export function boot(options: BootOptions): Kernel {
     processes,
     processMemory,
     irqs,
+    nmis,
     modules: drivers.modulesText,
     cmdline: options.cmdline,
     percpuBytes,
   });
   registerCmaFiles(registry, cma);
+  cpuhp.registerFiles(registry);
   const files = createFileTree({
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,

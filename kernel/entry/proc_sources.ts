@@ -27,6 +27,10 @@ export interface ProcSources {
   maps(pid: number): string | null;
   /** Text of /proc/modules. */
   modules(): string;
-  /** Interrupts delivered, per line and CPU; name of the line. */
+  /** Interrupts taken on the lines of devices, per CPU; name of the line. */
   interrupts(): readonly { readonly line: number; readonly name: string; readonly counts: readonly number[] }[];
+  /** The same for what CPUs do among themselves and with their own timer; the label is Linux's. */
+  cpuInterrupts(): readonly { readonly label: string; readonly text: string; readonly counts: readonly number[] }[];
+  /** Interrupts that no handler was there for. */
+  interruptErrors(): number;
 }

@@ -19,8 +19,10 @@ import {
   Z_START_PFN,
   type Zones,
 } from "../../mm/index.ts";
+import { FIRST_DEVICE_LINE, IRQ_CALL_FUNCTION, IRQ_RESCHEDULE, IRQ_SPURIOUS, IRQ_TIMER } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { Irqs } from "../irq.ts";
+import type { Nmis } from "../nmi.ts";
 import type { Printk } from "../printk.ts";
 import type { Task, Tasks } from "../task.ts";
 import {
@@ -54,6 +56,7 @@ export interface SystemInfoDeps {
   readonly processMemory: ProcessMemory;
   readonly irqs: Irqs;
   readonly modules: () => string;
+  readonly nmis: Nmis;
   readonly cmdline: string;
   readonly percpuBytes: number;
 }
@@ -61,7 +64,7 @@ export interface SystemInfoDeps {
 const PAGEBLOCK = 512;
 
 export function createProcSources(deps: SystemInfoDeps): ProcSources {
-  const { machine, printk, zones, vmstat, pcp, pageblocks, slab, tasks, processes, processMemory, irqs } = deps;
+  const { machine, printk, zones, vmstat, pcp, pageblocks, slab, tasks, processes, processMemory, irqs, nmis } = deps;
   const { port } = machine;
 
   const taskInfo = (task: Task): TaskInfo => {
@@ -140,6 +143,14 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       return text;
     },
     modules: deps.modules,
-    interrupts: irqs.lines,
+    interrupts: () => irqs.lines().filter(({ line }) => line >= FIRST_DEVICE_LINE),
+    cpuInterrupts: () => [
+      { label: "NMI", text: "Non-maskable interrupts", counts: nmis.counts() },
+      { label: "LOC", text: "Local timer interrupts", counts: irqs.countsOf(IRQ_TIMER) },
+      { label: "SPU", text: "Spurious interrupts", counts: irqs.countsOf(IRQ_SPURIOUS) },
+      { label: "RES", text: "Rescheduling interrupts", counts: irqs.countsOf(IRQ_RESCHEDULE) },
+      { label: "CAL", text: "Function call interrupts", counts: irqs.countsOf(IRQ_CALL_FUNCTION) },
+    ],
+    interruptErrors: irqs.nrSpurious,
   };
 }

@@ -7,6 +7,7 @@ export const ENOENT = 2;
 export const ESRCH = 3;
 export const EINTR = 4;
 export const EIO = 5;
+export const ENXIO = 6;
 export const E2BIG = 7;
 export const ENOEXEC = 8;
 export const EBADF = 9;
@@ -36,6 +37,7 @@ const NAMES: Readonly<Record<number, readonly [name: string, text: string]>> = {
   [ESRCH]: ["ESRCH", "No such process"],
   [EINTR]: ["EINTR", "Interrupted system call"],
   [EIO]: ["EIO", "Input/output error"],
+  [ENXIO]: ["ENXIO", "No such device or address"],
   [E2BIG]: ["E2BIG", "Argument list too long"],
   [ENOEXEC]: ["ENOEXEC", "Exec format error"],
   [EBADF]: ["EBADF", "Bad file descriptor"],

@@ -151,9 +151,14 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     tasks: () => fake.tasks,
     maps: (pid) => fake.maps.get(pid) ?? null,
     interrupts: () => [
-      { line: 0, name: "timer", counts: [11_760, 14_042] },
       { line: 4, name: "ttyS0", counts: [0, 15] },
+      { line: 9, name: "nic0", counts: [7, 1] },
     ],
+    cpuInterrupts: () => [
+      { label: "NMI", text: "Non-maskable interrupts", counts: [0, 0] },
+      { label: "LOC", text: "Local timer interrupts", counts: [11_760, 14_042] },
+    ],
+    interruptErrors: () => 0,
   };
 }
 
@@ -365,7 +370,11 @@ describe.skipIf(!hasSamples)(TITLE, () => {
     expect(read("/proc/7/stat").split(" ").length).toBe(other("pid/stat").split(" ").length);
     expect(read("/proc/swaps")).toBe(other("swaps"));
     expect(firstLine(read("/proc/interrupts"))).toBe(firstLine(other("interrupts")));
-    expect(linesOf(read("/proc/interrupts"))[2]?.indexOf("ttyS0")).toBe(
+    for (const line of ["NMI:", "LOC:", "ERR:"]) {
+      const find = (text: string): string | undefined => linesOf(text).find((row) => row.startsWith(line));
+      expect(find(read("/proc/interrupts"))).toBe(find(other("interrupts")));
+    }
+    expect(linesOf(read("/proc/interrupts"))[1]?.indexOf("ttyS0")).toBe(
       linesOf(other("interrupts"))[3]?.indexOf("ttyS0"),
     );
     const columns = (text: string): string[] => linesOf(text).map((line) => `${line.slice(0, 13)} ${line.length}`);
@@ -516,7 +525,7 @@ describe("identities between files", () => {
     const [all, cpu0, cpu1, intr] = linesOf(read("/proc/stat"));
     expect(all).toBe("cpu  123 0 4 12096 0 0 0 0 0 0");
     expect([cpu0, cpu1]).toEqual(["cpu0 123 0 0 6000 0 0 0 0 0 0", "cpu1 0 0 4 6096 0 0 0 0 0 0"]);
-    expect(intr).toBe("intr 25817 25802 0 0 0 15");
+    expect(intr).toBe("intr 25825 0 0 0 0 15 0 0 0 0 8");
     expect(read("/proc/kmsg")).toBe("<6>[    0.001500] hello\n");
   });
 });

@@ -19,7 +19,11 @@ export function formatInterrupts(s: ProcSources): string {
     const cells = cpus.map((cpu) => `${right(counts[cpu] ?? 0, 10)} `).join("");
     return `${right(line, 3)}: ${cells}${right("INTC", 8)} ${right(line, 3)}-${left("level", 8)}  ${name}\n`;
   });
-  return `${" ".repeat(11)}${cpuHeader(cpus)}\n${rows.join("")}ERR:${right(0, 11)}\n`;
+  const cpuRows = s.cpuInterrupts().map(({ label, text, counts }) => {
+    return `${right(label, 3)}: ${cpus.map((cpu) => `${right(counts[cpu] ?? 0, 10)} `).join("")}  ${text}\n`;
+  });
+  const errors = `ERR:${right(s.interruptErrors(), 11)}\n`;
+  return `${" ".repeat(11)}${cpuHeader(cpus)}\n${rows.join("")}${cpuRows.join("")}${errors}`;
 }
 
 export function formatSoftirqs(s: ProcSources): string {
@@ -38,7 +42,8 @@ function interruptTotals(s: ProcSources): string {
   const perLine: number[] = [];
   for (const { line, counts } of s.interrupts()) perLine[line] = counts.reduce((sum, count) => sum + count, 0);
   const lines = Array.from(perLine, (count) => count ?? 0);
-  return ["intr", lines.reduce((sum, count) => sum + count, 0), ...lines].join(" ");
+  const all = [...lines, ...s.cpuInterrupts().flatMap(({ counts }) => counts)];
+  return ["intr", all.reduce((sum, count) => sum + count, 0), ...lines].join(" ");
 }
 
 export function formatStat(s: ProcSources): string {
