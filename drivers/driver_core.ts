@@ -11,13 +11,14 @@ import type { KernelImage } from "../kernel/image.ts";
 import { KERN_ERR } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import { PF_KTHREAD } from "../kernel/task_struct.ts";
-import { NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
+import { NULL, type PhysAddr, physAdd, type Sleeping } from "../kernel/types.ts";
 import { EIO, ENOMEM, errnoName } from "../kernel/uapi/errno.ts";
 import { createBus, type DeviceStats } from "./bus.ts";
 import type { DriverType, KernelServices } from "./driver.ts";
 import { createStepCounter } from "./driver_ledger.ts";
 import { createHardware, type DeviceKind, type DeviceSettings, type Hardware } from "./hardware.ts";
 import { createModules } from "./modules.ts";
+import { createNapi, napiStaticBytes } from "./napi.ts";
 
 /** Where a device is: its name, its line, its kind. */
 export interface DevicePlace {
@@ -56,11 +57,12 @@ export interface DriverCoreDeps {
   /** Device → settings. Throws for a device or a setting that does not exist. */
   readonly settings: Readonly<Record<string, DeviceSettings>>;
   /** From driverCoreStatics(). */
-  readonly queue: PhysAddr;
+  readonly statics: PhysAddr;
 }
 
-/** Static memory of the core: the queue on which callers wait for the kmod thread. Before the image is sealed. */
-export const driverCoreStatics = (image: KernelImage): PhysAddr => image.bss("driver_core", 8, 8);
+/** Static memory of the core: the queue on which callers wait for the kmod thread, poll lists. Before the seal. */
+export const driverCoreStatics = (image: KernelImage, nrCpus: number): PhysAddr =>
+  image.bss("driver_core", 8 + napiStaticBytes(nrCpus), 8);
 
 function buildHardware(deps: DriverCoreDeps): readonly Hardware[] {
   const { places, settings, services } = deps;
@@ -74,9 +76,11 @@ function buildHardware(deps: DriverCoreDeps): readonly Hardware[] {
 }
 
 export function createDriverCore(deps: DriverCoreDeps): DriverCore {
-  const { services, registry, types, queue } = deps;
+  const { services, registry, types } = deps;
   const { printk, tasks, scheduler, waits, contexts, machine } = services;
+  const queue = deps.statics;
   waits.init(queue);
+  const napi = createNapi({ machine, contexts, softirqs: services.softirqs, statics: physAdd(queue, 8) });
 
   /** Starts a kernel thread; undefined without memory. */
   const startThread = (comm: string, work: (worker: Task) => Sleeping<number>): Task | undefined => {
@@ -119,7 +123,7 @@ export function createDriverCore(deps: DriverCoreDeps): DriverCore {
     inWorker,
     drivers: () => modules.drivers(),
   });
-  const modules = createModules({ services, registry, types, steps, bus: () => bus });
+  const modules = createModules({ services, napi, registry, types, steps, bus: () => bus });
 
   return {
     insmod: (task, name, args) => inWorker(task, (worker) => modules.insmod(worker, name, args)),

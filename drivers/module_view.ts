@@ -9,8 +9,7 @@ import type { Irqs } from "../kernel/irq.ts";
 import { type Context, type MaySleep, NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
 import { ENOMEM } from "../kernel/uapi/errno.ts";
 import type { Gfp, KmemCache, SlabSubsystem } from "../mm/index.ts";
-import type { KernelServices, Platform } from "./driver.ts";
-import type { DriverFiles } from "./driver_files.ts";
+import type { Platform } from "./driver.ts";
 import type { DriverLedger } from "./driver_ledger.ts";
 
 /** Passes a result that may have to be slept for on to `note`. */
@@ -97,11 +96,10 @@ function viewOfIrqs(irqs: Irqs, ledger: DriverLedger): Irqs {
 }
 
 /** The platform of a module. */
-export function createModuleView(services: KernelServices, registry: DriverFiles, ledger: DriverLedger): Platform {
+export function createModuleView(platform: Platform, ledger: DriverLedger): Platform {
   return {
-    ...services,
-    slab: viewOfSlab(services.slab, ledger),
-    irqs: viewOfIrqs(services.irqs, ledger),
-    registry,
+    ...platform,
+    slab: viewOfSlab(platform.slab, ledger),
+    irqs: viewOfIrqs(platform.irqs, ledger),
   };
 }

@@ -29,6 +29,7 @@ import type { DriverType, KernelServices } from "./driver.ts";
 import { createDriverFiles, type DriverFiles } from "./driver_files.ts";
 import { createDriverLedger, type DriverLedger, type StepCounter } from "./driver_ledger.ts";
 import { createModuleView } from "./module_view.ts";
+import type { Napi } from "./napi.ts";
 
 const MODULE_STATE = 0;
 const MODULE_REFS = 4;
@@ -63,6 +64,7 @@ export interface Modules {
 
 export interface ModulesDeps {
   readonly services: KernelServices;
+  readonly napi: Napi;
   readonly registry: FileRegistry;
   readonly types: readonly DriverType[];
   readonly steps: StepCounter;
@@ -131,7 +133,7 @@ export function createModules(deps: ModulesDeps): Modules {
       put: () => addRef(struct, -1),
       queue: asPhys(struct + MODULE_QUEUE),
     });
-    const driver = type.create(createModuleView(services, files, ledger), params);
+    const driver = type.create(createModuleView({ ...services, napi: deps.napi, registry: files }, ledger), params);
     return typeof driver === "number" ? driver : { name: type.name, driver, struct, ledger, files };
   };
 

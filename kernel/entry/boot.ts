@@ -110,7 +110,7 @@ export function boot(options: BootOptions): Kernel {
   }); // zones, counters
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
   const statics = image.bss("kernel_entry", 64, 8);
-  const driverQueue = driverCoreStatics(image);
+  const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const memblock = createMemblock(
@@ -202,7 +202,7 @@ export function boot(options: BootOptions): Kernel {
   softirqs.bindThreads(kthreads, scheduler);
   bindTimers(machine, timers, softirqs, scheduler);
   tasklets.init();
-  bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers }); // kworkers
+  const workqueues = bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers }); // kworkers
   const locks = createLocks({
     machine,
     contexts,
@@ -284,12 +284,29 @@ export function boot(options: BootOptions): Kernel {
   const registry = createFileRegistry(); // what drivers add
   registerDmaFiles(registry, dmaSystem.swiotlb);
   const drivers = createDriverCore({
-    services: { machine, contexts, printk, irqs, spinlocks, waits, scheduler, tasks, slab, pageAlloc, dma, mempools },
+    services: {
+      machine,
+      contexts,
+      printk,
+      irqs,
+      softirqs,
+      timers,
+      tasklets,
+      workqueues,
+      ...locks,
+      waits,
+      scheduler,
+      tasks,
+      slab,
+      pageAlloc,
+      dma,
+      mempools,
+    },
     registry,
     places: [...DEVICE_PLACES, ...(options.extraDevices ?? [])],
     types: [...DRIVER_TYPES, ...(options.extraDrivers ?? [])],
     settings: options.devices ?? {},
-    queue: driverQueue,
+    statics: driverStatics,
   }); // devices, modules
   const sources = createProcSources({
     machine,
