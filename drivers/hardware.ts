@@ -16,6 +16,7 @@
  * Real kernels: PCI answers reads of a missing device with all ones (PCI_ERROR_RESPONSE, include/linux/pci.h).
  */
 
+import type { BusMaster } from "../kernel/arch/dma_bus.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { Prng } from "../kernel/lib/prng.ts";
 import { createFaultModel, FAULT_KINDS, type FaultKind, type FaultModel, parseFaultRule } from "./fault_model.ts";
@@ -37,6 +38,8 @@ export interface Hardware {
   /** Its interrupt line. */
   readonly line: number;
   readonly registers: DeviceRegisters;
+  /** Its way to RAM: what a driver gives to dma.createDevice. */
+  readonly master: BusMaster;
   readonly faults: FaultModel;
   /** False once it was pulled out or has vanished. */
   isPresent(): boolean;
@@ -74,6 +77,8 @@ export interface DeviceEnv {
   now(): number;
   /** Does `act` after `delay` cycles unless the device is gone or reset by then. */
   after(delay: number, act: () => void): void;
+  /** The device's way to RAM, refused once it is gone. */
+  readonly master: BusMaster;
   /** Asserts or releases the interrupt line. */
   setIrq(isAsserted: boolean): void;
   /** The device is gone from here on. */
@@ -130,6 +135,15 @@ export function settingProblem(setting: DeviceSetting, value: number | string): 
   return isGood ? null : `expected a whole number from ${setting.min} to ${setting.max}`;
 }
 
+/** The master as the model has it: a device that is gone drives no wires, so there is nothing to report. */
+const whilePresent = (master: BusMaster, isPresent: () => boolean): BusMaster => ({
+  name: master.name,
+  read: (bus, bytes) => (isPresent() ? master.read(bus, bytes) : null),
+  write: (bus, source) => isPresent() && master.write(bus, source),
+  ld32: (bus) => (isPresent() ? master.ld32(bus) : null),
+  st32: (bus, value) => isPresent() && master.st32(bus, value),
+});
+
 /** Builds a device at power-on. Throws for a setting that the kind does not have, or a bad value. */
 export function createHardware(
   machine: Machine,
@@ -162,9 +176,11 @@ export function createHardware(
     irqChip.setLevel(line, isAsserted && isPresent);
   };
   const now = (): number => (events.isFiring() ? events.now() : (harts.clock[harts.current[0] as number] as number));
+  const master = machine.dmaBus.attach(name);
   const model = kind.create({
     name,
     faults,
+    master: whilePresent(master, () => isPresent),
     get random() {
       return random.stream(name);
     },
@@ -185,6 +201,7 @@ export function createHardware(
     compatible: kind.compatible,
     line,
     faults,
+    master,
     registers: {
       ld32: (register) => (isPresent ? model.ld32(register) >>> 0 : ALL_ONES),
       st32: (register, value) => {

@@ -8,7 +8,17 @@
 import type { Irqs } from "../kernel/irq.ts";
 import { type Context, type MaySleep, NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
 import { ENOMEM } from "../kernel/uapi/errno.ts";
-import type { Gfp, KmemCache, SlabSubsystem } from "../mm/index.ts";
+import {
+  DMA_MAPPING_ERROR,
+  type Dma,
+  type DmaMemory,
+  type Gfp,
+  gfpAllowsBlocking,
+  type KmemCache,
+  NO_DEVICE,
+  NO_POOL,
+  type SlabSubsystem,
+} from "../mm/index.ts";
 import type { Platform } from "./driver.ts";
 import type { DriverLedger } from "./driver_ledger.ts";
 
@@ -95,11 +105,100 @@ function viewOfIrqs(irqs: Irqs, ledger: DriverLedger): Irqs {
   };
 }
 
+function viewOfDma(dma: Dma, ledger: DriverLedger): Dma {
+  type Allocate = (ctx: Context, ...rest: unknown[]) => Sleeping<DmaMemory | null> | DmaMemory | null;
+  const allocWith =
+    (kind: string, alloc: Allocate, bytesOf: (rest: readonly unknown[]) => number): Allocate =>
+    (ctx, ...rest) => {
+      const note = (memory: DmaMemory | null): DmaMemory | null => {
+        if (memory !== null) ledger.take(kind, memory.cpu, bytesOf(rest));
+        return memory;
+      };
+      const fails = ledger.steps.fails();
+      const gfp = rest.at(-1) as Gfp;
+      if (fails) return gfpAllowsBlocking(gfp) ? nothing() : null;
+      const result = alloc(ctx, ...rest);
+      return isGenerator(result) ? laterMemory(result, note) : note(result);
+    };
+  const second = (rest: readonly unknown[]): number => rest[1] as number;
+  return {
+    ...dma,
+    createDevice(ctx, spec) {
+      const dev = ledger.steps.fails() ? NO_DEVICE : dma.createDevice(ctx, spec);
+      if (dev !== NO_DEVICE) ledger.take("dma device", dev, 0);
+      return dev;
+    },
+    releaseDevice(ctx, dev) {
+      ledger.give("dma device", dev);
+      dma.releaseDevice(ctx, dev);
+    },
+    allocCoherent: allocWith("coherent", dma.allocCoherent as Allocate, second) as Dma["allocCoherent"],
+    freeCoherent(ctx, dev, bytes, cpu, handle) {
+      ledger.give("coherent", cpu);
+      dma.freeCoherent(ctx, dev, bytes, cpu, handle);
+    },
+    allocPages: allocWith("dma pages", dma.allocPages as Allocate, second) as Dma["allocPages"],
+    freePages(ctx, dev, bytes, memory, direction) {
+      ledger.give("dma pages", memory.cpu);
+      dma.freePages(ctx, dev, bytes, memory, direction);
+    },
+    mapSingle(ctx, dev, addr, bytes, direction) {
+      if (ledger.steps.fails()) return DMA_MAPPING_ERROR;
+      const handle = dma.mapSingle(ctx, dev, addr, bytes, direction);
+      if (!dma.mappingError(dev, handle)) ledger.take("mapping", handle, 0);
+      return handle;
+    },
+    unmapSingle(ctx, dev, handle, bytes, direction) {
+      ledger.give("mapping", handle);
+      dma.unmapSingle(ctx, dev, handle, bytes, direction);
+    },
+    mapSg(ctx, dev, sgl, nents, direction) {
+      const nr = ledger.steps.fails() ? 0 : dma.mapSg(ctx, dev, sgl, nents, direction);
+      if (nr > 0) ledger.take("scatterlist", sgl, 0);
+      return nr;
+    },
+    unmapSg(ctx, dev, sgl, nents, direction) {
+      ledger.give("scatterlist", sgl);
+      dma.unmapSg(ctx, dev, sgl, nents, direction);
+    },
+    poolCreate(ctx, name, dev, size, align, boundary) {
+      const pool = ledger.steps.fails() ? NO_POOL : dma.poolCreate(ctx, name, dev, size, align, boundary);
+      if (pool !== NO_POOL) ledger.take("dma pool", pool, 0);
+      return pool;
+    },
+    poolDestroy(ctx, pool) {
+      ledger.give("dma pool", pool);
+      dma.poolDestroy(ctx, pool);
+    },
+    poolAlloc: allocWith("pool block", dma.poolAlloc as Allocate, () => 0) as Dma["poolAlloc"],
+    poolFree(ctx, pool, cpu, handle) {
+      ledger.give("pool block", cpu);
+      dma.poolFree(ctx, pool, cpu, handle);
+    },
+  };
+}
+
+const isGenerator = (result: Sleeping<DmaMemory | null> | DmaMemory | null): result is Sleeping<DmaMemory | null> =>
+  result !== null && "next" in result;
+
+function* laterMemory(
+  rest: Sleeping<DmaMemory | null>,
+  note: (memory: DmaMemory | null) => DmaMemory | null,
+): Sleeping<DmaMemory | null> {
+  return note(yield* rest);
+}
+
+// biome-ignore lint/correctness/useYield: what may sleep is a generator; this one fails at once.
+function* nothing(): Sleeping<DmaMemory | null> {
+  return null;
+}
+
 /** The platform of a module. */
 export function createModuleView(platform: Platform, ledger: DriverLedger): Platform {
   return {
     ...platform,
     slab: viewOfSlab(platform.slab, ledger),
     irqs: viewOfIrqs(platform.irqs, ledger),
+    dma: viewOfDma(platform.dma, ledger),
   };
 }

@@ -27,6 +27,7 @@ export {
   GFP_ATOMIC,
   GFP_KERNEL,
   type Gfp,
+  gfpAllowsBlocking,
   gfpMigratetype,
   gfpNames,
   gfpWith,
