@@ -10,13 +10,14 @@
 
 import { readFileSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
+import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseThreads } from "./bench_command.ts";
 import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
 import { addCommonOptions, addRecordingOptions, type CommonOptions, type RecordingOptions } from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
-import { shellQuote } from "./options.ts";
+import { parseCmdline, parseSeed, shellQuote } from "./options.ts";
 import { packageFile } from "./package_files.ts";
 import { procfsCommand } from "./procfs_command.ts";
 import { InputError, printable } from "./readers/input_error.ts";
@@ -35,6 +36,7 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
     ],
   ],
   ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
+  ["bench", ["slabtown bench", "slabtown bench --parallel 2", "slabtown bench --filter A3 --json"]],
   ["completion", ["source <(slabtown completion bash)", "slabtown completion fish > slabtown.fish"]],
 ]);
 
@@ -71,6 +73,8 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
       done(await procfsCommand(dir, options, host));
     });
 
+  addBench(program, host, done);
+
   program
     .command("completion")
     .description("print the completion script of a shell")
@@ -82,6 +86,28 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
 
   for (const command of [program, ...program.commands]) addManners(command, host);
   return program;
+}
+
+function addBench(program: Command, host: HostOutput, done: (exitCode: number) => void): void {
+  program
+    .command("bench")
+    .description("measure the memory subsystem on this computer")
+    .option("--parallel <N>", "CPUs that are threads over one RAM, 1 to 64", (text) => parseThreads(text))
+    .option("--filter <TEXT>", "only the figures whose name has TEXT in it")
+    .option("--ops <N>", "timed operations per sample, as in 500k (default: 5M)", (text) => parseOps(text))
+    .option("--samples <N>", "samples per figure, of which the median counts (default: 5)", (text) =>
+      parseSamples(text),
+    )
+    .option("--seed <S>", "same seed, same operations (default: 1)", (text) => parseSeed(text))
+    .option("--cmdline <PARAMS>", "kernel parameters, with --parallel", (text) => parseCmdline(text))
+    .option("--json", "the result as one JSON document")
+    .option("--quiet", "no progress")
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--debug", "stack traces for errors in slabtown itself")
+    .allowExcessArguments(false)
+    .action(async (options: BenchCommandOptions) => {
+      done(await benchCommand(options, host));
+    });
 }
 
 /** Examples first in the help; errors are thrown and printed in one place. */

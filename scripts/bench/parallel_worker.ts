@@ -1,0 +1,115 @@
+/**
+ * A thread of a parallel machine: boots its copy of the kernel, then does what the host asks (messages.ts).
+ *
+ * Entry file of a worker thread; parallel_machine.ts starts it.
+ */
+
+import { parentPort, workerData } from "node:worker_threads";
+import type { Kernel } from "../../kernel/entry/kernel.ts";
+import { KERN_WARNING } from "../../kernel/printk.ts";
+import { PCP_BUSY } from "../../mm/index.ts";
+import { GIVE_UP, GivenUp, THREAD_IDLE, THREAD_RUNNING } from "./control.ts";
+import { lockNames } from "./lock_names.ts";
+import type { RanReply, Reply, Request } from "./messages.ts";
+import { runStress } from "./parallel_stress.ts";
+import { createWorkload } from "./parallel_workloads.ts";
+import { bootWorld, type ThreadWorld, type WorldSetup } from "./thread_world.ts";
+
+const setup = workerData as WorldSetup;
+let world: ThreadWorld | undefined;
+let freeAtRest = 0;
+let logAtRest = 0;
+
+const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+const cpuMs = (): number => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+};
+
+function getWorld(): ThreadWorld {
+  if (world === undefined) throw new Error("bench: a thread was asked to work before it had booted");
+  return world;
+}
+
+/** Everything back where it came from; pages that are free then. All other threads rest. */
+function bringToRest({ kernel, ctx }: ThreadWorld): number {
+  kernel.memory.slab.shrinkAll(ctx);
+  kernel.memory.pageAlloc.drainAllPages(ctx);
+  return kernel.memory.zones.totalFree();
+}
+
+function firstComplaint(kernel: Kernel): string | undefined {
+  return kernel.printk.records(logAtRest).find((record) => record.level <= KERN_WARNING)?.text;
+}
+
+function finish(ready: ThreadWorld): string | null {
+  const { kernel } = ready;
+  const before = kernel.check();
+  if (before !== null) return before;
+  const free = bringToRest(ready);
+  if (free !== freeAtRest) return `${freeAtRest - free} pages are lost`;
+  if (kernel.nrReports() !== 0) return `${kernel.nrReports()} kernel reports: ${firstComplaint(kernel) ?? "no text"}`;
+  const complaint = firstComplaint(kernel);
+  return complaint === undefined ? kernel.check() : `kernel log: ${complaint}`;
+}
+
+function run(ready: ThreadWorld, request: Request & { do: "run" }): RanReply {
+  const { control, kernel, contended } = ready;
+  const { nrActive } = request;
+  const work = createWorkload(request.workload, ready, nrActive);
+  const busyBefore = kernel.memory.vmstat.event(PCP_BUSY);
+  work.prepare();
+  control.barrier(nrActive);
+  work.run(request.warmupPairs);
+  const before = new Map(contended);
+  control.barrier(nrActive);
+  const cpuBefore = cpuMs();
+  const startMs = nowMs();
+  const pairs = work.run(request.nrPairs);
+  const endMs = nowMs();
+  control.barrier(nrActive);
+  const cpuSpent = ready.cpu === 0 ? cpuMs() - cpuBefore : 0;
+  work.end();
+  control.barrier(nrActive);
+  return {
+    kind: "ran",
+    pairs,
+    startMs,
+    endMs,
+    cpuMs: cpuSpent,
+    contended: [...contended].map(([lock, times]) => [lock, times - (before.get(lock) ?? 0)] as const),
+    pcpBusy: ready.cpu === 0 ? kernel.memory.vmstat.event(PCP_BUSY) - busyBefore : 0,
+  };
+}
+
+async function answer(request: Request): Promise<Reply> {
+  if (request.do === "boot") {
+    const start = nowMs();
+    world = await bootWorld(setup);
+    return { kind: "booted", checksum: world.checksum, ms: nowMs() - start };
+  }
+  const ready = getWorld();
+  if (request.do === "settle") {
+    freeAtRest = bringToRest(ready);
+    logAtRest = ready.kernel.printk.nextSeq();
+    return { kind: "settled", names: lockNames(ready.kernel) };
+  }
+  if (request.do === "finish") return { kind: "finished", fault: finish(ready) };
+  ready.control.setState(THREAD_RUNNING);
+  const reply: Reply =
+    request.do === "run" ? run(ready, request) : { kind: "stressed", counts: runStress(ready, request.spec) };
+  ready.control.setState(THREAD_IDLE);
+  return reply;
+}
+
+parentPort?.on("message", (request: Request) => {
+  answer(request)
+    .catch((error: unknown): Reply => {
+      // The others must not wait for this thread.
+      world?.control.setStop(GIVE_UP);
+      const text = error instanceof Error ? error : new Error(String(error));
+      const message = text instanceof GivenUp ? "" : `CPU ${setup.cpu}: ${text.message}`;
+      return { kind: "failed", message, stack: text.stack ?? "" };
+    })
+    .then((reply) => parentPort?.postMessage(reply));
+});
