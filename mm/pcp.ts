@@ -24,6 +24,7 @@
  *   PCP-2  a block on list (type, order) has PG_PCP and that order, and belongs to the zone
  *   PCP-3  a free that finds count ≥ high gives at least a batch back (a refill may go above high by itself)
  *   PCP-4  draining leaves count = 0 and loses nothing
+ *   PCP-5  outside an operation the lists' lock is free: nobody would wait for it, so nobody would notice
  *
  * struct per_cpu_pages, one cache line per zone in the per-CPU area: lock, count, high, alloc_factor, free_count.
  *
@@ -342,6 +343,8 @@ function bindPcp(
           sum += result;
         }
         const count = port.ld32(percpu.areaOf(asCpu(cpu)) + PCP + zone * CACHE_LINE + P_COUNT);
+        const holder = port.ld32(percpu.areaOf(asCpu(cpu)) + PCP + zone * CACHE_LINE + P_LOCK);
+        if (holder !== 0) return `PCP-5: the lists of CPU ${cpu} zone ${zone} are locked by CPU ${holder - 1}`;
         if (sum !== count) return `PCP-1: CPU ${cpu} zone ${zone} holds ${sum} pages, count says ${count}`;
       }
     }

@@ -158,7 +158,7 @@ export function createParallelMachine(options: ParallelOptions): ParallelMachine
     return { stuck, end: () => clearInterval(timer) };
   };
 
-  /** Asks the first `nrActive` threads at once. The first real failure counts; those that gave up because of it do not. */
+  /** Asks the first `nrActive` threads at once. The first real failure counts, not those that gave up because of it. */
   const askAll = async (request: Request, nrActive: number): Promise<Reply[]> => {
     if (control.stop() === GIVE_UP) control.setStop(RUN);
     const dog = watch();

@@ -9,7 +9,7 @@ let calls = threadId;
 
 class LostUnlockPort extends ThreadPort {
   stAtomic(addr, value) {
-    if (value === 0 && ++calls === 30_000) return;
+    if (value === 0 && ++calls === 2_500) return;
     super.stAtomic(addr, value);
   }
 }

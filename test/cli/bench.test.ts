@@ -1,0 +1,155 @@
+/**
+ * Goal: `slabtown bench` keeps the contract of the command line: exit codes, streams, one document, an end at Ctrl-C.
+ * Method: the built program as a child process, with few operations. Times are never judged.
+ */
+
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { createRandomStreams } from "../../kernel/lib/prng.ts";
+import { median } from "../../scripts/bench/statistics.ts";
+import { drawOrder, drawPareto, drawStream } from "../../scripts/bench/streams.ts";
+import { parseOps } from "../../scripts/bench_command.ts";
+
+const PROGRAM = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "dist", "scripts", "slabtown.js");
+const isBuilt = existsSync(PROGRAM);
+if (!isBuilt) process.stderr.write("test/cli/bench: skipped: dist/ is not built, `npm run build` first\n");
+
+function slabtown(...args: string[]) {
+  return spawnSync(process.execPath, [PROGRAM, ...args], { cwd: tmpdir(), encoding: "utf8", timeout: 50_000 });
+}
+
+const FAST = ["--ops", "20k", "--samples", "1"];
+
+describe.skipIf(!isBuilt)("slabtown bench", () => {
+  it("--json is one document on stdout, progress is on stderr, from any directory", () => {
+    const { status, stdout, stderr } = slabtown("bench", "--filter", "A3", ...FAST, "--json");
+    expect(status).toBe(0);
+    const document = JSON.parse(stdout) as { schema: string; results: { id: string; nsPerOp: number }[] };
+    expect(document.schema).toBe("slabtown/bench/v1");
+    expect(document.results.map(({ id }) => id)).toEqual(["A3", "A3"]);
+    expect(document.results.every(({ nsPerOp }) => nsPerOp > 0)).toBe(true);
+    expect(stderr).toContain("bench: A3");
+  });
+
+  it("churn at 50 and 90 % can be measured, and no allocation fails while there is memory", () => {
+    const { status, stdout, stderr } = slabtown("bench", "--filter", "churn", ...FAST, "--quiet", "--json");
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    const { results, faults } = JSON.parse(stdout) as { results: { failures: number }[]; faults: string[] };
+    expect(results).toHaveLength(4);
+    expect(faults).toEqual([]);
+  });
+
+  it("--parallel: a row per workload, the stress, all invariants walked", () => {
+    const { status, stdout } = slabtown("bench", "--parallel", "2", ...FAST, "--json", "--quiet");
+    expect(status).toBe(0);
+    const document = JSON.parse(stdout) as {
+      threads: { id: string; speedup: number; fault: null }[];
+      stress: { operations: number; fault: null };
+      faults: string[];
+    };
+    expect(document.threads.map(({ id }) => id)).toEqual(["none", "churn", "pipe", "pages"]);
+    expect(document.stress.operations).toBeGreaterThan(0);
+    expect(document.faults).toEqual([]);
+  });
+
+  it.each<[readonly string[], string]>([
+    [["--parallel", "0"], "1 to 64"],
+    [["--parallel", "two"], "1 to 64"],
+    [["--ops", "5"], "--ops"],
+    [["--samples", "0"], "--samples"],
+    [["--filter", "nothing of the kind"], "matches no figure"],
+    [["--parallel", "2", "--filter", "A3"], "matches no figure"],
+    [["--paralel", "2"], "did you mean --parallel?"],
+    [["more"], "too many arguments"],
+  ])("%j is a usage error", (args, message) => {
+    const { status, stdout, stderr } = slabtown("bench", ...args);
+    expect(status).toBe(2);
+    expect(stdout).toBe("");
+    expect(stderr).toContain(message);
+    expect(stderr).toContain("hint:");
+  });
+
+  it.each([
+    { name: "one thread", args: ["--filter", "A3"] },
+    { name: "threads", args: ["--parallel", "2", "--filter", "churn"] },
+  ])("Ctrl-C with $name prints what there is and ends with 130", async ({ args }) => {
+    const child = spawn(process.execPath, [PROGRAM, "bench", ...args, "--ops", "50M", "--json"]);
+    let stdout = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      stdout += chunk.toString();
+    });
+    child.stderr.once("data", () => setTimeout(() => child.kill("SIGINT"), 400));
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    expect(code).toBe(130);
+    expect(JSON.parse(stdout)).toMatchObject({ schema: "slabtown/bench/v1", isInterrupted: true });
+  });
+
+  it("a reader that goes away ends it quietly", async () => {
+    const child = spawn(process.execPath, [PROGRAM, "bench", "--filter", "A3", ...FAST, "--quiet"]);
+    child.stdout.destroy();
+    let stderr = "";
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString();
+    });
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    expect([code, stderr]).toEqual([0, ""]);
+  });
+
+  it("help has examples, completion knows the options", () => {
+    expect(slabtown("bench", "--help").stdout).toContain("slabtown bench --parallel 2");
+    expect(slabtown("completion", "bash").stdout).toContain("--parallel");
+  });
+});
+
+describe("parts of bench", () => {
+  it("parseOps() knows units and limits", () => {
+    expect(["1000", "20k", "5M"].map((text) => parseOps(text))).toEqual([1000, 20_000, 5_000_000]);
+    for (const text of ["", "k", "1.5M", "-5k", "999", "1000M"]) expect(() => parseOps(text)).toThrow("--ops");
+  });
+
+  it("median()", () => {
+    expect([median([3, 1, 2]), median([4, 1, 2, 3]), median([])]).toEqual([2, 2.5, Number.NaN]);
+  });
+
+  it("a stream frees only what lives, stays around its target and is the same for the same seed", () => {
+    const spec = {
+      seed: "7",
+      nrOps: 20_000,
+      target: 500,
+      drawSize: (prng: Parameters<typeof drawOrder>[0]) => drawOrder(prng, 5),
+      weigh: (order: number) => 2 ** order,
+    };
+    const stream = drawStream(spec);
+    expect(drawStream(spec)).toEqual(stream);
+    expect(drawStream({ ...spec, seed: "8" }).words).not.toEqual(stream.words);
+    const live = new Map<number, number>();
+    let [weight, sum] = [0, 0];
+    stream.words.forEach((word, i) => {
+      const [slot, size] = [word >>> 1, stream.sizes[i] as number];
+      if ((word & 1) === 0) {
+        expect(live.has(slot)).toBe(false);
+        live.set(slot, size);
+      } else {
+        expect(live.get(slot)).toBe(size);
+        live.delete(slot);
+      }
+      weight += (word & 1) === 0 ? 2 ** size : -(2 ** size);
+      if (i >= stream.nrFill) sum += weight;
+    });
+    expect(sum / (stream.words.length - stream.nrFill)).toBeGreaterThan(450);
+    expect(sum / (stream.words.length - stream.nrFill)).toBeLessThan(550);
+  });
+
+  it("drawPareto() stays within its bounds, and half of all sizes are small", () => {
+    const prng = createRandomStreams("1").stream("test");
+    const sizes = Array.from({ length: 2_000 }, () => drawPareto(prng, 16, 4096));
+    expect(Math.min(...sizes)).toBeGreaterThanOrEqual(16);
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(4096);
+    expect(sizes.filter((size) => size <= 32).length / sizes.length).toBeCloseTo(0.5, 1);
+  });
+});
