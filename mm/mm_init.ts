@@ -84,7 +84,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
   const { machine, image, percpu, contexts, spinlocks, printk } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
-  const vmstat = createVmStat(port, image, percpu, harts.nrCpus);
+  const vmstat = createVmStat(port, image, percpu, harts);
   const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
   const zoneState = image.bss("min_free_kbytes", 8, 8);
   const allocState = image.bss("page_alloc_state", 16, 8);

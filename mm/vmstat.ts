@@ -2,16 +2,18 @@
  * Counters: what the memory subsystem did, and where every page is.
  *
  * Two kinds. *Events* only count up; each CPU counts its own in its per-CPU area, and a reader adds the copies up, so
- * that a fast path never writes a line that another CPU writes. *Items* are gauges (pages of slabs, of page tables);
+ * that a fast path never writes a line that another CPU writes. Interrupts are off between the load and the store, as
+ * a handler on top counts too (x86 has one instruction for it). *Items* are gauges (pages of slabs, of page tables);
  * they change on slow paths only and are one global word each, updated atomically. The free pages of a zone are in
  * the zone itself (mmzone.ts), under its lock.
  *
  *   VMS-1  an item never goes below zero
- *   VMS-2  the sum over CPUs of an event never decreases
+ *   VMS-2  the sum over CPUs of an event never decreases, and no count is lost to an interrupt in between
  *
  * Names are Linux's (mm/vmstat.c), so that /proc/vmstat reads alike.
  */
 
+import type { Harts } from "../kernel/arch/harts.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import type { KernelImage } from "../kernel/image.ts";
 import type { PerCpu } from "../kernel/percpu.ts";
@@ -71,13 +73,17 @@ export interface VmStat {
   item(item: number): number;
 }
 
-export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCpu, nrCpus: number): VmStat {
+export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCpu, harts: Harts): VmStat {
+  const { irqOn, nrCpus } = harts;
   const EVENTS = percpu.define("vm_events", NR_VM_EVENTS * 8, 8);
   const items: PhysAddr = image.bss("vm_stat", NR_VM_ITEMS * 4, 8);
   return {
     countEvents(ctx, event, delta) {
       const addr = ctx.area + EVENTS + event * 8;
+      const flags = irqOn[ctx.cpu] as number;
+      irqOn[ctx.cpu] = 0;
       port.stF64(addr, port.ldF64(addr) + delta);
+      irqOn[ctx.cpu] = flags;
     },
     event(event) {
       let sum = 0;

@@ -11,13 +11,14 @@ import { createDmaBus, type DmaBus } from "./dma_bus.ts";
 import { createDeviceEvents, type DeviceEvents } from "./events.ts";
 import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.ts";
 import { createHarts, type Harts } from "./harts.ts";
+import { InjectPort } from "./inject_port.ts";
 import { createIrqChip, type IrqChip } from "./irqchip.ts";
 import { createMmu, type Mmu } from "./mmu.ts";
 import { BoundsPort, createRam, type MemoryPort, type RamBuffer, RawPort } from "./port.ts";
 import { ThreadPort } from "./thread_port.ts";
 
-/** Which port class kernel code reaches RAM through (port.ts, thread_port.ts). */
-export type PortKind = "raw" | "bounds" | "threads";
+/** Which port class kernel code reaches RAM through (port.ts, thread_port.ts, inject_port.ts around a BoundsPort). */
+export type PortKind = "raw" | "bounds" | "threads" | "inject";
 /** Makes a port of another class over the machine's RAM. */
 export type PortFactory = (ram: RamBuffer) => MemoryPort;
 
@@ -59,7 +60,10 @@ export interface MachineImage {
 
 function createPort(kind: MachineConfig["port"], ram: RamBuffer, map: readonly FirmwareRegion[]): MemoryPort {
   if (typeof kind === "function") return kind(ram);
-  if (kind === "bounds") return new BoundsPort(ram, ramPageMap(map, ram.byteLength));
+  if (kind === "bounds" || kind === "inject") {
+    const bounds = new BoundsPort(ram, ramPageMap(map, ram.byteLength));
+    return kind === "bounds" ? bounds : new InjectPort(bounds);
+  }
   return kind === "threads" ? new ThreadPort(ram) : new RawPort(ram);
 }
 

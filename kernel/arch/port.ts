@@ -8,6 +8,7 @@
  *   RawPort     production: no checks. Typed arrays drop a store at −1 or past the end without a word.
  *   BoundsPort  every test: each access must be an integer, aligned, inside RAM, of a value that fits.
  *   ThreadPort  several host threads over one RAM (thread_port.ts).
+ *   InjectPort  something happens before an access: interrupts, in tests (inject_port.ts).
  *
  * Values are unsigned: ld32 returns 0 ≤ v < 2^32. Addresses are physical bytes. ldF64 holds times and big counters.
  * `ldAtomic stAtomic cas fetchAdd` are the operations that other CPUs must see as one. In these two ports one

@@ -94,6 +94,7 @@ export function boot(options: BootOptions): Kernel {
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
   const softirqs = createSoftirqs({ machine, percpu, contexts, irqs, printk }); // work at irq exit
+  spinlocks.bottomHalves.connect(softirqs);
   const timers = createTimers({ machine, image, percpu, contexts, softirqs }); // functions called later
   const tasklets = createTasklets({ machine, percpu, contexts, softirqs }); // one at a time
   const bindWorkqueues = createWorkqueues(machine, image, percpu); // pools of workers

@@ -28,11 +28,15 @@ export interface ObjectLevelMachine extends PageLevelMachine {
 
 export type FailingPages = Pick<PageAllocator, "allocPagesAny" | "tryAllocPages" | "freePages" | "getFreePages">;
 
+/** What a test may plant a mistake in, as the slabs and magazines see it. */
+export type MutableParts = Pick<PageLevelMachine, "contexts" | "spinlocks">;
+
 export function bootObjectLevel(
   objectCache: ObjectCacheKind = "magazine",
-  options: PageLevelOptions = {},
+  options: PageLevelOptions & { readonly mutate?: (parts: MutableParts) => MutableParts } = {},
 ): ObjectLevelMachine {
-  const m = bootPageLevel({ nrCpus: 3, ramBytes: 24 * 1024 * 1024, ...options });
+  const { mutate, ...pageOptions } = options;
+  const m = bootPageLevel({ nrCpus: 3, ramBytes: 24 * 1024 * 1024, ...pageOptions });
   let untilFailure = 0;
   let staysBroken = false;
   const fails = (): boolean => {
@@ -55,7 +59,8 @@ export function bootObjectLevel(
     getFreePages: (ctx, order, gfp) => (refuses(gfp) ? NULL : m.pageAlloc.getFreePages(ctx, order, gfp)),
     freePages: m.pageAlloc.freePages,
   };
-  const { machine, image, contexts, spinlocks, printk, pages, vmstat } = m;
+  const { machine, image, printk, pages, vmstat } = m;
+  const { contexts, spinlocks } = mutate?.(m) ?? m;
   const statics = image.bss("slab", slabSubsystemStaticBytes(machine.config.nrCpus), CACHE_LINE);
   const slab = createSlabSubsystem({
     machine,
