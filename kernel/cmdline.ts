@@ -29,6 +29,7 @@ export const PARAMETERS = {
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",
   modules: "drivers to load at the end of boot, separated by commas: modules=rtc,uart",
   swiotlb: "bounce buffers for DMA to take at boot, e.g. 1M; default: when a device needs them",
+  depot: "locked (default) or lockfree: how CPUs share full and empty magazines",
   memblock: "debug: the boot allocator tells what it does",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;

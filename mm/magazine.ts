@@ -34,31 +34,15 @@
  *    caches `magazine-N`, which have no magazines themselves. If there is no memory for one, the object goes to its
  *    slab: a free never fails.
  *
- * 5. The size of a magazine comes with the size of the object (M5): many small objects, few large ones.
+ * 5. The size of a magazine comes with the size of the object (M5): many small objects, few large ones. It grows when
+ *    CPUs meet at the depot too often (M6), and what is not needed there is given back (M7): magazine_stock.ts.
  *
  * 6. An object in a magazine is free to the user and in use to its slab. Its state byte says CACHED, so a second free
  *    of it is told at once: "Object already free". Only the owner of the object writes the byte: the caller before the
  *    free, this CPU between free and alloc, the next caller after it.
  *
- *   per-CPU record, cache + CACHE_CC + 64 · cpu; written by that CPU with interrupts off:
- *
- *   | offset | field            | meaning                                                                       |
- *   |--------|------------------|-------------------------------------------------------------------------------|
- *   | 0, 4   | loaded, hand     | address of the magazine, its word (below); 0 and −1 when there is none  (M1)  |
- *   | 8, 12  | previous, prounds| address of the magazine, its rounds; the same                                 |
- *   | 16     | magsize          | rounds of a full magazine; 0 switches the layer off for this cache            |
- *   | 20     | first rounds     | rounds that were loaded when the word was last folded                         |
- *   | 24, 32 | allocs, frees    | f64: served here, up to when the word was last folded                         |
- *   | 40, 48 | loads            | f64: full, empty magazines fetched from the depot                             |
- *
- * 7. The word `hand` of the loaded magazine holds its rounds, the room left, and the operations since the last folding:
- *
- *      31 │ 30 … 16     │ 15 … 8 │ 7 … 0       an allocation adds 0x10000 + 0x100 − 1, a free 0x10000 − 0x100 + 1:
- *         │ operations  │ room   │ rounds      one load and one store move the round and count it
- *
- *    From operations = allocs + frees and the change of rounds = frees − allocs both numbers follow; *folding* adds
- *    them to the two counters. It happens on every slow path, and at the latest when the operations run over into bit
- *    31: the word is negative then, as it is when no magazine is loaded, and the fast path tests for that anyway.
+ * 7. The per-CPU record is one cache line (magazine_cpu.ts). One word of it holds rounds, room and a count of
+ *    operations, so that a hit moves the round and is counted by one load and one store.
  *
  *   MAG-1  rounds = −1 ⇔ no magazine, else 0 ≤ rounds ≤ magsize; the same for previous
  *   MAG-2  every round names an object of this cache in state CACHED; no object is a round twice, none is forgotten
@@ -69,6 +53,8 @@
  *          live + cached = objects in use of the slab layer                                                      (M13)
  *   MAG-7  a free that is refused changes nothing
  *   MAG-8  rounds + room = magsize in the word of a loaded magazine
+ *   MAG-9, MAG-10, MAG-11: magazine_stock.ts
+ *   MAG-12 what the slabs handed out for this cache was a miss of some CPU: Σ alloc misses ≥ slab allocs
  *
  * M13 adds "full magazines loaded" to the allocations; ours counts an object taken from a loaded magazine where it is
  * taken, however the magazine got there, so that term is contained in `allocs`.
@@ -78,56 +64,41 @@
  * A round is two words, the object's granule and the address of its state byte: a free has computed the latter, and an
  * allocation need not look for it again.
  *
- * Differences from illumos: both halves of a depot exchange happen under one lock; magazines never change size yet (M6)
- * and are not reaped by working set (M7).
+ * Differences from illumos: both halves of a depot exchange happen under one lock.
  * Source: J. Bonwick, J. Adams, "Magazines and Vmem", USENIX 2001; illumos kmem.c (kmem_cache_alloc, kmem_cache_free).
  */
 
 import { CYC_MAGAZINE_HIT, CYC_MAGAZINE_SWAP } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
-import { bugOn } from "../kernel/bug.ts";
 import type { ContextTracking } from "../kernel/context.ts";
-import {
-  asPhys,
-  type Context,
-  fromGranule,
-  type MaySleep,
-  NULL,
-  type PhysAddr,
-  type TaskContext,
-  toGranule,
-} from "../kernel/types.ts";
+import { asPhys, type Context, type MaySleep, NULL, type PhysAddr, toGranule } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
 import type { Depot } from "./depot.ts";
-import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, GFP_NOWAIT, type Gfp } from "./gfp.ts";
+import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, type Gfp } from "./gfp.ts";
+import { createMagazineCheck } from "./magazine_check.ts";
 import {
-  CC_ALLOCS,
+  CC_ALLOC_MISSES,
   CC_EMPTY_LOADS,
-  CC_FIRST_ROUNDS,
-  CC_FREES,
+  CC_FREE_MISSES,
   CC_FULL_LOADS,
   CC_HAND,
   CC_LOADED,
   CC_MAGSIZE,
   CC_PREVIOUS,
   CC_PROUNDS,
-  createMagazineCheck,
-  HAND_NONE,
+  createMagazineCpu,
   HAND_ONE_OPERATION,
-  HAND_OPERATIONS_SHIFT,
   HAND_ROOM,
   HAND_ROOM_ONE,
   HAND_ROUNDS,
   loadedRounds,
-  MAGAZINE_ROUND_BYTES,
-  unfoldedOperations,
-} from "./magazine_check.ts";
+} from "./magazine_cpu.ts";
+import { createMagazineStock } from "./magazine_stock.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import {
   asCache,
   CACHE_CC,
-  CACHE_SIZE,
   CC_SHIFT,
   type KmemCache,
   NO_CACHE,
@@ -138,37 +109,8 @@ import {
   type Slab,
 } from "./slab_descriptor.ts";
 import type { SlabLayer } from "./slab_layer.ts";
-import { SLAB_INTERNAL } from "./slab_layout.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 import { hexAddr, type SlabReports } from "./slab_report.ts";
-
-/** M5. A cache uses the first row whose minBuf is smaller than its object; maxBuf bounds how far it may grow (M6). */
-export interface MagazineType {
-  readonly magsize: number;
-  readonly minBuf: number;
-  readonly maxBuf: number;
-}
-
-export const MAGAZINE_TYPES: readonly MagazineType[] = [
-  { magsize: 1, minBuf: 3200, maxBuf: 65_536 },
-  { magsize: 3, minBuf: 256, maxBuf: 32_768 },
-  { magsize: 7, minBuf: 64, maxBuf: 16_384 },
-  { magsize: 15, minBuf: 0, maxBuf: 8192 },
-  { magsize: 31, minBuf: 0, maxBuf: 4096 },
-  { magsize: 47, minBuf: 0, maxBuf: 2048 },
-  { magsize: 63, minBuf: 0, maxBuf: 1024 },
-  { magsize: 95, minBuf: 0, maxBuf: 512 },
-  { magsize: 143, minBuf: 0, maxBuf: 0 },
-];
-
-/** Static memory of the layer, a multiple of 8. */
-export const MAGAZINE_STATIC_BYTES = 40;
-
-/** Row of MAGAZINE_TYPES that a cache of objects `size` bytes apart starts with (M5). Pure. */
-export const magazineTypeFor = (size: number): number => MAGAZINE_TYPES.findIndex(({ minBuf }) => size > minBuf);
-
-/** Bytes of a magazine: the depot's link, and the rounds, of two words each. */
-export const magazineBytes = (magsize: number): number => MAGAZINE_ROUND_BYTES * (1 + magsize);
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const HAND = CC_HAND;
@@ -204,39 +146,19 @@ export interface MagazineDeps {
 }
 
 export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
-  const { machine, contexts, slabs, objects, miss, depot, statics } = deps;
+  const { machine, contexts, slabs, objects, miss, depot } = deps;
   const { port, harts } = machine;
-  const { clock, nrCpus } = harts;
+  const { clock } = harts;
   const { localIrqSave, localIrqRestore, mightSleep } = contexts;
   const { slabOf, stateOf, cacheOfSlab } = objects;
+  const stock = createMagazineStock(deps);
 
   const charge = (ctx: Context, cycles: number): void => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
   const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
   const ccOf = (cache: KmemCache, cpu: number): number => (cache + CC_BASE + (cpu << SHIFT)) >>> 0;
-
-  /** Loads `magazine` with `rounds`, or none (NULL, −1). The word before it must have been folded. */
-  const setLoaded = (cc: number, magazine: number, rounds: number): void => {
-    const room = port.ld32(cc + CC_MAGSIZE) - rounds;
-    port.st32(cc + CC_LOADED, magazine);
-    port.st32(cc + CC_HAND, magazine === NULL ? HAND_NONE : rounds + room * HAND_ROOM_ONE);
-    port.st32(cc + CC_FIRST_ROUNDS, magazine === NULL ? 0 : rounds);
-  };
-  const setPrevious = (cc: number, magazine: number, rounds: number): void => {
-    port.st32(cc + CC_PREVIOUS, magazine);
-    port.st32(cc + CC_PROUNDS, rounds);
-  };
-
-  /** Moves the operations of the word into the counters. Interrupts are off. */
-  const fold = (cc: number): void => {
-    if (port.ld32(cc + CC_LOADED) === 0) return;
-    count(cc + CC_ALLOCS, unfoldedOperations(port, cc, true));
-    count(cc + CC_FREES, unfoldedOperations(port, cc, false));
-    const hand = port.ld32(cc + CC_HAND);
-    port.st32(cc + CC_HAND, hand & ((1 << HAND_OPERATIONS_SHIFT) - 1));
-    port.st32(cc + CC_FIRST_ROUNDS, hand & HAND_ROUNDS);
-  };
+  const { setLoaded, setPrevious, fold } = createMagazineCpu(port);
 
   const exchangePrevious = (ctx: Context, cc: number): void => {
     const loaded = port.ld32(cc + CC_LOADED);
@@ -279,6 +201,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const allocSlow = (ctx: Context, cache: KmemCache, gfp: Gfp, irq: number): MaySleep<PhysAddr> => {
     const cc = ccOf(cache, ctx.cpu);
     const isReloaded = reloadFull(ctx, cache, cc);
+    if (!isReloaded) port.fetchAdd(cc + CC_ALLOC_MISSES, 1);
     const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + CC_HAND)) : NULL;
     localIrqRestore(ctx, irq);
     return isReloaded ? obj : miss.allocMissed(ctx, cache, gfp);
@@ -340,13 +263,14 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
         localIrqRestore(ctx, irq);
         return 0;
       }
-      const magsize = port.ld32(cc + CC_MAGSIZE);
+      const isCached = port.ld32(cc + CC_MAGSIZE) !== 0;
       localIrqRestore(ctx, irq);
       // Nothing of ours is held while memory is asked for: an interrupt may free to this cache meanwhile.
-      const magazine = magsize === 0 ? NULL : slabs.allocObject(ctx, depot.magazines(cache), GFP_NOWAIT);
-      if (magazine === NULL) return slabs.freeObject(ctx, cache, obj);
+      if (!isCached || !stock.makeEmpty(ctx, cache)) {
+        port.fetchAdd(cc + CC_FREE_MISSES, 1);
+        return slabs.freeObject(ctx, cache, obj);
+      }
       irq = localIrqSave(ctx);
-      depot.addEmpty(ctx, cache, magazine);
     }
   };
 
@@ -373,89 +297,17 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     return freeFromSlab(ctx, slab, obj);
   };
 
-  // ── Attaching, draining ──────────────────────────────────────────────────────────────────────────────────────────
-
-  /** The cache of magazines of one type, made when the first cache wants it. */
-  const magazineCache = (ctx: TaskContext, type: number): KmemCache => {
-    const known = port.ld32(statics + type * 4);
-    if (known !== 0) return asCache(fromGranule(known));
-    const { magsize } = MAGAZINE_TYPES[type] as MagazineType;
-    const name = `magazine-${magsize}`;
-    const cache = slabs.createCache(ctx, { name, size: magazineBytes(magsize), flags: SLAB_INTERNAL });
-    port.st32(statics + type * 4, toGranule(cache));
-    return cache;
-  };
-
-  const attach = (ctx: TaskContext, cache: KmemCache): void => {
-    const type = magazineTypeFor(port.ld32(cache + CACHE_SIZE));
-    const magazines = magazineCache(ctx, type);
-    // Without memory for the magazines' own cache this cache stays uncached, and works.
-    const magsize = magazines === NO_CACHE ? 0 : (MAGAZINE_TYPES[type] as MagazineType).magsize;
-    depot.init(cache, magsize, magazines);
-    for (let cpu = 0; cpu < nrCpus; cpu++) {
-      const cc = ccOf(cache, cpu);
-      port.st32(cc + CC_MAGSIZE, magsize);
-      setLoaded(cc, NULL, -1);
-      setPrevious(cc, NULL, -1);
-    }
-  };
-
-  /** Returns the rounds of a magazine to their slabs and the magazine to its cache. Owned by the caller. */
-  const unload = (ctx: Context, cache: KmemCache, magazine: PhysAddr, rounds: number): number => {
-    for (let i = 1; i <= rounds; i++)
-      slabs.flushObject(ctx, fromGranule(port.ld32(magazine + i * MAGAZINE_ROUND_BYTES)));
-    bugOn(slabs.freeObject(ctx, depot.magazines(cache), magazine) !== 0, "MAG-4: a magazine is not ours", magazine);
-    return rounds;
-  };
-
-  /** Empties one per-CPU slot. The magazine is taken out with interrupts off and unloaded with them on. */
-  const drainCpu = (ctx: Context, cache: KmemCache, cpu: number): number => {
-    const cc = ccOf(cache, cpu);
-    const irq = localIrqSave(ctx);
-    fold(cc);
-    const [loaded, rounds] = [asPhys(port.ld32(cc + CC_LOADED)), loadedRounds(port, cc)];
-    const [previous, prounds] = [asPhys(port.ld32(cc + CC_PREVIOUS)), port.ld32(cc + CC_PROUNDS)];
-    setLoaded(cc, NULL, -1);
-    setPrevious(cc, NULL, -1);
-    localIrqRestore(ctx, irq);
-    let nrObjects = 0;
-    if (loaded !== NULL) nrObjects += unload(ctx, cache, loaded, rounds);
-    if (previous !== NULL) nrObjects += unload(ctx, cache, previous, prounds);
-    return nrObjects;
-  };
-
-  const drain = (ctx: Context, cache: KmemCache): number => {
-    const magsize = depot.magsize(cache);
-    if (magsize === 0) return 0;
-    let nrObjects = 0;
-    for (let cpu = 0; cpu < nrCpus; cpu++) nrObjects += drainCpu(ctx, cache, cpu);
-    for (;;) {
-      const irq = localIrqSave(ctx);
-      const full = depot.takeFull(ctx, cache, NULL);
-      const magazine = full === NULL ? depot.takeEmpty(ctx, cache, NULL) : full;
-      localIrqRestore(ctx, irq);
-      if (magazine === NULL) return nrObjects;
-      nrObjects += unload(ctx, cache, magazine, full === NULL ? 0 : magsize);
-    }
-  };
-
-  const detach = (ctx: TaskContext, cache: KmemCache): void => {
-    for (let cpu = 0; cpu < nrCpus; cpu++) port.st32(ccOf(cache, cpu) + CC_MAGSIZE, 0);
-    drain(ctx, cache);
-    depot.init(cache, 0, NO_CACHE);
-  };
-
-  const { stats, check } = createMagazineCheck(machine, deps.pages, slabs, objects, depot);
   return {
-    attach,
-    detach,
+    attach: stock.attach,
+    detach: stock.detach,
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
     kmemCacheFree,
     freeFromSlab,
-    drain,
-    drainCpu: (ctx, cache, cpu) => (depot.magsize(cache) === 0 ? 0 : drainCpu(ctx, cache, cpu)),
-    stats,
-    check,
+    drain: stock.drain,
+    drainCpu: stock.drainCpu,
+    reap: stock.reap,
+    tick: stock.tick,
+    ...createMagazineCheck(machine, deps.pages, slabs, objects, depot),
   };
 }

@@ -5,10 +5,27 @@
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
-import type { MemoryPort } from "../kernel/arch/port.ts";
 import { fromGranule, type PhysAddr } from "../kernel/types.ts";
 import type { Depot } from "./depot.ts";
-import type { ObjectCacheStats } from "./object_cache.ts";
+import {
+  CC_ALLOC_MISSES,
+  CC_ALLOCS,
+  CC_EMPTY_LOADS,
+  CC_FREE_MISSES,
+  CC_FREES,
+  CC_FULL_LOADS,
+  CC_HAND,
+  CC_LOADED,
+  CC_MAGSIZE,
+  CC_PREVIOUS,
+  CC_PROUNDS,
+  HAND_NONE,
+  HAND_ROOM,
+  loadedRounds,
+  MAGAZINE_ROUND_BYTES,
+  unfoldedOperations,
+} from "./magazine_cpu.ts";
+import type { CpuCacheStats, ObjectCacheStats } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import { createSlabCheck } from "./slab_check.ts";
 import {
@@ -27,49 +44,12 @@ import {
 import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 
-export const CC_LOADED = 0;
-export const CC_HAND = 4;
-export const CC_PREVIOUS = 8;
-export const CC_PROUNDS = 12;
-export const CC_MAGSIZE = 16;
-export const CC_FIRST_ROUNDS = 20;
-export const CC_ALLOCS = 24;
-export const CC_FREES = 32;
-export const CC_FULL_LOADS = 40;
-export const CC_EMPTY_LOADS = 48;
-
-// ── The word CC_HAND (MAG-8) ───────────────────────────────────────────────────────────────────────────────────────
-
-/** Fields: bits 0-7 rounds, 8-15 room, 16-30 operations; bit 31 sends the next operation to the slow path. */
-export const HAND_ROUNDS = 0xff;
-export const HAND_ROOM = 0xff00;
-export const HAND_ROOM_ONE = 0x100;
-export const HAND_ONE_OPERATION = 0x1_0000;
-export const HAND_OPERATIONS_SHIFT = 16;
-/** No magazine is loaded: negative, and so is a word whose operations have run over. */
-export const HAND_NONE = -1;
-
-/** Rounds of the loaded magazine of a per-CPU record; −1 when there is none. */
-export const loadedRounds = (port: MemoryPort, cc: number): number =>
-  port.ld32(cc + CC_LOADED) === 0 ? -1 : port.ld32(cc + CC_HAND) & HAND_ROUNDS;
-
-/** Operations since the word was last folded into the counters: allocations (`isAlloc`) or frees. */
-export function unfoldedOperations(port: MemoryPort, cc: number, isAlloc: boolean): number {
-  if (port.ld32(cc + CC_LOADED) === 0) return 0;
-  const hand = port.ld32(cc + CC_HAND);
-  const gained = (hand & HAND_ROUNDS) - port.ld32(cc + CC_FIRST_ROUNDS);
-  // frees + allocs = operations, frees − allocs = rounds gained
-  return ((hand >>> HAND_OPERATIONS_SHIFT) + (isAlloc ? -gained : gained)) / 2;
-}
-
-/** Round i of a magazine is at i times this, i ≥ 1: granule of the object, address of its state byte. */
-export const MAGAZINE_ROUND_BYTES = 8;
-
 /** States of an object that neither slab nor magazine can hand out. */
 const NOT_AT_HAND: readonly number[] = [OBJECT_LIVE, OBJECT_INTERNAL, OBJECT_POOLED];
 
 export interface MagazineCheck {
   stats(cache: KmemCache): ObjectCacheStats;
+  cpuStats(cache: KmemCache, cpu: number): CpuCacheStats;
   check(cache: KmemCache): string | null;
 }
 
@@ -109,6 +89,18 @@ export function createMagazineCheck(
       nrEmpty: depot.nrEmpty(cache),
       magazineSize,
       magazines: sumOverCpus(magazinesIn, cache) + nrFull + depot.nrEmpty(cache),
+      contention: depot.contention(cache),
+    };
+  };
+
+  const cpuStats = (cache: KmemCache, cpu: number): CpuCacheStats => {
+    const cc = ccOf(cache, cpu);
+    return {
+      allocHits: port.ldF64(cc + CC_ALLOCS) + unfoldedOperations(port, cc, true),
+      allocMisses: port.ld32(cc + CC_ALLOC_MISSES),
+      freeHits: port.ldF64(cc + CC_FREES) + unfoldedOperations(port, cc, false),
+      freeMisses: port.ld32(cc + CC_FREE_MISSES),
+      cached: roundsIn(cc),
     };
   };
 
@@ -163,12 +155,15 @@ export function createMagazineCheck(
     const nrAllocs = cpuAllocs + port.ldF64(cache + CACHE_SLAB_ALLOCS);
     if (nrAllocs - cpuFrees - port.ldF64(cache + CACHE_SLAB_FREES) !== live) return "MAG-6: allocs − frees";
     if (cached !== nrRounds) return "MAG-6: cached";
+    const nrMisses = sumOverCpus((cc) => port.ld32(cc + CC_ALLOC_MISSES), cache);
+    if (depot.magsize(cache) !== 0 && nrMisses < port.ldF64(cache + CACHE_SLAB_ALLOCS)) return "MAG-12: misses";
     if (countStates(cache, OBJECT_CACHED) !== cached) return "MAG-6: objects are cached that are in no magazine";
     return live + cached === port.ld32(cache + CACHE_NR_INUSE) ? null : "MAG-6: live + cached";
   };
 
   return {
     stats,
+    cpuStats,
     check(cache) {
       const seen = new Set<number>();
       const fault = checkMagazines(cache, seen) ?? checkIdentities(cache, seen.size);

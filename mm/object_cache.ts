@@ -73,6 +73,19 @@ export interface ObjectCacheStats {
   readonly magazineSize: number;
   /** Magazines of this cache, wherever they are. */
   readonly magazines: number;
+  /** Times that a CPU found the depot in use, with magazines of this size (M6). */
+  readonly contention: number;
+}
+
+/** What one CPU did with a cache, and has of it. An object may be freed on another CPU than it came from. */
+export interface CpuCacheStats {
+  /** Allocations served by the CPU's magazines, and those that went on to the slabs (failed ones too). */
+  readonly allocHits: number;
+  readonly allocMisses: number;
+  readonly freeHits: number;
+  readonly freeMisses: number;
+  /** Objects in the CPU's magazines. */
+  readonly cached: number;
 }
 
 /** The seam. */
@@ -97,6 +110,14 @@ export interface ObjectCacheLayer {
    * The same for what one CPU has, which is the caller's own or is offline: nobody else may be inside the layer there.
    */
   drainCpu(ctx: Context, cache: KmemCache, cpu: number): number;
+  /**
+   * M7: returns magazines that are not needed to the slabs, at most `most`, all of the depot's if `everything`; their
+   * number. Any context; O(rounds).
+   */
+  reap(ctx: Context, cache: KmemCache, most: number, everything: boolean): number;
+  /** M6, M7: ends an interval; may change the size of magazines. Magazines that were reaped. Other CPUs as in drain. */
+  tick(ctx: TaskContext, cache: KmemCache): number;
+  cpuStats(cache: KmemCache, cpu: number): CpuCacheStats;
   stats(cache: KmemCache): ObjectCacheStats;
   /** Invariants of layer and slabs for one cache: the first violation, or null. O(objects). */
   check(cache: KmemCache): string | null;

@@ -4,7 +4,8 @@
  *   allocPages ─▶ fast path: zones from the highest allowed downwards, above their `low` mark        (W5, W6)
  *                   orders 0-3, 9 from the CPU's own list (pcp.ts), others from the buddy under the zone lock
  *              ─▶ slow path: again down to `min`, or deeper into the reserve for those entitled  (W4)
- *                   drain all per-CPU lists, again; then whatever reclaim is registered            (G3)
+ *                   drain all per-CPU lists, again; then what object caches can spare, again
+ *                   then whatever reclaim is registered                                            (G3)
  *              ─▶ failure: NO_PFN, and the splat of C4 unless __GFP_NOWARN
  *
  * Every block carries its state and order in the flags of its first frame (page.ts), so a free is checked in O(1): of a
@@ -15,6 +16,8 @@
  *   PGA-2  an ordinary request is served from zones above min + lowmem_reserve; a refill may cost one batch more (W4)
  *   PGA-3  what may sleep says so first: mightSleep runs even when memory is plenty                          (G2)
  *   PGA-4  a failed or refused call changes nothing
+ *   PGA-5  a request that may sleep, or has __GFP_HIGH, does not fail while depots of magazines hold memory that it
+ *          could have; GFP_NOWAIT gives up before that
  *
  * Context: any, as the mask says. Locks: none held by the caller that reclaim could want; takes pcp locks, zone locks.
  * There is no reclaim yet: `onReclaim` is where it will be registered. Source: mm/page_alloc.c.
@@ -140,6 +143,11 @@ export interface PageAllocator {
   addManagedRange(start: Pfn, end: Pfn): void;
   /** Registers reclaim: true from it means "try again". */
   onReclaim(reclaim: (ctx: TaskContext, order: number, gfp: BlockingGfp) => Sleeping<boolean>): void;
+  /**
+   * Registers who gives pages back without sleeping, before an allocation fails; `isAtomic`: only a little, at once.
+   * What it returns is 0 if nothing came.
+   */
+  onPressure(giveBack: (ctx: Context, isAtomic: boolean) => number): void;
   /** Number of reports about bad frees. */
   nrBadFrees(): number;
   /** Invariants of every zone's buddy and of the per-CPU lists: the first violation, or null. O(frames). */
@@ -171,6 +179,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const { mightSleep } = contexts;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   const NR_BAD_FREES = state + 8;
+  let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
   let reclaim: ((ctx: TaskContext, order: number, gfp: BlockingGfp) => Sleeping<boolean>) | undefined;
 
   // ── Watermarks (W4) ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,9 +285,14 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const takeSlow = (ctx: Context, order: number, gfp: Gfp): Pfn => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_SLOWPATH;
     const flags = slowpathFlags(gfp, order);
-    const pfn = takeFromFreelist(ctx, order, gfp, flags);
+    let pfn = takeFromFreelist(ctx, order, gfp, flags);
+    if (pfn !== NO_PFN) return pfn;
     // PCP-4: pages on other CPUs' lists may be all that is left, or what a large block is missing.
-    if (pfn !== NO_PFN || drainAllPages(ctx) === 0) return pfn;
+    if (drainAllPages(ctx) !== 0) pfn = takeFromFreelist(ctx, order, gfp, flags);
+    if (pfn !== NO_PFN || (gfp & (__GFP_HIGH | __GFP_DIRECT_RECLAIM)) === 0) return pfn;
+    // PGA-5: what object caches hold without need. It comes back by way of the per-CPU lists.
+    if (giveBack(ctx, (gfp & __GFP_DIRECT_RECLAIM) === 0) === 0) return NO_PFN;
+    drainAllPages(ctx);
     return takeFromFreelist(ctx, order, gfp, flags);
   };
 
@@ -443,6 +457,9 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
         zones.setField(zone, Z_MANAGED, zones.field(zone, Z_MANAGED) + last - pfn);
         pfn = last;
       }
+    },
+    onPressure(hook) {
+      giveBack = hook;
     },
     onReclaim(hook) {
       reclaim = hook;

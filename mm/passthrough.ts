@@ -50,6 +50,9 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
     },
     drain: () => 0,
     drainCpu: () => 0,
+    reap: () => 0,
+    tick: () => 0,
+    cpuStats: () => ({ allocHits: 0, allocMisses: 0, freeHits: 0, freeMisses: 0, cached: 0 }),
     stats: () => ({
       cached: 0,
       cpuAllocs: 0,
@@ -60,6 +63,7 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
       nrEmpty: 0,
       magazineSize: 0,
       magazines: 0,
+      contention: 0,
     }),
     check(cache) {
       if (countStates(cache, OBJECT_CACHED) !== 0) return `cache ${cacheName(port, cache)}: an object is cached`;

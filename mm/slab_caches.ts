@@ -86,6 +86,8 @@ const NEXT_ID = 4;
 const LIST_HEAD = 8;
 /** Offset in the static memory of the lock that makes creating and destroying a cache one step (slab_subsystem.ts). */
 export const CACHES_MUTEX = 16;
+/** What slab_reap.ts keeps there. */
+export const REAP_STATE = 24;
 const STATIC_CACHES = CACHE_LINE;
 
 const MAX_OBJECT_BYTES = 4 * 1024 * 1024;

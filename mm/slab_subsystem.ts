@@ -20,14 +20,16 @@ import type { ContextTracking } from "../kernel/context.ts";
 import type { Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignUp, type Context, type PhysAddr, physAdd, type TaskContext } from "../kernel/types.ts";
-import { createDepot } from "./depot.ts";
+import { createLockedDepot, type Depot, type DepotKind } from "./depot.ts";
+import { createLockfreeDepot } from "./depot_lockfree.ts";
 import { createKmalloc, KMALLOC_STATIC_BYTES, type Kmalloc } from "./kmalloc.ts";
-import { createMagazineLayer, MAGAZINE_STATIC_BYTES } from "./magazine.ts";
-import { createMissPath, type ObjectCacheLayer } from "./object_cache.ts";
+import { createMagazineLayer } from "./magazine.ts";
+import { DEPOT_STATICS, MAGAZINE_STATIC_BYTES } from "./magazine_stock.ts";
+import { type CpuCacheStats, createMissPath, type ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import { createPassthroughLayer } from "./passthrough.ts";
 import { createSlabLayer } from "./slab.ts";
-import { CACHES_MUTEX, slabStaticBytes } from "./slab_caches.ts";
+import { CACHES_MUTEX, REAP_STATE, slabStaticBytes } from "./slab_caches.ts";
 import { createSlabCheck } from "./slab_check.ts";
 import {
   CACHE_ALIGN,
@@ -49,6 +51,7 @@ import {
 } from "./slab_descriptor.ts";
 import type { SlabLayer, SlabPages } from "./slab_layer.ts";
 import { createSlabObjects, type SlabObjects } from "./slab_objects.ts";
+import { createSlabReap, type SlabReap } from "./slab_reap.ts";
 import { createSlabReports } from "./slab_report.ts";
 import { NR_SLAB_RECLAIMABLE, NR_SLAB_UNRECLAIMABLE, type VmStat } from "./vmstat.ts";
 
@@ -66,6 +69,8 @@ export interface SlabSubsystemDeps {
   readonly statics: PhysAddr;
   /** The per-CPU layer; magazines unless told otherwise. */
   readonly objectCache?: ObjectCacheKind;
+  /** How the depots of magazines are guarded; by locks unless told otherwise. */
+  readonly depot?: DepotKind;
 }
 
 /** One line of /proc/slabinfo and one directory of /sys/kernel/slab. */
@@ -92,7 +97,7 @@ export interface SlabInfo {
   readonly hasCtor: boolean;
 }
 
-export interface SlabSubsystem {
+export interface SlabSubsystem extends SlabReap {
   /** Boot, once, when pages can be allocated: makes the static caches and the kmalloc classes. */
   init(ctx: TaskContext): void;
   readonly slabs: SlabLayer;
@@ -107,6 +112,8 @@ export interface SlabSubsystem {
   shrinkAll(ctx: Context): number;
   /** Returns the objects that an offline CPU (or the caller's own) keeps to their slabs; their number. O(caches). */
   drainCpu(ctx: Context, cpu: number): number;
+  /** What a CPU did in all caches together: how many allocations its magazines served, what it has. O(caches). */
+  cpuStats(cpu: number): CpuCacheStats;
   /** Newest cache first, as Linux prints them. */
   forEachCache(visit: (cache: KmemCache) => void): void;
   slabInfo(cache: KmemCache): SlabInfo;
@@ -129,16 +136,15 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
   const slabs = createSlabLayer({ machine, spinlocks, pages, pageAlloc, vmstat, reports, objects, statics });
   const miss = createMissPath({ machine, pageAlloc, slabs, reports });
   const common = { machine, contexts, pages, slabs, objects, miss };
+  const magazineStatic = physAdd(statics, magazineStatics(nrCpus));
+  const createDepot = (): Depot =>
+    deps.depot === "lockfree"
+      ? createLockfreeDepot(machine, spinlocks, slabs, physAdd(magazineStatic, DEPOT_STATICS))
+      : createLockedDepot(machine, spinlocks);
   const layer =
     deps.objectCache === "passthrough"
       ? createPassthroughLayer(common)
-      : createMagazineLayer({
-          ...common,
-          reports,
-          depot: createDepot(machine, spinlocks),
-          statics: physAdd(statics, magazineStatics(nrCpus)),
-        });
-
+      : createMagazineLayer({ ...common, reports, depot: createDepot(), statics: magazineStatic });
   const mutex = physAdd(statics, CACHES_MUTEX);
   const kmemCacheCreate = (ctx: TaskContext, params: CacheParams): KmemCache => {
     spinlocks.spinLock(ctx, mutex);
@@ -230,6 +236,19 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     return nrObjects;
   };
 
+  const cpuStats = (cpu: number): CpuCacheStats => {
+    const sum = { allocHits: 0, allocMisses: 0, freeHits: 0, freeMisses: 0, cached: 0 };
+    slabs.forEachCache((cache) => {
+      const one = layer.cpuStats(cache, cpu);
+      sum.allocHits += one.allocHits;
+      sum.allocMisses += one.allocMisses;
+      sum.freeHits += one.freeHits;
+      sum.freeMisses += one.freeMisses;
+      sum.cached += one.cached;
+    });
+    return sum;
+  };
+
   const { countSlabFrames } = createSlabCheck(port, pages, objects);
 
   const check = (): string | null => {
@@ -260,6 +279,8 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     kmemCacheDestroy,
     shrinkAll,
     drainCpu,
+    cpuStats,
+    ...createSlabReap({ machine, spinlocks, slabs, layer, mutex, state: physAdd(statics, REAP_STATE) }),
     forEachCache: slabs.forEachCache,
     slabInfo,
     check,

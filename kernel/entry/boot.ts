@@ -152,7 +152,9 @@ export function boot(options: BootOptions): Kernel {
     vmstat,
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
     objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
+    depot: parameters.choice("depot", ["locked", "lockfree"]),
   });
+  pageAlloc.onPressure(slab.reapForPages);
   const mempoolStatics = image.bss("mempools", MEMPOOL_STATIC_BYTES, 8);
   const dmaSystem = createDmaSubsystem({
     machine,

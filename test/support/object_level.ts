@@ -5,6 +5,7 @@
 import { expect } from "vitest";
 import { CACHE_LINE } from "../../kernel/params.ts";
 import { NO_PFN, NULL } from "../../kernel/types.ts";
+import type { DepotKind } from "../../mm/depot.ts";
 import type { PageAllocator } from "../../mm/page_alloc.ts";
 import {
   createSlabSubsystem,
@@ -33,9 +34,12 @@ export type MutableParts = Pick<PageLevelMachine, "contexts" | "spinlocks">;
 
 export function bootObjectLevel(
   objectCache: ObjectCacheKind = "magazine",
-  options: PageLevelOptions & { readonly mutate?: (parts: MutableParts) => MutableParts } = {},
+  options: PageLevelOptions & {
+    readonly depot?: DepotKind;
+    readonly mutate?: (parts: MutableParts) => MutableParts;
+  } = {},
 ): ObjectLevelMachine {
-  const { mutate, ...pageOptions } = options;
+  const { mutate, depot, ...pageOptions } = options;
   const m = bootPageLevel({ nrCpus: 3, ramBytes: 24 * 1024 * 1024, ...pageOptions });
   let untilFailure = 0;
   let staysBroken = false;
@@ -72,7 +76,9 @@ export function bootObjectLevel(
     vmstat,
     statics,
     objectCache,
+    depot: depot ?? "locked",
   });
+  m.pageAlloc.onPressure(slab.reapForPages);
   slab.init(m.ctx);
   slab.shrinkAll(m.ctx);
   m.pageAlloc.drainAllPages(m.ctx);
