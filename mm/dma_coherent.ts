@@ -81,6 +81,8 @@ const ZONE_BITS = __GFP_DMA | __GFP_DMA32 | __GFP_HIGHMEM | __GFP_MOVABLE;
 export interface CoherentMemory {
   /** Reserves the pool for atomic requests, if memory allows. */
   ensurePool(ctx: Context): void;
+  /** Gives the pool back if none of it is handed out: the last device is gone. */
+  dropPool(ctx: Context): void;
   /** Contiguous pages for `bytes`, zeroed, on the bus; null if memory is short. May sleep. */
   alloc(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number, gfp: Gfp): Sleeping<DmaMemory | null>;
   /** The same without sleeping: any context. */
@@ -189,6 +191,11 @@ export function createCoherentMemory(deps: CoherentDeps): CoherentMemory {
       if (poolBase() !== 0) return;
       const pfn = pageAlloc.tryAllocPages(ctx, POOL_ORDER, GFP_NOWAIT | __GFP_NOWARN | __GFP_DMA);
       if (pfn !== NO_PFN) port.st32(statics + BASE, pfnToPhys(pfn));
+    },
+    dropPool(ctx) {
+      if (poolBase() === 0 || port.ld32(statics + BITMAP) !== 0) return;
+      pageAlloc.freePages(ctx, physToPfn(asPhys(poolBase())), POOL_ORDER);
+      port.st32(statics + BASE, 0);
     },
     alloc,
     allocAtomic(ctx, ops, dev, bytes, gfp) {

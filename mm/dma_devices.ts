@@ -4,6 +4,7 @@
  *   DEV-1  a device is on the list exactly between create and release
  *   DEV-2  create takes: struct, ops, limits on the bus. It fails half-way with nothing taken
  *   DEV-3  after release the master has no window and no translation: whatever it tries is refused
+ *   DEV-4  what the first device made everything take (pools, debug entries) goes back after the last
  *
  * Context: create, release, setMask in process context. Lock: one word around the list.
  */
@@ -12,11 +13,12 @@ import type { BusMaster } from "../kernel/arch/dma_bus.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { bug, bugOn } from "../kernel/bug.ts";
 import type { ContextTracking } from "../kernel/context.ts";
-import { initListHead, listAddTail, listDel, listNext } from "../kernel/lib/list.ts";
+import { initListHead, listAddTail, listDel, listIsEmpty, listNext } from "../kernel/lib/list.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { asPhys, type Context, NULL, type PhysAddr, type TaskContext } from "../kernel/types.ts";
 import { EIO } from "../kernel/uapi/errno.ts";
 import type { CoherentMemory } from "./dma_coherent.ts";
+import type { DmaDebug } from "./dma_debug.ts";
 import {
   asDevice,
   DEV_BOUNDARY,
@@ -88,6 +90,8 @@ export interface DmaDevicesDeps {
   readonly kmalloc: Kmalloc;
   readonly swiotlb: Swiotlb;
   readonly coherent: CoherentMemory;
+  /** null: switched off. */
+  readonly debug: DmaDebug | null;
   /** By OPS_ number; the IOMMU's is null when it is switched off. */
   readonly opsTable: readonly [direct: DmaMapOps, iommu: DmaMapOps | null];
   /** DMA_DEVICES_STATIC_BYTES of zeroed static memory, 8-aligned. */
@@ -95,7 +99,7 @@ export interface DmaDevicesDeps {
 }
 
 export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
-  const { machine, contexts, spinlocks, kmalloc, swiotlb, coherent, opsTable, statics } = deps;
+  const { machine, contexts, spinlocks, kmalloc, swiotlb, coherent, debug, opsTable, statics } = deps;
   const { port, dmaBus } = machine;
   const head = asPhys(statics + HEAD);
   const lock = asPhys(statics + LOCK);
@@ -139,6 +143,10 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
     });
   };
 
+  /** A block that was freed by the wrong function is missing in one count and too many in the other. */
+  const liveOf = (dev: DmaDevice): number =>
+    (port.ld32(dev + DEV_NR_MAPPINGS) + port.ld32(dev + DEV_NR_COHERENT)) >>> 0;
+
   const forEach = (visit: (dev: DmaDevice) => void): void => {
     for (let node = listNext(port, head); node !== head; ) {
       const next = listNext(port, node);
@@ -173,11 +181,17 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
     },
     release(ctx, dev) {
       contexts.mightSleep(ctx, "mm/dma_devices.ts:releaseDevice");
+      debug?.release(ctx, dev);
+      machine.guard?.releaseAll(dev);
       dmaBus.reset(master(dev));
       opsFor(dev).detach(ctx, dev);
       listed(ctx, () => listDel(port, dev));
       port.st32(dev + DEV_MAGIC, 0);
       kmalloc.kfree(ctx, dev);
+      if (!listIsEmpty(port, head)) return;
+      coherent.dropPool(ctx);
+      swiotlb.drop(ctx);
+      debug?.drop(ctx);
     },
     setMask(dev, bits) {
       if (!Number.isInteger(bits) || bits < 1 || bits > 64 || !opsFor(dev).isMaskSupported(bits)) return -EIO;
@@ -201,16 +215,16 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
     nrLive() {
       let nr = 0;
       forEach((dev) => {
-        nr += port.ld32(dev + DEV_NR_MAPPINGS) + port.ld32(dev + DEV_NR_COHERENT);
+        nr += liveOf(dev);
       });
       return nr;
     },
     check() {
-      let fault: string | null = null;
+      let fault: string | null = debug?.check() ?? null;
       for (const each of opsTable) fault ??= each?.check() ?? null;
       forEach((dev) => {
-        const live = port.ld32(dev + DEV_NR_MAPPINGS) + port.ld32(dev + DEV_NR_COHERENT);
-        if (dmaBus.nrWindows(master(dev)) !== live) fault ??= "DMA-1: windows of the bus differ from live mappings";
+        if (dmaBus.nrWindows(master(dev)) !== liveOf(dev))
+          fault ??= "DMA-1: windows of the bus differ from live mappings";
       });
       return fault;
     },

@@ -107,7 +107,10 @@ export function createDirectOps({ machine, sg, swiotlb }: DirectOpsDeps): DmaMap
       isReachable(port.ld32(dev + DEV_COHERENT_MASK), phys, bytes) ? asDma(phys) : DMA_MAPPING_ERROR,
     unmapCoherent: () => {},
 
-    toPhys: (_dev, dma) => (dma >= 0 && dma < ramEnd ? asPhys(dma) : NULL),
+    toMemory(_dev, dma) {
+      if (swiotlb.contains(dma)) return swiotlb.origOf(dma);
+      return dma >= 0 && dma < ramEnd ? asPhys(dma) : NULL;
+    },
     check: () => swiotlb.check(),
   };
 }

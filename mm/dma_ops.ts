@@ -79,8 +79,8 @@ export interface DmaMapOps {
   mapCoherent(ctx: Context, dev: DmaDevice, phys: PhysAddr, bytes: number): DmaAddr;
   unmapCoherent(ctx: Context, dev: DmaDevice, dma: DmaAddr, bytes: number): void;
 
-  /** The byte of RAM that a bus address of this device means, NULL if none: for debugging and for frees. */
-  toPhys(dev: DmaDevice, dma: DmaAddr): PhysAddr;
+  /** The driver's byte behind a mapped bus address (not the bounce buffer's), NULL if none: for the guard. */
+  toMemory(dev: DmaDevice, dma: DmaAddr): PhysAddr;
   /** The first broken invariant, or null. */
   check(): string | null;
 }

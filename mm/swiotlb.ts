@@ -30,7 +30,17 @@ import { clamp, getOrder, roundUpPow2 } from "../kernel/lib/bits.ts";
 import { CACHE_LINE, CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
 import { KERN_INFO, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import { asDma, asPhys, type Context, type DmaAddr, NO_PFN, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import {
+  asDma,
+  asPhys,
+  type Context,
+  type DmaAddr,
+  NO_PFN,
+  NULL,
+  type PhysAddr,
+  pfnToPhys,
+  physToPfn,
+} from "../kernel/types.ts";
 import { DEV_BOUNDARY, DEV_MASK, DEV_MIN_ALIGN_MASK, type DmaDevice, deviceLabel, maskEnd } from "./dma_device.ts";
 import { DMA_MAPPING_ERROR, type DmaDirection, deviceReads, deviceWrites } from "./dma_ops.ts";
 import { __GFP_DMA, __GFP_NOWARN, GFP_NOWAIT } from "./gfp.ts";
@@ -74,6 +84,10 @@ export interface Swiotlb {
   unmap(ctx: Context, dev: DmaDevice, dma: DmaAddr, bytes: number, direction: DmaDirection): void;
   syncForCpu(ctx: Context, dev: DmaDevice, dma: DmaAddr, bytes: number, direction: DmaDirection): void;
   syncForDevice(ctx: Context, dev: DmaDevice, dma: DmaAddr, bytes: number, direction: DmaDirection): void;
+  /** The memory behind a bus address in the pool; NULL for a free slot. */
+  origOf(dma: DmaAddr): PhysAddr;
+  /** Gives the pool back if no slot is taken and it was not asked for at boot: the last device is gone. */
+  drop(ctx: Context): void;
   /** Largest mapping of a device: 256 KiB less what its alignment may cost. */
   maxMappingBytes(dev: DmaDevice): number;
   nslabs(): number;
@@ -275,6 +289,16 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
     },
     syncForDevice(ctx, dev, dma, bytes, direction) {
       if (deviceReads(direction)) bounce(ctx, dev, dma, bytes, true);
+    },
+    origOf(dma) {
+      const record = slot(Math.floor((dma - word(BASE)) / IO_TLB_SIZE));
+      return port.ld32(record + SLOT_FIRST) === 0 ? NULL : asPhys(port.ld32(record + SLOT_ORIG) + (dma % IO_TLB_SIZE));
+    },
+    drop(ctx) {
+      if (word(NSLABS) === 0 || word(USED) !== 0 || poolBytes !== 0) return;
+      pageAlloc.freePages(ctx, physToPfn(asPhys(word(BASE))), getOrder(word(NSLABS) * IO_TLB_SIZE));
+      pageAlloc.freePages(ctx, physToPfn(asPhys(word(SLOTS))), getOrder(word(NSLABS) * SLOT_BYTES));
+      for (const offset of [BASE, NSLABS, SLOTS, INDEX]) setWord(offset, 0);
     },
     maxMappingBytes(dev) {
       const align = Math.min(port.ld32(dev + DEV_MIN_ALIGN_MASK), IO_TLB_SIZE - 1);

@@ -68,6 +68,9 @@ export const CYC_SLAB_SETUP_OBJECT = 3;
 /** Mapping or unmapping memory for a device, without copies and page tables. */
 export const CYC_DMA_MAP = 40;
 
+/** Telling the IOMMU to forget, and waiting until it has. */
+export const CYC_IOTLB_FLUSH = 300;
+
 // ── Boot ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Initialising one row of `struct page`. */

@@ -10,15 +10,17 @@ import { MAX_CPUS, MIN_RAM_BYTES, PAGE_SIZE } from "../params.ts";
 import { createDmaBus, type DmaBus } from "./dma_bus.ts";
 import { createDeviceEvents, type DeviceEvents } from "./events.ts";
 import { type FirmwareRegion, pcFirmwareMap, ramPageMap } from "./firmware_map.ts";
+import { type CpuGuard, GuardPort } from "./guard_port.ts";
 import { createHarts, type Harts } from "./harts.ts";
 import { InjectPort } from "./inject_port.ts";
+import { createIommu, type Iommu } from "./iommu.ts";
 import { createIrqChip, type IrqChip } from "./irqchip.ts";
 import { createMmu, type Mmu } from "./mmu.ts";
 import { BoundsPort, createRam, type MemoryPort, type RamBuffer, RawPort } from "./port.ts";
 import { ThreadPort } from "./thread_port.ts";
 
-/** Which port class kernel code reaches RAM through (port.ts, thread_port.ts, inject_port.ts around a BoundsPort). */
-export type PortKind = "raw" | "bounds" | "threads" | "inject";
+/** Which port class kernel code reaches RAM through (port.ts, thread_port.ts; inject and guard stand around bounds). */
+export type PortKind = "raw" | "bounds" | "threads" | "inject" | "guard";
 /** Makes a port of another class over the machine's RAM. */
 export type PortFactory = (ram: RamBuffer) => MemoryPort;
 
@@ -44,6 +46,10 @@ export interface Machine {
   readonly events: DeviceEvents;
   /** How devices reach RAM. */
   readonly dmaBus: DmaBus;
+  /** Page tables between devices and RAM, for those that are put behind it. */
+  readonly iommu: Iommu;
+  /** Knows what devices own, on a machine with a guard port; else null. */
+  readonly guard: CpuGuard | null;
   readonly random: RandomStreams;
   save(): MachineImage;
   /** Puts a saved machine of the same configuration back, in place. */
@@ -60,8 +66,9 @@ export interface MachineImage {
 
 function createPort(kind: MachineConfig["port"], ram: RamBuffer, map: readonly FirmwareRegion[]): MemoryPort {
   if (typeof kind === "function") return kind(ram);
-  if (kind === "bounds" || kind === "inject") {
+  if (kind === "bounds" || kind === "inject" || kind === "guard") {
     const bounds = new BoundsPort(ram, ramPageMap(map, ram.byteLength));
+    if (kind === "guard") return new GuardPort(bounds);
     return kind === "bounds" ? bounds : new InjectPort(bounds);
   }
   return kind === "threads" ? new ThreadPort(ram) : new RawPort(ram);
@@ -107,6 +114,8 @@ export function createMachine(config: MachineConfig): Machine {
     irqChip,
     mmu,
     events,
+    iommu: createIommu(ram),
+    guard: port instanceof GuardPort ? port.guard : null,
     dmaBus: createDmaBus(ram, ramPageMap(firmwareMap, ramBytes)),
     random,
     save: () => ({

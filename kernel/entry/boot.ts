@@ -77,11 +77,13 @@ const RUNNING_LOGLEVEL = 5;
 export function boot(options: BootOptions): Kernel {
   // ── The machine, and what must exist before any memory can be allocated ────────────────────────────────────────
   const { nrCpus, ramBytes, seed } = options;
-  const machine = createMachine({ nrCpus, ramBytes, seed, port: options.port, ram: options.ram });
+  const parameters = parseCmdline(options.cmdline);
+  const isGuarded = parameters.choice("dma_guard", ["off", "on"]) === "on";
+  const portKind = isGuarded ? "guard" : options.port;
+  const machine = createMachine({ nrCpus, ramBytes, seed, port: portKind, ram: options.ram });
   const { port, harts, firmwareMap } = machine;
   const image = createKernelImage();
   const printk = createPrintk(machine, image); // log ring
-  const parameters = parseCmdline(options.cmdline);
   const isQuiet = parameters.get("quiet") !== undefined;
   printk.setConsole((line) => options.console(`${line}\n`), isQuiet ? 4 : parameters.number("loglevel", 8));
   printk(KERN_INFO, `Linux version 6.12.0-slabtown (slabtown 0.1.0) #1 SMP PREEMPT_DYNAMIC, seed "${seed}"`);
@@ -163,6 +165,10 @@ export function boot(options: BootOptions): Kernel {
     printk,
     pageAlloc,
     kmalloc: slab.kmalloc,
+    image,
+    pages,
+    isDebug: parameters.choice("dma_debug", ["on", "off"]) === "on",
+    isIommu: parameters.choice("iommu", ["off", "on"]) === "on",
     swiotlbBytes: parameters.size("swiotlb", 0),
     statics: image.bss("dma", DMA_STATIC_BYTES, 8),
   }); // what devices may touch
@@ -285,7 +291,7 @@ export function boot(options: BootOptions): Kernel {
     onPanic: panic,
   });
   const registry = createFileRegistry(); // what drivers add
-  registerDmaFiles(registry, dmaSystem.swiotlb);
+  registerDmaFiles(registry, dmaSystem);
   const drivers = createDriverCore({
     services: {
       machine,

@@ -20,6 +20,8 @@ import type { PageLevelOptions } from "./page_level.ts";
 
 export interface DmaWorldOptions extends PageLevelOptions {
   readonly swiotlbBytes?: number;
+  readonly isDebug?: boolean;
+  readonly isIommu?: boolean;
 }
 
 export interface DmaWorld extends Omit<ObjectLevelMachine, "failPageAllocation"> {
@@ -71,6 +73,10 @@ export function createDmaWorld(options: DmaWorldOptions = {}): DmaWorld {
     printk,
     pageAlloc,
     kmalloc: m.slab.kmalloc,
+    image,
+    pages: m.pages,
+    isDebug: options.isDebug ?? true,
+    isIommu: options.isIommu ?? false,
     swiotlbBytes: options.swiotlbBytes ?? 0,
     statics: image.bss("dma", DMA_STATIC_BYTES, 8),
   });

@@ -38,7 +38,7 @@ export interface PageLevelOptions {
   readonly movableBytes?: number;
   readonly cmaBytes?: number;
   readonly frameAllocator?: FrameAllocatorFactory;
-  readonly port?: "raw" | "bounds" | "inject";
+  readonly port?: "raw" | "bounds" | "inject" | "guard";
   /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
   readonly compose?: (parts: ComposedParts) => void;
 }
