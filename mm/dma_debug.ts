@@ -290,7 +290,8 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
       faults.push(`device driver syncs DMA memory outside allocated range [device address=${hex(entry.dma)}] ${sizes}`);
     }
     if (entry.direction === DMA_BIDIRECTIONAL) return faults;
-    const dirs = `${at(ref.dma, entry.size)} [mapped with ${dirName(entry.direction)}] [synced with ${dirName(ref.direction)}]`;
+    const names = `[mapped with ${dirName(entry.direction)}] [synced with ${dirName(ref.direction)}]`;
+    const dirs = `${at(ref.dma, entry.size)} ${names}`;
     if (ref.direction !== entry.direction) {
       faults.push(`device driver syncs DMA memory with different direction ${dirs}`);
     }
