@@ -37,12 +37,15 @@ export interface SpinWait {
   readonly onContention: OnContention;
   /** Lock address → how often this thread found it taken. */
   readonly contended: ReadonlyMap<number, number>;
+  /** Times that looking was not enough. */
+  nrSleeps(): number;
 }
 
 /** Waiting for lock words in `ram`. */
 export function createSpinWait(ram: SharedArrayBuffer, host: SpinHost): SpinWait {
   const words = new Int32Array(ram);
   const contended = new Map<number, number>();
+  let nrSleeps = 0;
 
   /** Sleeps until the word is free; each wake-up tells the host. */
   const sleepOn = (lock: PhysAddr): void => {
@@ -52,12 +55,14 @@ export function createSpinWait(ram: SharedArrayBuffer, host: SpinHost): SpinWait
       if (word === 0) return;
       host.onSleep(lock, word - 1);
       if (host.now() > deadline) host.onStuck(lock, word - 1);
+      nrSleeps++;
       Atomics.wait(words, lock >>> 2, word, SLEEP_MS);
     }
   };
 
   return {
     contended,
+    nrSleeps: () => nrSleeps,
     onContention(ctx, lock, holderCpu) {
       if (holderCpu === ctx.cpu) bug("spinlock: recursion on lock, CPU", lock, ctx.cpu);
       contended.set(lock, (contended.get(lock) ?? 0) + 1);

@@ -31,6 +31,8 @@ export interface RanReply {
   readonly cpuMs: number;
   /** Lock address, and how often this thread found it taken. */
   readonly contended: readonly (readonly [lock: number, times: number])[];
+  /** Times that this thread slept on a lock. */
+  readonly sleeps: number;
   /** Times that a per-CPU page list was in other hands. */
   readonly pcpBusy: number;
 }

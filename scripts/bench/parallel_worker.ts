@@ -62,6 +62,7 @@ function run(ready: ThreadWorld, request: Request & { do: "run" }): RanReply {
   control.barrier(nrActive);
   work.run(request.warmupPairs);
   const before = new Map(contended);
+  const sleepsBefore = ready.nrSleeps();
   control.barrier(nrActive);
   const cpuBefore = cpuMs();
   const startMs = nowMs();
@@ -78,6 +79,7 @@ function run(ready: ThreadWorld, request: Request & { do: "run" }): RanReply {
     endMs,
     cpuMs: cpuSpent,
     contended: [...contended].map(([lock, times]) => [lock, times - (before.get(lock) ?? 0)] as const),
+    sleeps: ready.nrSleeps() - sleepsBefore,
     pcpBusy: ready.cpu === 0 ? kernel.memory.vmstat.event(PCP_BUSY) - busyBefore : 0,
   };
 }

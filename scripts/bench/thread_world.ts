@@ -48,6 +48,8 @@ export interface ThreadWorld {
   readonly cache: KmemCache;
   /** Lock address → how often this thread found it taken. */
   readonly contended: ReadonlyMap<number, number>;
+  /** Times that it slept on one. */
+  nrSleeps(): number;
   readonly checksum: number;
 }
 
@@ -108,6 +110,7 @@ export async function bootWorld(setup: WorldSetup): Promise<ThreadWorld> {
     data: new Int32Array(setup.data),
     cache,
     contended: spin.contended,
+    nrSleeps: spin.nrSleeps,
     checksum: checksumOf(ram),
   };
 }
