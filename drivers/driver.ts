@@ -20,32 +20,25 @@
 
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
+import type { DeferredServices } from "../kernel/deferred.ts";
 import type { Irqs } from "../kernel/irq.ts";
 import type { Locks } from "../kernel/locks.ts";
 import { KERN_ERR, KERN_INFO, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Scheduler } from "../kernel/sched.ts";
-import type { Softirqs } from "../kernel/softirq.ts";
 import type { Task, Tasks } from "../kernel/task.ts";
-import type { Tasklets } from "../kernel/tasklet.ts";
-import type { Timers } from "../kernel/timer.ts";
 import type { Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import type { Workqueues } from "../kernel/workqueue.ts";
 import type { Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
 import type { DriverFiles } from "./driver_files.ts";
 import type { Hardware } from "./hardware.ts";
 import type { Napi } from "./napi.ts";
 
 /** The kernel as the driver core gets it from boot. A module gets a view of it: counted, and with files of its own. */
-export interface KernelServices extends Locks {
+export interface KernelServices extends Locks, DeferredServices {
   readonly machine: Machine;
   readonly contexts: ContextTracking;
   readonly printk: Printk;
   readonly irqs: Irqs;
-  readonly softirqs: Softirqs;
-  readonly timers: Timers;
-  readonly tasklets: Tasklets;
-  readonly workqueues: Workqueues;
   readonly waits: WaitQueues;
   readonly scheduler: Scheduler;
   readonly tasks: Tasks;

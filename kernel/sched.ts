@@ -119,6 +119,8 @@ export interface Scheduler {
 export interface EarliestTimer {
   time(): number;
   cpu(): number;
+  /** Timers whose function was called so far, modulo 2^32. */
+  nrFired(): number;
 }
 
 export interface SchedulerDeps {
@@ -151,7 +153,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
   const tickHooks: ((ctx: IrqContext) => void)[] = [];
   const passHooks: ((cpu: number) => void)[] = [];
   const stepHooks: (() => void)[] = [];
-  let timers: EarliestTimer = { time: () => Number.POSITIVE_INFINITY, cpu: () => 0 };
+  let timers: EarliestTimer = { time: () => Number.POSITIVE_INFINITY, cpu: () => 0, nrFired: () => 0 };
   let priorityChanged: (task: Task) => void = () => {};
   let nrSwitches = 0;
   let hostDeadline = Number.POSITIVE_INFINITY;
@@ -310,12 +312,13 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
   /** Brings the CPU of the earliest kernel timer to that moment; false if it is still waiting to be run. */
   const fireTimer = (): boolean => {
     const time = timers.time();
+    const nrFired = timers.nrFired();
     const cpu = timers.cpu();
     current[0] = cpu;
     clock[cpu] = Math.max(clock[cpu] as number, time);
     irqs.checkpoint(cpu);
     if (running[cpu] === undefined) passed(cpu);
-    return timers.time() !== time;
+    return timers.nrFired() !== nrFired || timers.time() !== time;
   };
 
   irqs.requestIrq(IRQ_RESCHEDULE, {

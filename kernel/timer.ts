@@ -93,7 +93,7 @@ export function createTimers({ machine, image, percpu, contexts, softirqs }: Tim
   const { port, harts } = machine;
   const { clock, timerDeadline, nrCpus } = harts;
   const BASE = percpu.define("timer_base", BASE_BYTES, 8);
-  /** The earliest expiry of all CPUs (f64, 0: no timer anywhere), and its CPU. */
+  /** The earliest expiry of all CPUs (f64, 0: no timer anywhere), its CPU, and how many timers have fired. */
   const EARLIEST = image.bss("earliest_timer", 16, 8);
   const fns: TimerFn[] = [];
 
@@ -174,6 +174,7 @@ export function createTimers({ machine, image, percpu, contexts, softirqs }: Tim
       contexts.localIrqRestore(ctx, flags);
       if (!isDue) return;
       port.st32(base + BASE_RUNNING, timer / 8);
+      port.fetchAdd(EARLIEST + 12, 1);
       clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_SOFTIRQ;
       (fns[port.ld32(timer + TIMER_FN)] as TimerFn)(ctx, timer);
       port.st32(base + BASE_RUNNING, 0);
@@ -219,6 +220,7 @@ export function createTimers({ machine, image, percpu, contexts, softirqs }: Tim
     },
     time: () => port.ldF64(EARLIEST) || NEVER,
     cpu: () => port.ld32(EARLIEST + 8),
+    nrFired: () => port.ld32(EARLIEST + 12),
     check() {
       let least = 0;
       for (let cpu = 0; cpu < nrCpus; cpu++) {

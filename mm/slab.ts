@@ -59,6 +59,8 @@
  *   SLAB-9  NR_SLAB_RECLAIMABLE + NR_SLAB_UNRECLAIMABLE = Σ nr_slabs · 2^order + pages of large kmallocs
  *   SLAB-10 the byte behind the last state is FREE: a free of the address behind the last object fails the state test
  *   SLAB-11 a call that fails changes nothing but counters of failures
+ *   SLAB-12 the pages of a SLAB_TYPESAFE_BY_RCU cache go back after a grace period; until then they are slab pages, and
+ *           what is freed may be reused at once, but as an object of the same type
  *
  * Locks: the word of each cache, irqsave, covers its lists, counters and the free lists of its slabs. It is a leaf:
  * nothing is allocated, freed, constructed or printed under it (but the report of a broken free list).
@@ -134,6 +136,7 @@ import {
   PRIVATE_IS_SLAB,
   SLAB_BASE,
   SLAB_CACHE,
+  SLAB_FREELIST,
   SLAB_INUSE,
   SLAB_OBJECTS,
   SLAB_PFN,
@@ -143,8 +146,14 @@ import {
   type Slab,
   slabBytes,
 } from "./slab_descriptor.ts";
-import type { CtorTable, SlabDeps, SlabLayer } from "./slab_layer.ts";
-import { SLAB_CACHE_DMA, SLAB_RECLAIM_ACCOUNT } from "./slab_layout.ts";
+import {
+  type CtorTable,
+  type GracePeriods,
+  type SlabDeps,
+  type SlabLayer,
+  STATIC_WAITING_PAGES,
+} from "./slab_layer.ts";
+import { SLAB_CACHE_DMA, SLAB_RECLAIM_ACCOUNT, SLAB_TYPESAFE_BY_RCU } from "./slab_layout.ts";
 import { hexAddr } from "./slab_report.ts";
 import { NR_SLAB_RECLAIMABLE, NR_SLAB_UNRECLAIMABLE } from "./vmstat.ts";
 
@@ -160,12 +169,13 @@ export function slabPageGfp(port: MemoryPort, cache: KmemCache, gfp: Gfp): Gfp {
 }
 
 export function createSlabLayer(deps: SlabDeps): SlabLayer {
-  const { machine, spinlocks, pages, pageAlloc, vmstat, reports, objects } = deps;
+  const { machine, spinlocks, pages, pageAlloc, vmstat, reports, objects, statics } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   const { slabOf, cacheOfSlab, stateOf, pop, push, listHead } = objects;
   const ctors: CtorTable = [];
+  let gracePeriods: { readonly rcu: GracePeriods; readonly fn: number } | undefined;
 
   const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
   const add = (addr: number, delta: number): void => port.st32(addr, port.ld32(addr) + delta);
@@ -256,13 +266,37 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
   };
 
   const destroySlab = (ctx: Context, cache: KmemCache, slab: Slab): void => {
-    const pfn = asPfn(port.ld32(slab + SLAB_PFN));
     const order = port.ld32(cache + CACHE_ORDER);
     const descriptors = asCache(fromGranule(port.ld32(cache + CACHE_DESCRIPTORS)));
-    markFrames(pfn, order, NO_SLAB);
     accountPages(cache, -1);
+    const isDeferred = (port.ld32(cache + CACHE_FLAGS) & SLAB_TYPESAFE_BY_RCU) !== 0 && gracePeriods !== undefined;
+    if (!isDeferred) returnPages(ctx, slab, order, descriptors);
+    else {
+      // The slab is on no list: its node is the rcu_head, and its free list has room for the order.
+      port.st32(slab + SLAB_FREELIST, order);
+      add(statics + STATIC_WAITING_PAGES, 2 ** order);
+      gracePeriods?.rcu.callRcu(ctx, slab, gracePeriods.fn);
+    }
+  };
+
+  /** The last step: nothing knows these frames as a slab any more. The cache may be gone by now. */
+  const returnPages = (ctx: Context, slab: Slab, order: number, descriptors: KmemCache): void => {
+    const pfn = asPfn(port.ld32(slab + SLAB_PFN));
+    markFrames(pfn, order, NO_SLAB);
     if (descriptors !== NO_CACHE) bugOn(freeObject(ctx, descriptors, slab) !== 0, "slab: descriptor lost", slab);
     bugOn(pageAlloc.freePages(ctx, pfn, order) !== 0, "slab: the pages of a slab are not ours to free", pfn, order);
+  };
+
+  /** SLAB-12: a reader that still holds a pointer finds memory of the type, until the grace period is over. */
+  const deferFrees = (rcu: GracePeriods): void => {
+    const fn = rcu.registerRcuFn((ctx, head) => {
+      const slab = asSlab(head);
+      const order = port.ld32(slab + SLAB_FREELIST);
+      add(statics + STATIC_WAITING_PAGES, -(2 ** order));
+      // A struct slab that is off-slab is an object of an internal cache; one that is on-slab never comes here.
+      returnPages(ctx, slab, order, cacheOfSlab(slabOf(slab)));
+    });
+    gracePeriods = { rcu, fn };
   };
 
   const shrink = (ctx: Context, cache: KmemCache): number => {
@@ -362,6 +396,8 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
     flushObject,
     growWith,
     shrink,
+    deferFrees,
+    nrWaitingPages: () => port.ld32(statics + STATIC_WAITING_PAGES),
     cacheOf: (addr) => {
       const slab = slabOf(addr);
       return slab === NO_SLAB ? NO_CACHE : cacheOfSlab(slab);

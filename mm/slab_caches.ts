@@ -78,6 +78,7 @@ import {
   SLAB_MAX_ORDER,
   SLAB_PANIC,
   SLAB_RECLAIM_ACCOUNT,
+  SLAB_TYPESAFE_BY_RCU,
   type SlabLayout,
 } from "./slab_layout.ts";
 
@@ -94,7 +95,13 @@ const MAX_OBJECT_BYTES = 4 * 1024 * 1024;
 /** A slab is naturally aligned and at least one object large, and an object is a multiple of its alignment. */
 const MAX_ALIGN = PAGE_SIZE * 2 ** SLAB_MAX_ORDER;
 const KNOWN_FLAGS =
-  SLAB_HWCACHE_ALIGN | SLAB_RECLAIM_ACCOUNT | SLAB_CACHE_DMA | SLAB_PANIC | SLAB_KMALLOC | SLAB_INTERNAL;
+  SLAB_HWCACHE_ALIGN |
+  SLAB_RECLAIM_ACCOUNT |
+  SLAB_CACHE_DMA |
+  SLAB_PANIC |
+  SLAB_TYPESAFE_BY_RCU |
+  SLAB_KMALLOC |
+  SLAB_INTERNAL;
 
 /** Static memory of the slab layer: the list and six descriptors. On a cache line, zeroed. */
 export const slabStaticBytes = (nrCpus: number): number =>
@@ -174,7 +181,8 @@ export function createSlabCaches(
     if (!Number.isInteger(align) || align < 0 || align > MAX_ALIGN || (align & (align - 1)) !== 0) return -EINVAL;
     if ((flags & ~KNOWN_FLAGS) !== 0) return -EINVAL;
     // The word behind the object, where its link goes, must still fit the largest block.
-    if (ctor !== undefined && size > MAX_OBJECT_BYTES - PAGE_SIZE) return -EINVAL;
+    const isLinkOutside = ctor !== undefined || (flags & SLAB_TYPESAFE_BY_RCU) !== 0;
+    if (isLinkOutside && size > MAX_OBJECT_BYTES - PAGE_SIZE) return -EINVAL;
     return 0;
   };
 

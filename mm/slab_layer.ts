@@ -23,6 +23,15 @@ import type { SlabObjects } from "./slab_objects.ts";
 import type { SlabReports } from "./slab_report.ts";
 import type { VmStat } from "./vmstat.ts";
 
+/** What slabs need of RCU (kernel/rcu.ts). */
+export interface GracePeriods {
+  registerRcuFn(fn: (ctx: Context, head: PhysAddr) => void): number;
+  callRcu(ctx: Context, head: PhysAddr, fn: number): void;
+}
+
+/** Word of the static memory: pages that wait for a grace period. The rest of it is laid out in slab_caches.ts. */
+export const STATIC_WAITING_PAGES = 24;
+
 /** What slabs need of the page allocator. */
 export type SlabPages = Pick<PageAllocator, "allocPagesAny" | "tryAllocPages" | "freePages">;
 
@@ -46,6 +55,10 @@ export interface SlabLayer {
   growWith(ctx: Context, cache: KmemCache, pfn: Pfn, gfp: Gfp): boolean;
   /** Frees all empty slabs of the cache; the number of pages that went back. O(empty slabs). */
   shrink(ctx: Context, cache: KmemCache): number;
+  /** From now on pages of SLAB_TYPESAFE_BY_RCU caches wait for a grace period (SLAB-12). Boot. */
+  deferFrees(rcu: GracePeriods): void;
+  /** Pages that wait for one. */
+  nrWaitingPages(): number;
   /** Cache of the object or slab that holds `addr`; NO_CACHE for any other number. O(1). */
   cacheOf(addr: number): KmemCache;
   /** Calls `visit` for each cache, newest first, as Linux lists them. */

@@ -49,7 +49,7 @@ import {
   type KmemCache,
   NO_CACHE,
 } from "./slab_descriptor.ts";
-import type { SlabLayer, SlabPages } from "./slab_layer.ts";
+import type { GracePeriods, SlabLayer, SlabPages } from "./slab_layer.ts";
 import { createSlabObjects, type SlabObjects } from "./slab_objects.ts";
 import { createSlabReap, type SlabReap } from "./slab_reap.ts";
 import { createSlabReports } from "./slab_report.ts";
@@ -104,6 +104,8 @@ export interface SlabSubsystem extends SlabReap {
   readonly layer: ObjectCacheLayer;
   readonly objects: SlabObjects;
   readonly kmalloc: Kmalloc;
+  /** Connects RCU: pages of SLAB_TYPESAFE_BY_RCU caches wait for a grace period. Boot. */
+  deferFrees(rcu: GracePeriods): void;
   /** A new cache, cached per CPU; NO_CACHE after a printed reason. Task context. */
   kmemCacheCreate(ctx: TaskContext, params: CacheParams): KmemCache;
   /** Gives all memory of a cache back: 0; −EBUSY if objects are live (printed), −EINVAL if it is no such cache. */
@@ -262,7 +264,8 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     if (fault !== null) return fault;
     const counted = vmstat.item(NR_SLAB_RECLAIMABLE) + vmstat.item(NR_SLAB_UNRECLAIMABLE);
     if (counted !== slabPages + kmalloc.nrLargePages()) return "SLAB-9: NR_SLAB items differ from the slabs' pages";
-    if (countSlabFrames() !== slabPages) return "SLAB-2: a frame is marked that belongs to no slab";
+    if (countSlabFrames() !== slabPages + slabs.nrWaitingPages())
+      return "SLAB-2: a frame is marked that belongs to no slab";
     return magazines === magazinesInUse ? null : "MAG-4: a magazine is lost";
   };
 
@@ -275,6 +278,7 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     layer,
     objects,
     kmalloc,
+    deferFrees: slabs.deferFrees,
     kmemCacheCreate,
     kmemCacheDestroy,
     shrinkAll,

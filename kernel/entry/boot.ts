@@ -36,12 +36,12 @@ import { createMachine } from "../arch/machine.ts";
 import { parseCmdline } from "../cmdline.ts";
 import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
 import { createCpuhp } from "../cpuhp.ts";
+import { composeDeferred } from "../deferred.ts";
 import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
-import { createKthreads } from "../kthread.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { createNmis } from "../nmi.ts";
@@ -50,15 +50,11 @@ import { createPerCpu } from "../percpu.ts";
 import { createPrintk, KERN_ALERT, KERN_INFO, KERN_WARNING } from "../printk.ts";
 import { createScheduler } from "../sched.ts";
 import { createSmp } from "../smp.ts";
-import { createSoftirqs } from "../softirq.ts";
 import { createSpinlocks } from "../spinlock.ts";
 import { createTasks } from "../task.ts";
-import { createTasklets } from "../tasklet.ts";
-import { bindTimers, createTimers } from "../timer.ts";
 import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
-import { createWorkqueues } from "../workqueue.ts";
 import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
@@ -95,11 +91,7 @@ export function boot(options: BootOptions): Kernel {
   const spinlocks = createSpinlocks(machine, contexts, options.onContention); // lock words
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
-  const softirqs = createSoftirqs({ machine, percpu, contexts, irqs, printk }); // work at irq exit
-  spinlocks.bottomHalves.connect(softirqs);
-  const timers = createTimers({ machine, image, percpu, contexts, softirqs }); // functions called later
-  const tasklets = createTasklets({ machine, percpu, contexts, softirqs }); // one at a time
-  const bindWorkqueues = createWorkqueues(machine, image, percpu); // pools of workers
+  const bindDeferred = composeDeferred({ machine, image, percpu, contexts, irqs, printk }); // softirqs, timers, RCU
   const nmis = createNmis({ machine, percpu, contexts, printk, irqs }); // what nothing holds back
   createSmp(machine, percpu, contexts, irqs); // CPUs ask CPUs
   const pageSetup = composePages({
@@ -207,11 +199,10 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     statics: mempoolStatics,
   }); // reserves
-  const kthreads = createKthreads(machine, contexts, tasks, scheduler); // tasks of the kernel itself
-  softirqs.bindThreads(kthreads, scheduler);
-  bindTimers(machine, timers, softirqs, scheduler);
-  tasklets.init();
-  const workqueues = bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers }); // kworkers
+  const { kfree } = slab.kmalloc;
+  const deferred = bindDeferred({ tasks, scheduler, waits, kfree }); // ksoftirqd, kworkers, callbacks
+  spinlocks.bottomHalves.connect(deferred.softirqs);
+  slab.deferFrees(deferred.rcu); // SLAB_TYPESAFE_BY_RCU
   const locks = createLocks({
     machine,
     contexts,
@@ -298,10 +289,6 @@ export function boot(options: BootOptions): Kernel {
       contexts,
       printk,
       irqs,
-      softirqs,
-      timers,
-      tasklets,
-      workqueues,
       ...locks,
       waits,
       scheduler,
@@ -310,6 +297,7 @@ export function boot(options: BootOptions): Kernel {
       pageAlloc,
       dma,
       mempools,
+      ...deferred,
     },
     registry,
     places: [...DEVICE_PLACES, ...(options.extraDevices ?? [])],
@@ -330,6 +318,7 @@ export function boot(options: BootOptions): Kernel {
     processMemory,
     irqs,
     nmis,
+    softirqs: deferred.softirqs,
     modules: drivers.modulesText,
     cmdline: options.cmdline,
     percpuBytes,
@@ -384,6 +373,7 @@ export function boot(options: BootOptions): Kernel {
     files,
     consoleDevice,
     drivers,
+    deferred,
     state,
     locks,
     taskInfos: sources.tasks,

@@ -7,6 +7,7 @@ import type { Census, Dma, Mempools, ProcessMemory } from "../../mm/index.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
+import type { Deferred } from "../deferred.ts";
 import type { Locks } from "../locks.ts";
 import { KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
@@ -37,6 +38,7 @@ export interface KernelObjectDeps {
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
   readonly drivers: DriverCore;
+  readonly deferred: Deferred;
   readonly locks: Locks;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
@@ -143,6 +145,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.mempools.check() ??
       deps.dma.check() ??
       scheduler.check() ??
+      deps.deferred.check() ??
       deps.drivers.check() ??
       printk.check() ??
       checkProcesses() ??
@@ -153,6 +156,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     nrReports: () =>
       processes.nrOopses() +
       contexts.nrAtomicSleeps() +
+      contexts.nrWarnings() +
+      deps.deferred.rcu.nrStalls() +
       memory.pageAlloc.nrBadFrees() +
       deps.drivers.nrReports() +
       deps.locks.mutexes.stats().reports,

@@ -33,4 +33,6 @@ export interface ProcSources {
   cpuInterrupts(): readonly { readonly label: string; readonly text: string; readonly counts: readonly number[] }[];
   /** Interrupts that no handler was there for. */
   interruptErrors(): number;
+  /** Softirqs served, per vector and CPU. */
+  softirqs(): readonly (readonly number[])[];
 }

@@ -24,6 +24,7 @@ import type { Machine } from "../arch/machine.ts";
 import type { Irqs } from "../irq.ts";
 import type { Nmis } from "../nmi.ts";
 import type { Printk } from "../printk.ts";
+import { NR_SOFTIRQS, type Softirqs } from "../softirq.ts";
 import type { Task, Tasks } from "../task.ts";
 import {
   PF_KTHREAD,
@@ -55,6 +56,7 @@ export interface SystemInfoDeps {
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
   readonly irqs: Irqs;
+  readonly softirqs: Softirqs;
   readonly modules: () => string;
   readonly nmis: Nmis;
   readonly cmdline: string;
@@ -152,5 +154,9 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       { label: "CAL", text: "Function call interrupts", counts: irqs.countsOf(IRQ_CALL_FUNCTION) },
     ],
     interruptErrors: irqs.nrSpurious,
+    softirqs: () =>
+      Array.from({ length: NR_SOFTIRQS }, (_, nr) =>
+        Array.from({ length: machine.harts.nrCpus }, (_cpu, cpu) => deps.softirqs.count(nr, cpu)),
+      ),
   };
 }

@@ -101,6 +101,14 @@ describe("kernel timers", () => {
     expect(times).toEqual([0, 1, 2, 3].map((i) => start + i * 1_000_000));
   });
 
+  it("timers of several CPUs for one moment all fire (regression: an idle machine stopped after the first)", () => {
+    const { w, fired, create } = createBench();
+    const at = later(w, 1_000_000);
+    for (const cpu of [0, 1, 2]) w.timers.modTimer(w.idle(cpu), create(), at);
+    w.runAll();
+    expect(fired.map(({ cpu }) => cpu)).toEqual([0, 1, 2]);
+  });
+
   it("delTimer takes back once; delTimerSync from below its own function is a bug, from a hardirq a warning", () => {
     const { w, fired, create } = createBench();
     const timer = create();

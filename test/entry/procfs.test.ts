@@ -159,6 +159,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
       { label: "LOC", text: "Local timer interrupts", counts: [11_760, 14_042] },
     ],
     interruptErrors: () => 0,
+    softirqs: () => Array.from({ length: 10 }, (_, nr) => [nr, 10 * nr]),
   };
 }
 
@@ -356,6 +357,14 @@ describe.skipIf(!hasSamples)(TITLE, () => {
     });
     expect(caches.length).toBe(248);
     expect(readProc({ caches }, "slabinfo")).toBe(sample("slabinfo"));
+  });
+
+  it("softirqs and the softirq line of stat count per vector and CPU", () => {
+    const text = readProc({}, "softirqs");
+    expect(text.split("\n")[0]).toBe(`${" ".repeat(20)}CPU0       CPU1       `);
+    expect(text).toContain("\n     TIMER:          1         10\n");
+    expect(text).toContain("\n       RCU:          9         90\n");
+    expect(readProc({}, "stat")).toContain("\nsoftirq 495 0 11 22 33 44 55 66 77 88 99\n");
   });
 
   it("pid/status, stat, interrupts, softirqs and swaps have the layout of Linux 6.18", () => {

@@ -5,32 +5,25 @@
  */
 
 import { expect } from "vitest";
+import { composeDeferred, type Deferred } from "../../kernel/deferred.ts";
 import { createIrqs, IRQ_HANDLED, type Irqs } from "../../kernel/irq.ts";
-import { createKthreads, type Kthreads } from "../../kernel/kthread.ts";
 import type { PerCpu } from "../../kernel/percpu.ts";
 import { createScheduler, type Scheduler } from "../../kernel/sched.ts";
-import { createSoftirqs, type Softirqs } from "../../kernel/softirq.ts";
 import { createTasks, type Task, type Tasks } from "../../kernel/task.ts";
 import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_STRUCT_BYTES, taskComm } from "../../kernel/task_struct.ts";
-import { createTasklets, type Tasklets } from "../../kernel/tasklet.ts";
-import { bindTimers, createTimers, type Timers } from "../../kernel/timer.ts";
 import { asPhys, type IrqContext, NULL, type PhysAddr, type Sleeping, type TaskContext } from "../../kernel/types.ts";
 import { createWaitQueues, type WaitQueues } from "../../kernel/wait.ts";
-import { createWorkqueues, type Workqueues } from "../../kernel/workqueue.ts";
 import { bootObjectLevel, type ObjectLevelMachine } from "./object_level.ts";
-import type { ComposedParts, PageLevelOptions } from "./page_level.ts";
+import type { PageLevelOptions } from "./page_level.ts";
 
-export interface TaskWorld extends ObjectLevelMachine {
+type Bind = ReturnType<typeof composeDeferred>;
+
+export interface TaskWorld extends ObjectLevelMachine, Deferred {
   readonly percpu: PerCpu;
   readonly irqs: Irqs;
-  readonly softirqs: Softirqs;
-  readonly tasklets: Tasklets;
-  readonly timers: Timers;
   readonly tasks: Tasks;
   readonly scheduler: Scheduler;
   readonly waits: WaitQueues;
-  readonly kthreads: Kthreads;
-  readonly workqueues: Workqueues;
   /** Creating a task fails this often from now on. */
   failTasks(times: number): void;
   /** Zeroed memory that is never freed. */
@@ -57,30 +50,22 @@ const TEST_LINE = 30;
 
 export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
   let composed:
-    | (ComposedParts & { irqs: Irqs; softirqs: Softirqs; timers: Timers; tasklets: Tasklets } & {
-        bindScheduler: (tasks: Tasks) => Scheduler;
-        bindWorkqueues: ReturnType<typeof createWorkqueues>;
-      })
+    | { irqs: Irqs; percpu: PerCpu; bindScheduler: (tasks: Tasks) => Scheduler; bindDeferred: Bind }
     | undefined;
   const m = bootObjectLevel("magazine", {
     ...options,
     compose: (parts) => {
-      const { machine, image, percpu } = parts;
       const irqs = createIrqs(parts);
-      const softirqs = createSoftirqs({ ...parts, irqs });
       composed = {
-        ...parts,
         irqs,
-        softirqs,
-        timers: createTimers({ ...parts, softirqs }),
-        tasklets: createTasklets({ ...parts, softirqs }),
+        percpu: parts.percpu,
         bindScheduler: createScheduler({ ...parts, irqs }),
-        bindWorkqueues: createWorkqueues(machine, image, percpu),
+        bindDeferred: composeDeferred({ ...parts, irqs }),
       };
     },
   });
   if (composed === undefined) throw new Error("task_world: not composed");
-  const { irqs, softirqs, timers, tasklets, percpu } = composed;
+  const { irqs, percpu } = composed;
   const { machine, contexts } = m;
   const { port, harts } = machine;
   harts.online.fill(1);
@@ -94,11 +79,9 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
   });
   const scheduler = composed.bindScheduler(tasks);
   const waits = createWaitQueues(machine, contexts, tasks, scheduler);
-  const kthreads = createKthreads(machine, contexts, tasks, scheduler);
-  softirqs.bindThreads(kthreads, scheduler);
-  bindTimers(machine, timers, softirqs, scheduler);
-  tasklets.init();
-  const workqueues = composed.bindWorkqueues({ machine, contexts, tasks, scheduler, waits, kthreads, timers });
+  const { kfree } = m.slab.kmalloc;
+  const deferred = composed.bindDeferred({ tasks, scheduler, waits, kfree });
+  m.slab.deferFrees(deferred.rcu);
 
   let handler: (ctx: IrqContext) => void = () => {};
   const action = {
@@ -123,16 +106,12 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
 
   return {
     ...m,
+    ...deferred,
     percpu,
     irqs,
-    softirqs,
-    tasklets,
-    timers,
     tasks,
     scheduler,
     waits,
-    kthreads,
-    workqueues,
     failTasks(times) {
       nrFailures = times;
     },

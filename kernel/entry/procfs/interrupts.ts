@@ -1,7 +1,7 @@
 /**
  * Files /proc/interrupts, softirqs and stat: what happened on each CPU.
  *
- * Softirqs and context switches are not counted: their lines are there, with 0. Virtual time begins at 0, and so does
+ * Context switches are not counted: their line is there, with 0. Virtual time begins at 0, and so does
  * `btime`. Source: kernel/irq/proc.c, fs/proc/softirqs.c, fs/proc/stat.c.
  */
 
@@ -28,8 +28,10 @@ export function formatInterrupts(s: ProcSources): string {
 
 export function formatSoftirqs(s: ProcSources): string {
   const cpus = onlineCpus(s);
-  const zeros = cpus.map(() => right(0, 11)).join("");
-  return `${" ".repeat(20)}${cpuHeader(cpus)}\n${SOFTIRQS.map((name) => `${right(name, 12)}:${zeros}\n`).join("")}`;
+  const counts = s.softirqs();
+  const cells = (nr: number): string => cpus.map((cpu) => ` ${right(counts[nr]?.[cpu] ?? 0, 10)}`).join("");
+  const rows = SOFTIRQS.map((name, nr) => `${right(name, 12)}:${cells(nr)}\n`);
+  return `${" ".repeat(20)}${cpuHeader(cpus)}\n${rows.join("")}`;
 }
 
 const userHz = (cycles: number): number => Math.floor(cycles / CYCLES_PER_USER_HZ);
@@ -46,6 +48,11 @@ function interruptTotals(s: ProcSources): string {
   return ["intr", all.reduce((sum, count) => sum + count, 0), ...lines].join(" ");
 }
 
+function softirqTotals(s: ProcSources): string {
+  const totals = s.softirqs().map((counts) => counts.reduce((sum, count) => sum + count, 0));
+  return ["softirq", totals.reduce((sum, count) => sum + count, 0), ...totals].join(" ");
+}
+
 export function formatStat(s: ProcSources): string {
   const times = cpuTimes(s);
   const sum = (of: (time: CpuTime) => number): number => times.reduce((total, time) => total + of(time), 0);
@@ -60,6 +67,6 @@ export function formatStat(s: ProcSources): string {
     `processes ${tasks.reduce((most, task) => Math.max(most, task.pid), 0)}\n` +
     `procs_running ${tasks.filter((task) => task.state === "R").length}\n` +
     "procs_blocked 0\n" +
-    `softirq 0 ${SOFTIRQS.map(() => 0).join(" ")}\n`
+    `${softirqTotals(s)}\n`
   );
 }
