@@ -2,6 +2,7 @@
  * CPU hot-plug: taking a CPU out of a running system, and back in.
  *
  *   cpuDown:  its tasks move ─▶ hooks, last registered first ─▶ its lines move ─▶ it takes what it has latched ─▶ off
+ *             ─▶ `dead` hooks, for what those last interrupts left
  *   cpuUp:    on ─▶ hooks, first registered first ─▶ tasks may come
  *
  * Whoever keeps something per CPU registers hooks: `offline` empties what the CPU has and leaves it to others, `online`
@@ -39,6 +40,8 @@ export interface CpuhpState {
   readonly name: string;
   readonly online?: CpuhpHook;
   readonly offline?: CpuhpHook;
+  /** After the CPU is off, in the order of `offline`: takes what its last interrupts have left. Cannot refuse. */
+  readonly dead?: (ctx: TaskContext, cpu: number) => void;
 }
 
 export interface Cpuhp {
@@ -143,6 +146,7 @@ export function createCpuhp({ machine, printk, irqs, scheduler }: CpuhpDeps): Cp
       return result;
     }
     powerOff(cpu);
+    for (let i = states.length - 1; i >= 0; i--) states[i]?.dead?.(task.ctx, cpu);
     printk(KERN_INFO, `smpboot: CPU ${cpu} is now offline`);
     return 0;
   }

@@ -5,7 +5,7 @@
  * no worker cannot wait for memory. What is asked for is made between two slices of the scheduler, where no task is
  * (Linux has kthreadd, pid 2, for that). If there is no memory the request stays and is tried again at the next one.
  *
- *   KTH-1  a thread with a CPU runs on that CPU only (PF_NO_SETAFFINITY)
+ *   KTH-1  a thread with a CPU runs on that CPU only (PF_NO_SETAFFINITY), as long as that is online
  *   KTH-2  each request makes one thread
  *
  * A kernel thread takes a pid, a task_struct and a stack of four pages, like every task. So the threads of this kernel
@@ -18,7 +18,7 @@ import type { Machine } from "./arch/machine.ts";
 import type { ContextTracking } from "./context.ts";
 import type { Scheduler } from "./sched.ts";
 import type { Task, Tasks } from "./task.ts";
-import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU } from "./task_struct.ts";
+import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_ON_QUEUE } from "./task_struct.ts";
 import { type Context, NULL, type Sleeping } from "./types.ts";
 
 export interface KernelThread {
@@ -37,6 +37,8 @@ export interface Kthreads {
    * called instead, and the request stays.
    */
   request(thread: KernelThread, started: (task: Task) => void, withoutMemory?: () => void): void;
+  /** Wakes a thread that belongs to `cpu`: it goes home if that CPU was offline meanwhile. Any context. */
+  wake(task: Task, cpu: number): void;
   /** Requests that wait. */
   nrRequests(): number;
 }
@@ -90,6 +92,12 @@ export function createKthreads(
     run,
     request(thread, started, withoutMemory = () => {}) {
       requests.push({ thread, started, withoutMemory });
+    },
+    wake(task, cpu) {
+      const last = port.ld32(task.struct + TASK_CPU);
+      const isAsleep = port.ld32(task.struct + TASK_ON_QUEUE) === 0 && scheduler.current(last) !== task;
+      if (isAsleep && last !== cpu && harts.online[cpu] === 1) port.st32(task.struct + TASK_CPU, cpu);
+      scheduler.wake(task);
     },
     nrRequests: () => requests.length,
   };

@@ -157,7 +157,7 @@ export function createSoftirqs({ machine, percpu, contexts, irqs, printk }: Soft
 
   const wakeThread = (cpu: number): void => {
     const thread = threads[cpu];
-    if (thread !== undefined) threading?.scheduler.wake(thread);
+    if (thread !== undefined) threading?.kthreads.wake(thread, cpu);
     else if (threading !== undefined && isRequested[cpu] === false) {
       isRequested[cpu] = true;
       threading.kthreads.request(

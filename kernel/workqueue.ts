@@ -248,7 +248,8 @@ function bindWorkqueues(deps: WorkqueueDeps, poolOf: (index: number) => PhysAddr
     if (idle !== NULL) {
       const task = tasks.at(fromGranule(port.ld32(idle + SLOT_TASK)));
       port.st32(idle + SLOT_STATE, WORKER_RUNS);
-      if (task !== undefined) scheduler.wake(task);
+      if (task !== undefined && index === unboundIndex) scheduler.wake(task);
+      else if (task !== undefined) kthreads.wake(task, index);
     } else if (findSlot(pool, (slot) => port.ld32(slot + SLOT_TASK) === 0) !== NULL) requestWorker(index);
   };
 

@@ -215,6 +215,7 @@ export function boot(options: BootOptions): Kernel {
     isInheriting: parameters.choice("pi", ["on", "off"]) === "on",
   }); // mutexes, semaphores, completions, …
   const cpuhp = createCpuhp({ machine, printk, irqs, scheduler }); // CPUs come and go
+  cpuhp.registerCpuhp({ name: "kernel/deferred:dead", dead: deferred.adopt });
   cpuhp.registerCpuhp({ name: "mm/page_alloc:dead", offline: (ctx, cpu) => pcp.drainCpu(ctx, cpu) });
   cpuhp.registerCpuhp({ name: "mm/slab:dead", offline: (ctx, cpu) => slab.drainCpu(ctx, cpu) });
   const hostContext = () => contexts.taskContext(harts.current[0] as number);
