@@ -1,8 +1,8 @@
 /**
  * kfree_rcu: frees an object after a grace period, without a function of the owner's.
  *
- * The object brings an rcu_head of 8 bytes; while it waits, the head's second word holds its offset in the object. A CPU
- * has two lists: what is being collected, and the batch that waits for a grace period, with one rcu_head for all of it.
+ * The object brings an rcu_head of 8 bytes; while it waits, the second word of it holds its offset in the object. A
+ * CPU has two lists: what is being collected, and the batch that waits for a grace period, with one rcu_head for all.
  * While a batch waits, everything else is collected; when it is freed, the collection becomes the next batch. So any
  * number of objects costs one callback per grace period.
  *
