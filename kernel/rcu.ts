@@ -2,9 +2,9 @@
  * RCU, read-copy-update: readers that take no lock, and memory that is freed when no reader can still see it.
  *
  * 1. A reader marks its section by switching preemption off, nothing more: no store that another CPU would see. A
- *    writer unlinks an object, then waits for a *grace period*: until every CPU has once been in a state in which it cannot be
- *    inside a section that began before. Such a quiescent state is a pass through the scheduler, the idle loop, or a
- *    tick that finds preemption and softirqs on (a program, or kernel code that could be preempted).
+ *    writer unlinks an object, then waits for a *grace period*: until every CPU has once been in a state in which it
+ *    cannot be inside a section that began before. Such a quiescent state is a pass through the scheduler, the idle
+ *    loop, or a tick that finds preemption and softirqs on (a program, or kernel code that could be preempted).
  *
  *      CPU 0   ──[ reader ]────────────────◆──────────        ◆ quiescent state
  *      CPU 1   ────────◆───────[ a later reader ]─────
@@ -38,8 +38,8 @@
  *   RCU-8  a section that reaches the scheduler is reported and ended (context.ts: scheduleDebug)
  *
  * Locks: none; lists are touched with interrupts off. Different from Linux: no tree of nodes and no kthread (64 CPUs
- * fit two words, whoever reports last ends the grace period); sections are those of a kernel without preemptible RCU, but
- * their depth is counted so that it can be shown.
+ * fit two words, whoever reports last ends the grace period); sections are those of a kernel without preemptible RCU,
+ * but their depth is counted so that it can be shown.
  * Source: P. McKenney, "Is Parallel Programming Hard", ch. 9; Linux `kernel/rcu/tree.c`, `kernel/rcu/tree_stall.h`.
  */
 
