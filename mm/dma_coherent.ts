@@ -6,6 +6,8 @@
  *   COH-3  a block is asked for in the highest zone that may do, and lower if the pages lie too high
  *   COH-4  it is not given back in interrupt context
  *
+ * On a machine with a contiguous area, large blocks come from there, and may be larger than any block of the buddy.
+ *
  * Atomic requests come from a pool first: 64 KiB of ZONE_DMA, reserved when the first device attaches, so that a driver
  * can have a little coherent memory in a handler even when ZONE_DMA is exhausted; after it from the page allocator's
  * reserve. The pool is a bitmap of pages; a run is aligned to its size.
@@ -39,6 +41,7 @@ import {
   type TaskContext,
 } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
+import type { DmaContiguous } from "./dma_contiguous.ts";
 import type { DmaDevice } from "./dma_device.ts";
 import { DMA_MAPPING_ERROR, type DmaMapOps } from "./dma_ops.ts";
 import {
@@ -88,7 +91,7 @@ export interface CoherentMemory {
   /** The same without sleeping: any context. */
   allocAtomic(ctx: Context, ops: DmaMapOps, dev: DmaDevice, bytes: number, gfp: Gfp): DmaMemory | null;
   /** 0, or −EINVAL after the page allocator's report: not a block of this size. */
-  free(ctx: Context, ops: DmaMapOps, dev: DmaDevice, bytes: number, memory: DmaMemory): number;
+  free(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number, memory: DmaMemory): number;
   /** Pages of the pool that are handed out. */
   nrPoolUsed(): number;
 }
@@ -97,12 +100,14 @@ export interface CoherentDeps {
   readonly machine: Machine;
   readonly spinlocks: Spinlocks;
   readonly pageAlloc: PageAllocator;
+  /** Large blocks; dma_contiguous.ts. */
+  readonly contiguous: DmaContiguous;
   /** COHERENT_STATIC_BYTES of zeroed static memory. */
   readonly statics: PhysAddr;
 }
 
 export function createCoherentMemory(deps: CoherentDeps): CoherentMemory {
-  const { machine, spinlocks, pageAlloc, statics } = deps;
+  const { machine, spinlocks, pageAlloc, contiguous, statics } = deps;
   const { port } = machine;
   const lock = asPhys(statics + LOCK);
   const poolBase = (): number => port.ld32(statics + BASE);
@@ -165,7 +170,8 @@ export function createCoherentMemory(deps: CoherentDeps): CoherentMemory {
     bytes: number,
     gfp: Gfp,
   ): Sleeping<DmaMemory | null> {
-    if (!isSize(bytes)) return null;
+    const large = Number.isInteger(bytes) && bytes > 0 ? contiguous.alloc(ctx, ops, dev, bytes) : null;
+    if (large !== null || !isSize(bytes)) return large;
     for (const zone of ops.coherentZones(dev)) {
       const got = pageAlloc.allocPagesAny(ctx, getOrder(bytes), (gfp & ~ZONE_BITS) | __GFP_ZERO | zone);
       const pfn = typeof got === "object" ? yield* got : got;
@@ -212,6 +218,7 @@ export function createCoherentMemory(deps: CoherentDeps): CoherentMemory {
       return { cpu, dma };
     },
     free(ctx, ops, dev, bytes, { cpu, dma }) {
+      if (contiguous.owns(cpu)) return contiguous.free(ctx, ops, dev, bytes, { cpu, dma });
       if (!isSize(bytes)) return -EINVAL;
       const order = getOrder(bytes);
       const result = isInPool(cpu) ? giveToPool(ctx, cpu, order) : pageAlloc.freePages(ctx, physToPfn(cpu), order);

@@ -15,8 +15,10 @@ import type { KernelImage } from "../kernel/image.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { type PhysAddr, physAdd, type TaskContext } from "../kernel/types.ts";
+import type { Cma } from "./cma.ts";
 import { createDma, type Dma } from "./dma.ts";
 import { COHERENT_STATIC_BYTES, createCoherentMemory } from "./dma_coherent.ts";
+import { createDmaContiguous } from "./dma_contiguous.ts";
 import { createDmaDebug, DMA_DEBUG_STATIC_BYTES, type DmaDebug } from "./dma_debug.ts";
 import { asDevice, deviceLabel } from "./dma_device.ts";
 import { createDmaDevices, DMA_DEVICES_STATIC_BYTES } from "./dma_devices.ts";
@@ -36,6 +38,7 @@ export interface DmaSubsystemDeps {
   readonly printk: Printk;
   readonly pageAlloc: PageAllocator;
   readonly kmalloc: Kmalloc;
+  readonly cma: Cma;
   readonly image: KernelImage;
   readonly pages: Pages;
   /** `dma_debug=`: watch the drivers. */
@@ -92,6 +95,7 @@ export function createDmaSubsystem(deps: DmaSubsystemDeps): DmaSubsystem {
     machine,
     spinlocks,
     pageAlloc,
+    contiguous: createDmaContiguous(machine, deps.cma),
     statics: physAdd(statics, COHERENT_AT),
   });
   const direct = createDirectOps({ machine, sg, swiotlb });

@@ -135,6 +135,17 @@ export function boot(options: BootOptions): Kernel {
   const { vmstat, zones } = pageSetup;
   logCma(printk, cmaBytes, level.cmaArea);
   logZones(printk, ZONE_NAMES, level.zoneBounds);
+  const cma = createCma({
+    machine,
+    contexts,
+    spinlocks,
+    printk,
+    vmstat,
+    pageblocks,
+    pageAlloc,
+    area: level.cmaArea,
+    state: cmaState,
+  }); // contiguous area
 
   const slab = createSlabSubsystem({
     machine,
@@ -157,6 +168,7 @@ export function boot(options: BootOptions): Kernel {
     printk,
     pageAlloc,
     kmalloc: slab.kmalloc,
+    cma,
     image,
     pages,
     isDebug: parameters.choice("dma_debug", ["on", "off"]) === "on",
@@ -233,18 +245,6 @@ export function boot(options: BootOptions): Kernel {
   });
   const flushPage = createTlbFlush(machine);
   pageAlloc.onMigrate(createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage })); // moving pages
-  const { cmaArea } = level;
-  const cma = createCma({
-    machine,
-    contexts,
-    spinlocks,
-    printk,
-    vmstat,
-    pageblocks,
-    pageAlloc,
-    area: cmaArea,
-    state: cmaState,
-  }); // contiguous area
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;

@@ -8,6 +8,7 @@
 import { expect } from "vitest";
 import type { BusMaster } from "../../kernel/arch/dma_bus.ts";
 import { asPhys, type IrqContext, type PhysAddr, type Sleeping } from "../../kernel/types.ts";
+import { CMA_BYTES, type Cma, createCma } from "../../mm/cma.ts";
 import type { Dma } from "../../mm/dma.ts";
 import type { DmaMemory } from "../../mm/dma_coherent.ts";
 import type { DmaDevice } from "../../mm/dma_device.ts";
@@ -26,6 +27,7 @@ export interface DmaWorldOptions extends PageLevelOptions {
 
 export interface DmaWorld extends Omit<ObjectLevelMachine, "failPageAllocation"> {
   readonly system: DmaSubsystem;
+  readonly cma: Cma;
   readonly dma: Dma;
   readonly irq: IrqContext;
   /** A bus master and its struct device. */
@@ -66,6 +68,17 @@ export function createDmaWorld(options: DmaWorldOptions = {}): DmaWorld {
     tryAllocPages: (c, order, gfp) => (fails() ? (0 as never) : m.pageAlloc.tryAllocPages(c, order, gfp)),
     allocPagesAny: (c, order, gfp) => (fails() ? (0 as never) : m.pageAlloc.allocPagesAny(c, order, gfp)),
   };
+  const cma = createCma({
+    machine,
+    contexts,
+    spinlocks,
+    printk,
+    vmstat: m.vmstat,
+    pageblocks: m.pageblocks,
+    pageAlloc,
+    area: m.cmaArea,
+    state: image.bss("cma", CMA_BYTES, 8),
+  });
   const system = createDmaSubsystem({
     machine,
     contexts,
@@ -73,6 +86,7 @@ export function createDmaWorld(options: DmaWorldOptions = {}): DmaWorld {
     printk,
     pageAlloc,
     kmalloc: m.slab.kmalloc,
+    cma,
     image,
     pages: m.pages,
     isDebug: options.isDebug ?? true,
@@ -92,6 +106,7 @@ export function createDmaWorld(options: DmaWorldOptions = {}): DmaWorld {
   return {
     ...m,
     system,
+    cma,
     dma,
     irq: contexts.irqContext(0),
     device(spec = {}) {
