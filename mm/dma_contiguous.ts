@@ -2,8 +2,8 @@
  * Coherent memory from the contiguous area: what the page allocator cannot promise.
  *
  * Up to 32 KiB (order 3) the page allocator finds neighbouring pages practically always. Above, it depends on luck, and
- * above 4 MiB there is no such block at all. On a machine with an area (cma.ts) a large request that may sleep goes there
- * first; what lives there moves away. No area, no room in it, or a device that cannot reach it: the page allocator.
+ * above 4 MiB there is no such block at all. On a machine with an area (cma.ts) a large request that may sleep goes
+ * there first; what lives there moves away. No area, no room in it, or a device that cannot reach it: the page allocator.
  *
  *   CON-1  a block is `⌈bytes / 4096⌉` neighbouring frames, zeroed, and no frame more
  *   CON-2  it is aligned to its size in power-of-two pages if such a place can be had, else to 1 MiB   (D1)
@@ -17,9 +17,8 @@ import { CYC_ZERO_PAGE } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { getOrder } from "../kernel/lib/bits.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
-import { NO_PFN, type PhysAddr, pfnToPhys, physToPfn, type TaskContext } from "../kernel/types.ts";
+import { type DmaAddr, NO_PFN, type PhysAddr, pfnToPhys, physToPfn, type TaskContext } from "../kernel/types.ts";
 import type { Cma } from "./cma.ts";
-import type { DmaMemory } from "./dma_coherent.ts";
 import type { DmaDevice } from "./dma_device.ts";
 import { DMA_MAPPING_ERROR, type DmaMapOps } from "./dma_ops.ts";
 
@@ -28,13 +27,19 @@ const PAGE_ALLOC_COSTLY_ORDER = 3;
 /** log2 of pages: 1 MiB. */
 const CMA_ALIGNMENT = 8;
 
+/** What dma_coherent.ts hands on as DmaMemory. */
+interface ContiguousBlock {
+  readonly cpu: PhysAddr;
+  readonly dma: DmaAddr;
+}
+
 export interface DmaContiguous {
   /** A block for `bytes`, zeroed, on the bus; null if the area is not for this request, or cannot serve it. Quiet. */
-  alloc(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number): DmaMemory | null;
+  alloc(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number): ContiguousBlock | null;
   /** Is this a block of the area? */
   owns(cpu: PhysAddr): boolean;
   /** 0, or −EINVAL after a message: no block of this size is out there. */
-  free(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number, memory: DmaMemory): number;
+  free(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number, memory: ContiguousBlock): number;
 }
 
 export function createDmaContiguous({ port, harts }: Machine, cma: Cma): DmaContiguous {
