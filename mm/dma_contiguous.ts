@@ -3,7 +3,8 @@
  *
  * Up to 32 KiB (order 3) the page allocator finds neighbouring pages practically always. Above, it depends on luck, and
  * above 4 MiB there is no such block at all. On a machine with an area (cma.ts) a large request that may sleep goes
- * there first; what lives there moves away. No area, no room in it, or a device that cannot reach it: the page allocator.
+ * there first; what lives there moves away. If there is no area, no room in it, or the device cannot reach it, the page
+ * allocator is asked.
  *
  *   CON-1  a block is `⌈bytes / 4096⌉` neighbouring frames, zeroed, and no frame more
  *   CON-2  it is aligned to its size in power-of-two pages if such a place can be had, else to 1 MiB   (D1)
