@@ -34,6 +34,7 @@ export const PARAMETERS = {
   swiotlb: "bounce buffers for DMA to take at boot, e.g. 1M; default: when a device needs them",
   depot: "locked (default) or lockfree: how CPUs share full and empty magazines",
   memblock: "debug: the boot allocator tells what it does",
+  prove_locking: "on: lockdep looks at every lock taken, and reports what could deadlock",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;
 

@@ -14,8 +14,10 @@
 import type { Machine } from "./arch/machine.ts";
 import { type Completions, createCompletions } from "./completion.ts";
 import type { ContextTracking } from "./context.ts";
+import type { Lockdep } from "./lockdep.ts";
 import { createMutexes, type Mutexes } from "./mutex.ts";
 import type { Printk } from "./printk.ts";
+import { proveMutexes, proveRwlocks } from "./prove_locking.ts";
 import { createRwlocks, type Rwlocks } from "./rwlock.ts";
 import type { Scheduler } from "./sched.ts";
 import { createSemaphores, type Semaphores } from "./semaphore.ts";
@@ -47,15 +49,19 @@ export interface LockDeps {
   /** False with `pi=off`. */
   readonly isInheriting?: boolean;
   readonly maxLockDepth?: number;
+  /** With prove_locking=on; `contexts` and `spinlocks` are then the proved ones already. */
+  readonly lockdep?: Lockdep | undefined;
 }
 
 export function createLocks(deps: LockDeps): Locks {
-  const { machine, contexts, spinlocks, waits } = deps;
+  const { machine, contexts, spinlocks, waits, lockdep } = deps;
+  const rwlocks = createRwlocks(machine, contexts, spinlocks);
+  const mutexes = createMutexes({ ...deps, statics: deps.mutexStatics });
   return {
     spinlocks,
-    rwlocks: createRwlocks(machine, contexts, spinlocks),
+    rwlocks: lockdep === undefined ? rwlocks : proveRwlocks(rwlocks, spinlocks, contexts, lockdep),
     seqlocks: createSeqlocks(machine, spinlocks),
-    mutexes: createMutexes({ ...deps, statics: deps.mutexStatics }),
+    mutexes: lockdep === undefined ? mutexes : proveMutexes(mutexes, contexts, lockdep),
     semaphores: createSemaphores(machine, contexts, waits),
     completions: createCompletions(machine, contexts, waits),
   };

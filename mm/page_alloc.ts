@@ -180,6 +180,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   const NR_BAD_FREES = state + 8;
   let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
+  for (let zone = 0; zone < MAX_NR_ZONES; zone++) spinlocks.init(asPhys(zones.addr(zone) + Z_LOCK), "&zone->lock");
   let reclaim: ((ctx: TaskContext, order: number, gfp: BlockingGfp) => Sleeping<boolean>) | undefined;
 
   // ── Watermarks (W4) ──────────────────────────────────────────────────────────────────────────────────────────────

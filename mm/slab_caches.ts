@@ -169,6 +169,7 @@ export function createSlabCaches(
     port.st32(cache + CACHE_CPU_PARTIAL, layout.cpuPartial);
     const leftover = Math.min(PAGE_SIZE * 2 ** layout.order - layout.objects * layout.size, PAGE_SIZE - 1);
     port.st32(cache + CACHE_COLOUR_MAX, leftover);
+    spinlocks.init(cache, "&n->list_lock");
     port.st32(cache + CACHE_DESCRIPTORS, toGranule(descriptorCacheFor(layout.objects)));
     for (let list = LIST_EMPTY; list < NR_SLAB_LISTS; list++) initListHead(port, objects.listHead(cache, list));
     for (let i = 0; i < name.length; i++) port.st8(cache + CACHE_NAME + i, name.charCodeAt(i));

@@ -42,12 +42,14 @@ import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
+import { createLockdep, LOCKDEP_BYTES } from "../lockdep.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { createNmis } from "../nmi.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
 import { createPrintk, KERN_ALERT, KERN_INFO, KERN_WARNING } from "../printk.ts";
+import { proveContexts, proveReturnToUser, proveSpinlocks } from "../prove_locking.ts";
 import { createScheduler } from "../sched.ts";
 import { createSmp } from "../smp.ts";
 import { createSpinlocks } from "../spinlock.ts";
@@ -87,8 +89,14 @@ export function boot(options: BootOptions): Kernel {
   logFirmwareMap(printk, firmwareMap);
 
   const percpu = createPerCpu(); // per-CPU layout
-  const contexts = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
-  const spinlocks = createSpinlocks(machine, contexts, options.onContention); // lock words
+  const plain = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
+  const isProving = parameters.choice("prove_locking", ["off", "on"]) === "on";
+  const lockdep = isProving
+    ? createLockdep({ machine, contexts: plain, printk, statics: image.bss("lockdep", LOCKDEP_BYTES, 8) })
+    : undefined;
+  const contexts = lockdep === undefined ? plain : proveContexts(plain, lockdep);
+  const plainLocks = createSpinlocks(machine, contexts, options.onContention); // lock words
+  const spinlocks = lockdep === undefined ? plainLocks : proveSpinlocks(plainLocks, contexts, lockdep);
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
   const bindDeferred = composeDeferred({ machine, image, percpu, contexts, irqs, printk }); // softirqs, timers, RCU
@@ -224,6 +232,7 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     waits,
     mutexStatics,
+    lockdep,
     isInheriting: parameters.choice("pi", ["on", "off"]) === "on",
   }); // mutexes, semaphores, completions, …
   const cpuhp = createCpuhp({ machine, printk, irqs, scheduler }); // CPUs come and go
@@ -335,21 +344,20 @@ export function boot(options: BootOptions): Kernel {
     printk,
     programPaths: [...options.programs.keys()],
   });
-  processes.setSyscallEntry(
-    createSyscalls({
-      machine,
-      contexts,
-      irqs,
-      scheduler,
-      processes,
-      processMemory,
-      files,
-      drivers,
-      powerOff: () => {
-        state.powerOff = true;
-      },
-    }),
-  );
+  const enterSyscall = createSyscalls({
+    machine,
+    contexts,
+    irqs,
+    scheduler,
+    processes,
+    processMemory,
+    files,
+    drivers,
+    powerOff: () => {
+      state.powerOff = true;
+    },
+  });
+  processes.setSyscallEntry(lockdep === undefined ? enterSyscall : proveReturnToUser(enterSyscall, lockdep));
 
   contexts.setSystemState(SYSTEM_RUNNING);
   for (const complaint of parameters.complaints) printk(KERN_WARNING, complaint);
@@ -377,6 +385,7 @@ export function boot(options: BootOptions): Kernel {
     deferred,
     state,
     locks,
+    lockdep,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
     checkCma: cma.check,

@@ -18,6 +18,7 @@ import type {
 import type { Machine, MachineConfig, MachineImage } from "../arch/machine.ts";
 import type { RamBuffer } from "../arch/port.ts";
 import type { ContextTracking } from "../context.ts";
+import type { Lockdep } from "../lockdep.ts";
 import type { Printk } from "../printk.ts";
 import type { OnContention } from "../spinlock.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
@@ -116,6 +117,8 @@ export interface Kernel {
   readonly memory: KernelMemory;
   readonly printk: Printk;
   readonly contexts: ContextTracking;
+  /** With prove_locking=on. */
+  readonly lockdep: Lockdep | undefined;
   /** Executes until one of the reasons above. `untilCycles` is an absolute virtual time. */
   run(options?: { untilCycles?: number; shouldStop?: () => boolean }): RunStop;
   /** Types bytes on the console. */

@@ -8,6 +8,7 @@ import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Deferred } from "../deferred.ts";
+import type { Lockdep } from "../lockdep.ts";
 import type { Locks } from "../locks.ts";
 import { KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
@@ -40,6 +41,7 @@ export interface KernelObjectDeps {
   readonly drivers: DriverCore;
   readonly deferred: Deferred;
   readonly locks: Locks;
+  readonly lockdep: Lockdep | undefined;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
   readonly checkCma: () => string | null;
@@ -85,6 +87,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     memory,
     printk,
     contexts,
+    lockdep: deps.lockdep,
     run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop } = {}) {
       scheduler.setDeadline(untilCycles);
       for (let steps = 0; ; steps++) {
@@ -160,6 +163,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.deferred.rcu.nrStalls() +
       memory.pageAlloc.nrBadFrees() +
       deps.drivers.nrReports() +
+      (deps.lockdep?.nrReports() ?? 0) +
       deps.locks.mutexes.stats().reports,
     save: () => machine.save(),
   };

@@ -10,10 +10,12 @@ import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
 import { type ContextTracking, createContextTracking, HARDIRQ_OFFSET, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage } from "../../kernel/image.ts";
 import { createIrqs } from "../../kernel/irq.ts";
+import { createLockdep, LOCKDEP_BYTES, type Lockdep } from "../../kernel/lockdep.ts";
 import { createLocks, type Locks } from "../../kernel/locks.ts";
 import { MUTEX_STATIC_BYTES } from "../../kernel/mutex.ts";
 import { createPerCpu } from "../../kernel/percpu.ts";
 import { createPrintk } from "../../kernel/printk.ts";
+import { proveContexts, proveSpinlocks } from "../../kernel/prove_locking.ts";
 import { createScheduler, type Scheduler } from "../../kernel/sched.ts";
 import { createSpinlocks } from "../../kernel/spinlock.ts";
 import { createTasks, type Task, type Tasks } from "../../kernel/task.ts";
@@ -34,6 +36,7 @@ import { createWaitQueues, type WaitQueues } from "../../kernel/wait.ts";
 export class Killed extends Error {}
 
 export interface TaskLevel extends Locks {
+  readonly lockdep: Lockdep | undefined;
   readonly machine: Machine;
   readonly contexts: ContextTracking;
   readonly scheduler: Scheduler;
@@ -65,17 +68,23 @@ export interface TaskLevelOptions {
   readonly isInheriting?: boolean;
   readonly maxLockDepth?: number;
   readonly seed?: string;
+  /** prove_locking=on */
+  readonly isProving?: boolean;
 }
 
 export function bootTaskLevel(options: TaskLevelOptions = {}): TaskLevel {
-  const { nrCpus = 1, seed = "test", ...lockOptions } = options;
+  const { nrCpus = 1, seed = "test", isProving = false, ...lockOptions } = options;
   const machine = createMachine({ nrCpus, ramBytes: 8 << 20, seed, port: "bounds" });
   const { port, harts } = machine;
   const image = createKernelImage();
   const percpu = createPerCpu();
   const printk = createPrintk(machine, image);
-  const contexts = createContextTracking(machine, image, percpu, printk);
-  const spinlocks = createSpinlocks(machine, contexts);
+  const plain = createContextTracking(machine, image, percpu, printk);
+  const proof = { machine, contexts: plain, printk, statics: image.bss("lockdep", LOCKDEP_BYTES, 8) };
+  const lockdep = isProving ? createLockdep(proof) : undefined;
+  const contexts = lockdep === undefined ? plain : proveContexts(plain, lockdep);
+  const plainLocks = createSpinlocks(machine, contexts);
+  const spinlocks = lockdep === undefined ? plainLocks : proveSpinlocks(plainLocks, contexts, lockdep);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk });
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs });
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
@@ -102,6 +111,7 @@ export function bootTaskLevel(options: TaskLevelOptions = {}): TaskLevel {
     scheduler,
     waits,
     mutexStatics,
+    lockdep,
     ...lockOptions,
   });
   const doomed = new Set<Task>();
@@ -127,6 +137,7 @@ export function bootTaskLevel(options: TaskLevelOptions = {}): TaskLevel {
 
   return {
     ...locks,
+    lockdep,
     machine,
     contexts,
     scheduler,
