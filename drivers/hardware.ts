@@ -16,6 +16,7 @@
  * Real kernels: PCI answers reads of a missing device with all ones (PCI_ERROR_RESPONSE, include/linux/pci.h).
  */
 
+import { CYC_MMIO } from "../kernel/arch/charges.ts";
 import type { BusMaster } from "../kernel/arch/dma_bus.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { Prng } from "../kernel/lib/prng.ts";
@@ -175,6 +176,10 @@ export function createHardware(
   const setIrq = (isAsserted: boolean): void => {
     irqChip.setLevel(line, isAsserted && isPresent);
   };
+  const charge = (): void => {
+    const cpu = harts.current[0] as number;
+    harts.clock[cpu] = (harts.clock[cpu] as number) + CYC_MMIO;
+  };
   const now = (): number => (events.isFiring() ? events.now() : (harts.clock[harts.current[0] as number] as number));
   const master = machine.dmaBus.attach(name);
   const model = kind.create({
@@ -203,8 +208,12 @@ export function createHardware(
     faults,
     master,
     registers: {
-      ld32: (register) => (isPresent ? model.ld32(register) >>> 0 : ALL_ONES),
+      ld32: (register) => {
+        charge();
+        return isPresent ? model.ld32(register) >>> 0 : ALL_ONES;
+      },
       st32: (register, value) => {
+        charge();
         if (isPresent) model.st32(register, value >>> 0);
       },
     },

@@ -7,6 +7,8 @@
 import type { DriverType } from "./driver.ts";
 import type { DevicePlace } from "./driver_core.ts";
 import { type DeviceSettingTable, settingsOf } from "./hardware.ts";
+import { NIC_DRIVER } from "./nic.ts";
+import { NIC_KIND } from "./nic_device.ts";
 import { RTC_DRIVER } from "./rtc.ts";
 import { RTC_KIND } from "./rtc_device.ts";
 
@@ -22,10 +24,14 @@ export {
 } from "./hardware.ts";
 
 /** The devices of the machine and their interrupt lines. Those that are not standard are there when configured. */
-export const DEVICE_PLACES: readonly DevicePlace[] = [{ name: "rtc0", line: 8, kind: RTC_KIND, isStandard: true }];
+export const DEVICE_PLACES: readonly DevicePlace[] = [
+  { name: "rtc0", line: 8, kind: RTC_KIND, isStandard: true },
+  { name: "nic0", line: 9, kind: NIC_KIND, isStandard: true },
+  { name: "nic1", line: 15, kind: NIC_KIND, isStandard: false },
+];
 
 /** The drivers that insmod finds. */
-export const DRIVER_TYPES: readonly DriverType[] = [RTC_DRIVER];
+export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, RTC_DRIVER];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */
 export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(

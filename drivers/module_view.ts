@@ -188,7 +188,6 @@ function* laterMemory(
   return note(yield* rest);
 }
 
-// biome-ignore lint/correctness/useYield: what may sleep is a generator; this one fails at once.
 function* nothing(): Sleeping<DmaMemory | null> {
   return null;
 }

@@ -7,6 +7,7 @@ import { initProgram } from "./init.ts";
 import { BLOCK_TOOLS } from "./programs/block_tools.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
 import { MODULE_TOOLS } from "./programs/modules.ts";
+import { NETWORK_TOOLS } from "./programs/network.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
@@ -24,6 +25,7 @@ const TOOLS: readonly ToolDefinition[] = [
   ...REPORT_TOOLS,
   ...PROCESS_TOOLS,
   ...MODULE_TOOLS,
+  ...NETWORK_TOOLS,
   ...WORKLOAD_TOOLS,
   ...BLOCK_TOOLS,
   SENSORD,

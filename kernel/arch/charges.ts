@@ -13,6 +13,10 @@ export const CYC_USER_ACCESS = 2;
 /** A TLB miss: three dependent loads of page-table entries. */
 export const CYC_TLB_WALK = 40;
 export const CYC_TLB_FLUSH = 200;
+/** A load or store of a device register: over the bus and not cached. */
+export const CYC_MMIO = 150;
+/** What a network driver does for a packet, beside memory: descriptor, header, checksum. */
+export const CYC_PACKET = 500;
 /** Interrupt entry and return. */
 export const CYC_IRQ = 400;
 /** Entering the handler of one softirq, one tasklet or one kernel timer, and leaving it. */
