@@ -104,7 +104,10 @@ function createNicModel(env: DeviceEnv): DeviceModel {
     if (!master.write(at + nic.DESC_LENGTH, bytes)) counts.dmaErrors++;
   };
 
-  /** The end of an act on a descriptor, with all that can go wrong then. `finish` writes, `cause` tells, `again` is the second report. */
+  /**
+   * The end of an act on a descriptor, with all that can go wrong then: `finish` writes, `cause` tells, `again` is the
+   * second report.
+   */
   const complete = (cause: number, delay: number, finish: () => void, again: () => void): void => {
     if (faults.strikes("vanish")) {
       env.vanish();
