@@ -42,7 +42,7 @@
  *   BUD-3  free blocks are disjoint and inside the zone
  *   BUD-4  no two free buddies of equal order stand side by side, unless their types must not merge   (B5)
  *   BUD-5  a block is on the list that its flags say, and each list is as long as its count
- *   BUD-6  nr_free = Σ over lists of count · 2^order, without those of ISOLATE; nr_free_cma likewise  (W9)
+ *   BUD-6  nr_free = Σ over lists of count · 2^order, without those of ISOLATE; nr_free_cma and nr_free_highatomic likewise  (W9)
  *   BUD-7  below order 9, a block is on the list of its pageblock's type
  *
  * Locks: the zone's lock, interrupts off. Steps: O(MAX_PAGE_ORDER); takeRange, isolate, unisolate O(frames).
@@ -74,6 +74,7 @@ import {
   PAGEBLOCK_ORDER,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
+  Z_NR_FREE_HIGHATOMIC,
   Z_NR_FREE_LEAST,
   Z_SPANNED,
   Z_START_PFN,
@@ -140,7 +141,9 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const account = (nrPages: number, type: number): void => {
     if (type === MIGRATE_ISOLATE) return;
     port.st32(zoneAddr + Z_NR_FREE, port.ld32(zoneAddr + Z_NR_FREE) + nrPages);
-    if (type === MIGRATE_CMA) port.st32(zoneAddr + Z_NR_FREE_CMA, port.ld32(zoneAddr + Z_NR_FREE_CMA) + nrPages);
+    if (type < MIGRATE_PCPTYPES) return;
+    const counter = zoneAddr + (type === MIGRATE_CMA ? Z_NR_FREE_CMA : Z_NR_FREE_HIGHATOMIC);
+    port.st32(counter, port.ld32(counter) + nrPages);
   };
 
   /** Remembers the worst moment. */
@@ -437,6 +440,21 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     mergeAndLink(blockStart, PAGEBLOCK_ORDER, type);
   };
 
+  const retype = (pfn: Pfn, type: Migratetype): boolean => {
+    const blockStart = pfn & ~(PAGEBLOCK_NR_PAGES - 1);
+    if (blockStart < startPfn() || blockStart + PAGEBLOCK_NR_PAGES > endPfn()) return false;
+    cutAtPageblock(blockStart);
+    retagPageblock(blockStart, type);
+    mergePageblock(blockStart, type);
+    return true;
+  };
+
+  const firstFree = (type: Migratetype): Pfn => {
+    let pfn = 0;
+    for (let order = 0; order <= MAX_PAGE_ORDER && pfn === 0; order++) pfn = firstOn(order, type);
+    return asPfn(pfn);
+  };
+
   const isolate = (blockStart: Pfn): void => {
     if (pageblocks.migratetype(blockStart) === MIGRATE_ISOLATE) return;
     cutAtPageblock(blockStart);
@@ -461,6 +479,8 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     takeRange,
     isolate,
     unisolate,
+    retype,
+    firstFree,
     nrFree: () => port.ld32(zoneAddr + Z_NR_FREE),
     check: () => checkBuddy(deps),
   };

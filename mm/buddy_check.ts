@@ -7,7 +7,13 @@
 
 import { asPfn } from "../kernel/types.ts";
 import type { FrameAllocatorDeps } from "./frame_allocator.ts";
-import { MIGRATE_CMA, MIGRATE_ISOLATE, migratetypeIsMergeable, NR_MIGRATETYPES } from "./migratetype.ts";
+import {
+  MIGRATE_CMA,
+  MIGRATE_HIGHATOMIC,
+  MIGRATE_ISOLATE,
+  migratetypeIsMergeable,
+  NR_MIGRATETYPES,
+} from "./migratetype.ts";
 import {
   freeCountAddr,
   MAX_PAGE_ORDER,
@@ -15,6 +21,7 @@ import {
   PAGEBLOCK_ORDER,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
+  Z_NR_FREE_HIGHATOMIC,
   Z_SPANNED,
   Z_START_PFN,
 } from "./mmzone.ts";
@@ -33,6 +40,7 @@ function checkFrames(deps: FrameAllocatorDeps, counts: Int32Array): string | nul
   const end = start + port.ld32(zoneAddr + Z_SPANNED);
   let nrFree = 0;
   let nrFreeCma = 0;
+  let nrFreeHighatomic = 0;
   for (let pfn = start; pfn < end; ) {
     const flags = pages.flags(asPfn(pfn));
     if (zoneOfFlags(flags) !== deps.zone) return `BUD-3: frame ${pfn} says zone ${zoneOfFlags(flags)}`;
@@ -61,11 +69,13 @@ function checkFrames(deps: FrameAllocatorDeps, counts: Int32Array): string | nul
       counts[order * NR_MIGRATETYPES + type] = (counts[order * NR_MIGRATETYPES + type] as number) + 1;
       if (type !== MIGRATE_ISOLATE) nrFree += 1 << order;
       if (type === MIGRATE_CMA) nrFreeCma += 1 << order;
+      if (type === MIGRATE_HIGHATOMIC) nrFreeHighatomic += 1 << order;
     }
     pfn += 1 << order;
   }
   const recordedCma = port.ld32(zoneAddr + Z_NR_FREE_CMA);
   if (nrFreeCma !== recordedCma) return `BUD-6: ${nrFreeCma} CMA frames are free, nr_free_cma says ${recordedCma}`;
+  if (nrFreeHighatomic !== port.ld32(zoneAddr + Z_NR_FREE_HIGHATOMIC)) return "BUD-6: nr_free_highatomic";
   const recorded = port.ld32(zoneAddr + Z_NR_FREE);
   return nrFree === recorded ? null : `BUD-6: ${nrFree} frames are free, nr_free says ${recorded}`;
 }

@@ -46,6 +46,13 @@ export interface FrameAllocator {
   isolate(pfn: Pfn): void;
   /** Puts an isolated pageblock back into circulation with the type that it had; nothing if it is not isolated. */
   unisolate(pfn: Pfn): void;
+  /**
+   * Gives the pageblock that holds `pfn` another type, and its free blocks to the lists of that type; false, and nothing
+   * happens, if the pageblock is not whole in this zone. O(frames of a pageblock).
+   */
+  retype(pfn: Pfn, type: Migratetype): boolean;
+  /** First frame of a free block on a list of `migratetype`, the smallest order first; NO_PFN if there is none. */
+  firstFree(migratetype: Migratetype): Pfn;
   /** Free frames. */
   nrFree(): number;
   /** Walks everything: the first violated invariant as a sentence, or null. O(frames). */

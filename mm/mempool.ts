@@ -36,13 +36,11 @@
 import { bugOn } from "../kernel/bug.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { getOrder } from "../kernel/lib/bits.ts";
-import { initListHead, listAdd, listAddTail, listDel, listIsEmpty, listNext } from "../kernel/lib/list.ts";
+import { initListHead, listAdd, listDel, listIsEmpty, listNext } from "../kernel/lib/list.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { KERN_ERR, type Printk } from "../kernel/printk.ts";
-import type { Scheduler } from "../kernel/sched.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import type { Tasks } from "../kernel/task.ts";
-import { TASK_WAIT_NODE } from "../kernel/task_struct.ts";
 import {
   asPhys,
   type Context,
@@ -162,14 +160,13 @@ export interface MempoolDeps extends MempoolElementsDeps {
   readonly spinlocks: Spinlocks;
   readonly printk: Printk;
   readonly tasks: Pick<Tasks, "at">;
-  readonly waits: Pick<WaitQueues, "init" | "wakeUp" | "isEmpty">;
-  readonly scheduler: Pick<Scheduler, "sleepUntil">;
+  readonly waits: Pick<WaitQueues, "init" | "wakeUp" | "isEmpty" | "waitOnTimeout">;
   /** MEMPOOL_STATIC_BYTES of zeroed static memory. */
   readonly statics: PhysAddr;
 }
 
 export function createMempools(deps: MempoolDeps): Mempools {
-  const { machine, contexts, spinlocks, printk, tasks, waits, scheduler, statics } = deps;
+  const { machine, contexts, spinlocks, printk, tasks, waits, statics } = deps;
   const { port, harts } = machine;
   const { kmalloc } = deps.slab;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
@@ -228,14 +225,7 @@ export function createMempools(deps: MempoolDeps): Mempools {
     const task = tasks.at(asPhys(contexts.currentTask(ctx)));
     if (task === undefined) return bugOn(true, "mempool: the idle task has to sleep for an element", pool);
     count(pool + P_SLEEPS);
-    const node = physAdd(task.struct, TASK_WAIT_NODE);
-    listAddTail(port, node, asPhys(pool + P_WAIT));
-    // A fatal signal unwinds the sleeper: it must not stay on the queue.
-    try {
-      yield* scheduler.sleepUntil(task, (harts.clock[ctx.cpu] as number) + SLEEP_CYCLES);
-    } finally {
-      listDel(port, node);
-    }
+    yield* waits.waitOnTimeout(asPhys(pool + P_WAIT), task, (harts.clock[ctx.cpu] as number) + SLEEP_CYCLES);
   }
 
   /** D6 from the second attempt on: the full mask, then the reserve, then sleep, until there is one. */

@@ -28,6 +28,7 @@
  * | 72-80  | pcp batch, high_min, high_max | zone_pcp_update                       |
  * | 84     | free pages of the contiguous area, part of nr_free | lock             |
  * | 88     | pages of the contiguous area  | boot                                  |
+ * | 92     | pages in pageblocks reserved for high-order atomic requests | lock    |
  * | 96…    | free block counts [order][migrate type], u32 | lock                   |
  *
  * Source: mm/page_alloc.c, include/linux/mmzone.h. Rules W1-W3, W6, W7.
@@ -76,6 +77,7 @@ export const Z_PCP_HIGH_MIN = 76;
 export const Z_PCP_HIGH_MAX = 80;
 export const Z_NR_FREE_CMA = 84;
 export const Z_CMA = 88;
+export const Z_NR_RESERVED_HIGHATOMIC = 92;
 export const Z_FREE_COUNT = 96;
 
 export const WMARK_MIN = 0;

@@ -5,6 +5,7 @@
  *                   orders 0-3, 9 from the CPU's own list (pcp.ts), others from the buddy under the zone lock
  *              ─▶ slow path: again down to `min`, or deeper into the reserve for those entitled  (W4)
  *                   drain all per-CPU lists, again; then what object caches can spare, again
+ *                   give up the high-order atomic reserve, again                                   (B10)
  *                   then whatever reclaim is registered                                            (G3)
  *              ─▶ failure: NO_PFN, and the splat of C4 unless __GFP_NOWARN
  *
@@ -62,6 +63,7 @@ import {
   gfpMigratetype,
   gfpNames,
 } from "./gfp.ts";
+import { createHighAtomic } from "./highatomic.ts";
 import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES } from "./migratetype.ts";
 import {
   freeCountAddr,
@@ -178,6 +180,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const { flagsBase, refcountBase, privateBase } = pages;
   const { mightSleep } = contexts;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
+  const highatomic = createHighAtomic(spinlocks, zones, pageblocks, frames);
   const NR_BAD_FREES = state + 8;
   let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) spinlocks.init(asPhys(zones.addr(zone) + Z_LOCK), "&zone->lock");
@@ -221,7 +224,11 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const takeFromBuddy = (ctx: Context, zone: number, order: number, gfp: Gfp, allocFlags: number): Pfn => {
     const lock = asPhys(zones.addr(zone) + Z_LOCK);
     const irq = spinLockIrqsave(ctx, lock);
-    let pfn = (frames[zone] as FrameAllocator).allocBlock(order, gfpMigratetype(gfp), allocFlags);
+    let pfn = NO_PFN;
+    if ((allocFlags & ALLOC_HIGHATOMIC) !== 0) {
+      pfn = (frames[zone] as FrameAllocator).allocBlock(order, MIGRATE_HIGHATOMIC, allocFlags);
+    }
+    if (pfn === NO_PFN) pfn = (frames[zone] as FrameAllocator).allocBlock(order, gfpMigratetype(gfp), allocFlags);
     // A request that may use the high-order atomic reserve does so before it fails.
     if (pfn === NO_PFN && (allocFlags & (ALLOC_OOM | ALLOC_NON_BLOCK)) !== 0) {
       pfn = (frames[zone] as FrameAllocator).allocBlock(order, MIGRATE_HIGHATOMIC, allocFlags);
@@ -247,6 +254,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
       if ((allocFlags & ALLOC_NO_WATERMARKS) === 0 && !watermarkOk(zone, order, highest, allocFlags)) continue;
       const pfn = takeFromZone(ctx, zone, order, gfp, allocFlags);
       if (pfn === NO_PFN) continue;
+      if ((allocFlags & ALLOC_HIGHATOMIC) !== 0) highatomic.reserve(ctx, zone, pfn, order);
       vmstat.countEvents(ctx, PGALLOC_DMA + zone, 1 << order);
       vmstat.countEvents(ctx, NUMA_HIT, 1);
       return pfn;
@@ -292,9 +300,22 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     if (drainAllPages(ctx) !== 0) pfn = takeFromFreelist(ctx, order, gfp, flags);
     if (pfn !== NO_PFN || (gfp & (__GFP_HIGH | __GFP_DIRECT_RECLAIM)) === 0) return pfn;
     // PGA-5: what object caches hold without need. It comes back by way of the per-CPU lists.
-    if (giveBack(ctx, (gfp & __GFP_DIRECT_RECLAIM) === 0) === 0) return NO_PFN;
-    drainAllPages(ctx);
-    return takeFromFreelist(ctx, order, gfp, flags);
+    if (giveBack(ctx, (gfp & __GFP_DIRECT_RECLAIM) === 0) !== 0) {
+      drainAllPages(ctx);
+      pfn = takeFromFreelist(ctx, order, gfp, flags);
+    }
+    return pfn === NO_PFN && (gfp & __GFP_DIRECT_RECLAIM) !== 0 ? takeFromReserve(ctx, order, gfp, flags) : pfn;
+  };
+
+  /** B10, G3: before a request that may sleep fails, the high-order atomic reserve is given up, in the end all of it. */
+  const takeFromReserve = (ctx: Context, order: number, gfp: Gfp, flags: number): Pfn => {
+    for (const force of [false, true]) {
+      while (highatomic.unreserve(ctx, gfpZone(gfp), gfpMigratetype(gfp), force)) {
+        const pfn = takeFromFreelist(ctx, order, gfp, flags);
+        if (pfn !== NO_PFN) return pfn;
+      }
+    }
+    return NO_PFN;
   };
 
   const tryAllocPages = (ctx: Context, order: number, gfp: Gfp): Pfn => {

@@ -18,6 +18,7 @@ import {
   Z_MANAGED,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
+  Z_NR_RESERVED_HIGHATOMIC,
   Z_PRESENT,
   type Zones,
 } from "./mmzone.ts";
@@ -74,7 +75,7 @@ function zoneLines(sources: MemInfoSources, zone: number): string[] {
   return [
     `Node 0 ${zones.name(zone)} free:${kb(field(Z_NR_FREE))} boost:${kb(field(Z_BOOST))} ` +
       `min:${kb(zones.wmark(zone, WMARK_MIN))} low:${kb(zones.wmark(zone, WMARK_LOW))} ` +
-      `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:0KB present:${kb(field(Z_PRESENT))} ` +
+      `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:${kb(field(Z_NR_RESERVED_HIGHATOMIC)).toUpperCase()} present:${kb(field(Z_PRESENT))} ` +
       `managed:${kb(field(Z_MANAGED))} free_pcp:${kb(pcpPages(sources, zone))} ` +
       `free_cma:${kb(field(Z_NR_FREE_CMA))}`,
     `lowmem_reserve[]: ${reserve.join(" ")}`,

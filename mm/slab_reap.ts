@@ -36,6 +36,8 @@ const NR_TICKS = 16;
 export interface SlabReap {
   /** M6-M8: magazines destroyed; −1 if it is not yet time, or one is still going on. */
   reapTick(ctx: TaskContext): number;
+  /** The first interval begins now. */
+  startReaping(now: number): void;
   /** When the next reapTick will do something, in cycles. */
   nextReap(): number;
   nrReapTicks(): number;
@@ -81,6 +83,7 @@ export function createSlabReap({ machine, spinlocks, slabs, layer, mutex, state 
       end(ctx);
       return nr;
     },
+    startReaping: (now) => port.stF64(state + NEXT_TICK, now + REAP_INTERVAL),
     nextReap: () => port.ldF64(state + NEXT_TICK),
     nrReapTicks: () => port.ldF64(state + NR_TICKS),
     reapForPages(ctx, isAtomic) {

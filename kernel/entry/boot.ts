@@ -57,6 +57,7 @@ import { createTasks } from "../task.ts";
 import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
+import { WORK_BYTES } from "../workqueue.ts";
 import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
@@ -66,6 +67,7 @@ import { createObjectUsers } from "./object_users.ts";
 import { createProcesses } from "./process.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { createProcfs } from "./procfs/index.ts";
+import { scheduleReaping } from "./slab_reaping.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
 
@@ -168,6 +170,7 @@ export function boot(options: BootOptions): Kernel {
     depot: parameters.choice("depot", ["locked", "lockfree"]),
   });
   pageAlloc.onPressure(slab.reapForPages);
+  const reapWork = image.bss("slab_reap", WORK_BYTES, 8);
   const mempoolStatics = image.bss("mempools", MEMPOOL_STATIC_BYTES, 8);
   const dmaSystem = createDmaSubsystem({
     machine,
@@ -216,13 +219,13 @@ export function boot(options: BootOptions): Kernel {
     slab,
     tasks,
     waits,
-    scheduler,
     statics: mempoolStatics,
   }); // reserves
   const { kfree } = slab.kmalloc;
   const deferred = bindDeferred({ tasks, scheduler, waits, kfree }); // ksoftirqd, kworkers, callbacks
   spinlocks.bottomHalves.connect(deferred.softirqs);
   slab.deferFrees(deferred.rcu); // SLAB_TYPESAFE_BY_RCU
+  scheduleReaping({ machine, slab, irqs, workqueues: deferred.workqueues, work: reapWork }); // caches give back
   const locks = createLocks({
     machine,
     contexts,

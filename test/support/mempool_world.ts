@@ -55,7 +55,6 @@ export function bootMempoolWorld(options: PageLevelOptions = {}): MempoolWorld {
     slab,
     tasks,
     waits,
-    scheduler,
     statics,
   });
   const results = new Map<number, number>();
