@@ -42,7 +42,7 @@
  *   BUD-3  free blocks are disjoint and inside the zone
  *   BUD-4  no two free buddies of equal order stand side by side, unless their types must not merge   (B5)
  *   BUD-5  a block is on the list that its flags say, and each list is as long as its count
- *   BUD-6  nr_free = Σ over lists of count · 2^order, without those of ISOLATE; nr_free_cma and nr_free_highatomic likewise  (W9)
+ *   BUD-6  nr_free = Σ over lists of count · 2^order, without ISOLATE; nr_free_cma, _highatomic too  (W9)
  *   BUD-7  below order 9, a block is on the list of its pageblock's type
  *
  * Locks: the zone's lock, interrupts off. Steps: O(MAX_PAGE_ORDER); takeRange, isolate, unisolate O(frames).

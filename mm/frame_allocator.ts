@@ -47,8 +47,8 @@ export interface FrameAllocator {
   /** Puts an isolated pageblock back into circulation with the type that it had; nothing if it is not isolated. */
   unisolate(pfn: Pfn): void;
   /**
-   * Gives the pageblock that holds `pfn` another type, and its free blocks to the lists of that type; false, and nothing
-   * happens, if the pageblock is not whole in this zone. O(frames of a pageblock).
+   * Gives the pageblock that holds `pfn` another type, and its free blocks to the lists of that type; false, and
+   * nothing happens, if the pageblock is not whole in this zone. O(frames of a pageblock).
    */
   retype(pfn: Pfn, type: Migratetype): boolean;
   /** First frame of a free block on a list of `migratetype`, the smallest order first; NO_PFN if there is none. */

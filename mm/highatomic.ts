@@ -26,9 +26,9 @@ import { PAGEBLOCK_NR_PAGES, Z_LOCK, Z_MANAGED, Z_NR_RESERVED_HIGHATOMIC, type Z
 import type { Pageblocks } from "./pageblock.ts";
 
 export interface HighAtomic {
-  /** The block at `pfn` has just served a request that is entitled to a reserve: keeps its pageblocks for the next. */
+  /** The block at `pfn` has just served a request that may have a reserve: keeps its pageblocks for the next. */
   reserve(ctx: Context, zone: number, pfn: Pfn, order: number): void;
-  /** Gives a pageblock of zones up to `highest` to `type`, the last one of a zone if `force`; false if there is none. */
+  /** Gives a pageblock of the zones up to `highest` to `type`, a zone's last one if `force`; false if none. */
   unreserve(ctx: Context, highest: number, type: Migratetype, force: boolean): boolean;
 }
 

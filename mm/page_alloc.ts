@@ -17,8 +17,8 @@
  *   PGA-2  an ordinary request is served from zones above min + lowmem_reserve; a refill may cost one batch more (W4)
  *   PGA-3  what may sleep says so first: mightSleep runs even when memory is plenty                          (G2)
  *   PGA-4  a failed or refused call changes nothing
- *   PGA-5  a request that may sleep, or has __GFP_HIGH, does not fail while depots of magazines hold memory that it
- *          could have; GFP_NOWAIT gives up before that
+ *   PGA-5  a request that may sleep does not fail while depots of magazines hold memory that it could have; one with
+ *          __GFP_HIGH has a few magazines unloaded, GFP_NOWAIT none
  *
  * Context: any, as the mask says. Locks: none held by the caller that reclaim could want; takes pcp locks, zone locks.
  * There is no reclaim yet: `onReclaim` is where it will be registered. Source: mm/page_alloc.c.
@@ -307,7 +307,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     return pfn === NO_PFN && (gfp & __GFP_DIRECT_RECLAIM) !== 0 ? takeFromReserve(ctx, order, gfp, flags) : pfn;
   };
 
-  /** B10, G3: before a request that may sleep fails, the high-order atomic reserve is given up, in the end all of it. */
+  /** B10, G3: before a request that may sleep fails, the high-order atomic reserve is given up, at last all of it. */
   const takeFromReserve = (ctx: Context, order: number, gfp: Gfp, flags: number): Pfn => {
     for (const force of [false, true]) {
       while (highatomic.unreserve(ctx, gfpZone(gfp), gfpMigratetype(gfp), force)) {

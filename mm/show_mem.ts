@@ -75,7 +75,8 @@ function zoneLines(sources: MemInfoSources, zone: number): string[] {
   return [
     `Node 0 ${zones.name(zone)} free:${kb(field(Z_NR_FREE))} boost:${kb(field(Z_BOOST))} ` +
       `min:${kb(zones.wmark(zone, WMARK_MIN))} low:${kb(zones.wmark(zone, WMARK_LOW))} ` +
-      `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:${kb(field(Z_NR_RESERVED_HIGHATOMIC)).toUpperCase()} present:${kb(field(Z_PRESENT))} ` +
+      `high:${kb(zones.wmark(zone, WMARK_HIGH))} reserved_highatomic:${field(Z_NR_RESERVED_HIGHATOMIC) * 4}KB ` +
+      `present:${kb(field(Z_PRESENT))} ` +
       `managed:${kb(field(Z_MANAGED))} free_pcp:${kb(pcpPages(sources, zone))} ` +
       `free_cma:${kb(field(Z_NR_FREE_CMA))}`,
     `lowmem_reserve[]: ${reserve.join(" ")}`,

@@ -2,8 +2,8 @@
  * When caches give back what they do not need: by a work item, every 15 seconds of a machine that is awake.
  *
  * Reaping is housekeeping: it must not keep an idle machine from coming to rest, as a timer of its own would. So no
- * timer is armed; the exit of any interrupt (each CPU that runs a task has 250 a second) looks whether the time has come
- * and queues the work. Linux calls a timer with this property deferrable.
+ * timer is armed; the exit of any interrupt (each CPU that runs a task has 250 a second) looks whether the time has
+ * come and queues the work. Linux calls a timer with this property deferrable.
  *
  *   irq exit, 15 s since the last tick ended ─▶ queueWork ─▶ kworker: slab.reapTick (M6, M7, M8)
  */

@@ -1,9 +1,9 @@
 /**
  * What a mask allows: who may sleep where, which zones, how deep into the reserves, and what is printed on failure.
  *
- * Goal: G2, G3, W4, W6, C4 for GFP_KERNEL and its kin, GFP_ATOMIC, GFP_NOWAIT, GFP_DMA, GFP_DMA32 in every context. Method:
- * tables. Contexts are made by the offsets of preempt_count and the interrupt flag; zones are emptied page by page with
- * per-CPU lists that hold one page, so that the exact page at which a class of request fails can be named.
+ * Goal: G2, G3, W4, W6, C4 for GFP_KERNEL and its kin, GFP_ATOMIC, GFP_NOWAIT, GFP_DMA, GFP_DMA32 in every context.
+ * Method: tables. Contexts are made by the offsets of preempt_count and the interrupt flag; zones are emptied page by
+ * page with per-CPU lists that hold one page, so that the exact page at which a class of request fails can be named.
  */
 
 import { describe, expect, it } from "vitest";

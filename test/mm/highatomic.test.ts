@@ -1,8 +1,8 @@
 /**
  * The high-order atomic reserve: when it grows, who may use it, how large it gets, and when it is given up.
  *
- * Goal: B10, HIA-1 … HIA-3, and W4 with a reserve. Method: a machine of 256 MiB (smaller ones have no reserve), one zone
- * brought below its low mark with large blocks; then requests of each class.
+ * Goal: B10, HIA-1 … HIA-3, and W4 with a reserve. Method: a machine of 256 MiB (smaller ones have no reserve), one
+ * zone brought below its low mark with large blocks; then requests of each class.
  */
 
 import { describe, expect, it } from "vitest";

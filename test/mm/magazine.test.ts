@@ -3,8 +3,8 @@
  * objects freed on other CPUs, and every page allocation failing.
  *
  * Goal: M6, M7, M8, MAG-9 … MAG-12, PGA-5, REAP-1, REAP-2, with M13 (MAG-6) after each step. Method: a machine with
- * object allocators over the real page allocator; contention is made by letting the first try for a depot's lock, or the
- * first swap of a head, fail.
+ * object allocators over the real page allocator; contention is made by letting the first try for a depot's lock, or
+ * the first swap of a head, fail.
  */
 
 import fc from "fast-check";
