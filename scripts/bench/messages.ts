@@ -33,6 +33,8 @@ export interface RanReply {
   readonly contended: readonly (readonly [lock: number, times: number])[];
   /** Times that this thread slept on a lock. */
   readonly sleeps: number;
+  /** Times that CPUs met at a depot; of thread 0, else 0. */
+  readonly depotBusy: number;
   /** Times that a per-CPU page list was in other hands. */
   readonly pcpBusy: number;
 }

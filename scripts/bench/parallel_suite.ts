@@ -11,18 +11,30 @@ import type { BenchRun } from "./bench_run.ts";
 import type { RanReply } from "./messages.ts";
 import { createParallelMachine, type ParallelMachine } from "./parallel_machine.ts";
 import type { StressCounts } from "./parallel_stress.ts";
-import { PARALLEL_WORKLOADS, type ParallelWorkload } from "./parallel_workloads.ts";
+import type { ParallelWorkload } from "./parallel_workloads.ts";
 import { median } from "./statistics.ts";
 
-const TITLES: Readonly<Record<ParallelWorkload, string>> = {
-  none: "no allocator: what this computer can do",
-  churn: "object churn: kmalloc 16-512 B, arrays exchanged",
-  pipe: "producer/consumer: remote free over a ring",
-  pages: "page churn, orders 0-5",
-};
+interface Row {
+  readonly id: string;
+  readonly title: string;
+  readonly workload: ParallelWorkload;
+  readonly cmdline: string;
+}
+
+const CHURN = "object churn: kmalloc 16-512 B, arrays exchanged";
+const PIPE = "producer/consumer: remote free over a ring";
+const ROWS: readonly Row[] = [
+  { id: "none", title: "no allocator: what this computer can do", workload: "none", cmdline: "" },
+  { id: "churn", title: CHURN, workload: "churn", cmdline: "" },
+  { id: "churn-lf", title: "the same, lock-free depots", workload: "churn", cmdline: "depot=lockfree" },
+  { id: "pipe", title: PIPE, workload: "pipe", cmdline: "" },
+  { id: "pipe-lf", title: "the same, lock-free depots", workload: "pipe", cmdline: "depot=lockfree" },
+  { id: "pages", title: "page churn, orders 0-5", workload: "pages", cmdline: "" },
+];
+const nameOf = ({ id, title }: Row): string => `${id} ${title}`;
 
 export interface ParallelResult {
-  readonly id: ParallelWorkload;
+  readonly id: string;
   readonly title: string;
   readonly threads: number;
   /** Million pairs per second, medians: of one thread, of all together. */
@@ -60,10 +72,7 @@ const STRESS_NAME = "stress: everything at once, contents verified";
 const STRESS_SHARE = 0.01;
 
 /** Names that `--filter` is compared with. */
-export const PARALLEL_NAMES: readonly string[] = [
-  ...PARALLEL_WORKLOADS.map((id) => `${id} ${TITLES[id]}`),
-  STRESS_NAME,
-];
+export const PARALLEL_NAMES: readonly string[] = [...ROWS.map(nameOf), STRESS_NAME];
 
 /** The stress of one machine: sums over its threads. */
 export interface StressResult extends StressCounts {
@@ -88,9 +97,14 @@ function rateOf(replies: readonly RanReply[], machine: ParallelMachine): Rate {
   const pairs = replies.reduce((sum, reply) => sum + reply.pairs, 0);
   const start = Math.min(...replies.map((reply) => reply.startMs));
   const end = Math.max(...replies.map((reply) => reply.endMs));
-  const contention = new Map<string, number>([["pcp", replies.reduce((sum, reply) => sum + reply.pcpBusy, 0)]]);
+  const contention = new Map<string, number>([
+    ["depot", replies.reduce((sum, reply) => sum + reply.depotBusy, 0)],
+    ["pcp", replies.reduce((sum, reply) => sum + reply.pcpBusy, 0)],
+  ]);
   for (const [lock, times] of replies.flatMap((reply) => reply.contended)) {
     const kind = machine.nameOfLock(lock).split(" ")[0] ?? "other";
+    // Depots count for themselves, also where they have no lock.
+    if (kind === "depot") continue;
     contention.set(kind, (contention.get(kind) ?? 0) + times);
   }
   const cpuMs = replies.reduce((sum, reply) => sum + reply.cpuMs, 0);
@@ -99,10 +113,12 @@ function rateOf(replies: readonly RanReply[], machine: ParallelMachine): Rate {
 
 /** One sample: a fresh machine, TURNS turns, the walk over all invariants. */
 async function runSample(
-  workload: ParallelWorkload,
-  { nrThreads, ramBytes, cmdline }: ParallelSuite,
+  row: Row,
+  { nrThreads, ramBytes, cmdline: common }: ParallelSuite,
   run: BenchRun,
 ): Promise<{ turns: Turn[]; fault: string | null }> {
+  const { workload } = row;
+  const cmdline = `${row.cmdline} ${common}`.trim();
   const options = { nrThreads, nrCpus: nrThreads, ramBytes, seed: run.seed, cmdline, patienceMs: PATIENCE_MS };
   const machine = createParallelMachine(options);
   const onStop = setInterval(() => {
@@ -126,7 +142,7 @@ async function runSample(
   }
 }
 
-function summarize(id: ParallelWorkload, threads: number, turns: readonly Turn[], fault: string | null) {
+function summarize({ id, title }: Row, threads: number, turns: readonly Turn[], fault: string | null) {
   const samples = turns.map(({ one, all }) => all.rate / one.rate);
   const pairs = turns.reduce((sum, { all }) => sum + all.pairs, 0);
   const contention: Record<string, number> = {};
@@ -135,7 +151,7 @@ function summarize(id: ParallelWorkload, threads: number, turns: readonly Turn[]
   }
   const result: ParallelResult = {
     id,
-    title: TITLES[id],
+    title,
     threads,
     one: median(turns.map(({ one }) => one.rate)),
     all: median(turns.map(({ all }) => all.rate)),
@@ -154,17 +170,18 @@ function summarize(id: ParallelWorkload, threads: number, turns: readonly Turn[]
 /** All workloads that the run wants. Fewer when the run is stopped. */
 export async function runParallelSuite(suite: ParallelSuite, run: BenchRun): Promise<readonly ParallelResult[]> {
   const results: ParallelResult[] = [];
-  for (const id of PARALLEL_WORKLOADS) {
-    if (!run.wants(`${id} ${TITLES[id]}`)) continue;
+  for (const row of ROWS) {
+    const { id } = row;
+    if (!run.wants(nameOf(row))) continue;
     const turns: Turn[] = [];
     let fault: string | null = null;
     for (let sample = 0; sample < run.nrSamples && fault === null && !run.isStopped(); sample++) {
       run.progress(`${id}, ${suite.nrThreads} threads: sample ${sample + 1} of ${run.nrSamples}`);
-      const result = await runSample(id, suite, run);
+      const result = await runSample(row, suite, run);
       turns.push(...result.turns);
       fault = result.fault;
     }
-    if (turns.length > 0 || fault !== null) results.push(summarize(id, suite.nrThreads, turns, fault));
+    if (turns.length > 0 || fault !== null) results.push(summarize(row, suite.nrThreads, turns, fault));
   }
   return results;
 }

@@ -18,8 +18,7 @@ import { GFP_ATOMIC } from "../../mm/index.ts";
 import { FREE_WORD } from "./control.ts";
 import type { ThreadWorld } from "./thread_world.ts";
 
-export const PARALLEL_WORKLOADS = ["none", "churn", "pipe", "pages"] as const;
-export type ParallelWorkload = (typeof PARALLEL_WORKLOADS)[number];
+export type ParallelWorkload = "none" | "churn" | "pipe" | "pages";
 
 export interface WorkloadRun {
   /** Before any thread starts; thread by thread. */

@@ -52,7 +52,7 @@ describe.skipIf(!isBuilt)("slabtown bench", () => {
       stress: { operations: number; fault: null };
       faults: string[];
     };
-    expect(document.threads.map(({ id }) => id)).toEqual(["none", "churn", "pipe", "pages"]);
+    expect(document.threads.map(({ id }) => id)).toEqual(["none", "churn", "churn-lf", "pipe", "pipe-lf", "pages"]);
     expect(document.stress.operations).toBeGreaterThan(0);
     expect(document.faults).toEqual([]);
   });
