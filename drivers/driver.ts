@@ -22,6 +22,7 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import type { DeferredServices } from "../kernel/deferred.ts";
 import type { Irqs } from "../kernel/irq.ts";
+import type { ThreadedIrqs } from "../kernel/irq_thread.ts";
 import type { Locks } from "../kernel/locks.ts";
 import { KERN_ERR, KERN_INFO, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Scheduler } from "../kernel/sched.ts";
@@ -39,6 +40,8 @@ export interface KernelServices extends Locks, DeferredServices {
   readonly contexts: ContextTracking;
   readonly printk: Printk;
   readonly irqs: Irqs;
+  /** Waiting for the threads of interrupt lines, before what they use is freed. */
+  readonly threadedIrqs: ThreadedIrqs;
   readonly waits: WaitQueues;
   readonly scheduler: Scheduler;
   readonly tasks: Tasks;

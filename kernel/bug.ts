@@ -43,9 +43,10 @@ export function bug(message: string, a?: number, b?: number, c?: number): never 
 /**
  * Names of the kernel functions on the host's stack, innermost first: the call trace of a splat. Frames outside the
  * portable rooms (the host program, the test runner) are left out, so that a trace is the same wherever it is run.
+ * `at` is an error made earlier whose stack is meant; default: here.
  */
-export function stackNames(): string[] {
-  const stack = (new Error() as { stack?: string }).stack ?? "";
+export function stackNames(at: Error = new Error()): string[] {
+  const stack = (at as { stack?: string }).stack ?? "";
   const names: string[] = [];
   for (const line of stack.split("\n")) {
     const frame =

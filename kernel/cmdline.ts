@@ -26,6 +26,7 @@ export const PARAMETERS = {
   cma: "size of the area for large contiguous allocations, which processes may use meanwhile, e.g. 16M",
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
+  irqsoff: "on: measures how long interrupts and preemption are off; read it in /sys/kernel/debug/tracing",
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",
   modules: "drivers to load at the end of boot, separated by commas: modules=rtc,uart",
   dma_debug: "on (default) or off: watch how drivers use DMA",

@@ -1,12 +1,11 @@
 /**
  * CPU hot-plug: taking a CPU out of a running system, and back in.
  *
- *   cpuDown:  its tasks move ─▶ hooks, last registered first ─▶ its lines move ─▶ it takes what it has latched ─▶ off
- *             ─▶ `dead` hooks, for what those last interrupts left
+ *   cpuDown:  its tasks move ─▶ its lines move ─▶ it takes what it has latched ─▶ off ─▶ hooks, last registered first
  *   cpuUp:    on ─▶ hooks, first registered first ─▶ tasks may come
  *
- * Whoever keeps something per CPU registers hooks: `offline` empties what the CPU has and leaves it to others, `online`
- * prepares it again. Hooks run on another CPU than the one in question, one after the other, and do not sleep. A hook
+ * Whoever keeps something per CPU registers hooks: `offline` takes over what the dead CPU has left, `online` prepares
+ * it again. Hooks run on another CPU than the one in question, one after the other, and do not sleep. A hook
  * that answers −errno undoes the whole operation: the hooks that had run are reversed and the CPU stays as it was.
  *
  * CPU 0 cannot go: it takes what nobody else takes (−EBUSY).
@@ -15,8 +14,8 @@
  *   HP-2  online hooks run in order of registration, offline hooks in the reverse order, each as often as its twin
  *   HP-3  after a refused cpuDown everything is as before
  *
- * Differs from Linux: its hooks are states with numbers, half of them run on the CPU itself, and lines stay where they
- * were moved to. The last is so here too.
+ * Linux numbers its hooks, and some run on the CPU itself before it is dead. Lines stay where they were moved to, there
+ * and here.
  *
  * Source: Linux kernel/cpu.c, drivers/base/cpu.c, arch/x86/kernel/smpboot.c.
  */
@@ -40,8 +39,6 @@ export interface CpuhpState {
   readonly name: string;
   readonly online?: CpuhpHook;
   readonly offline?: CpuhpHook;
-  /** After the CPU is off, in the order of `offline`: takes what its last interrupts have left. Cannot refuse. */
-  readonly dead?: (ctx: TaskContext, cpu: number) => void;
 }
 
 export interface Cpuhp {
@@ -123,14 +120,20 @@ export function createCpuhp({ machine, printk, irqs, scheduler }: CpuhpDeps): Cp
     current[0] = self;
   };
 
-  const powerOff = (cpu: number): void => {
-    irqs.moveLines(cpu, nextOnline(cpu));
+  const switchOff = (cpu: number): void => {
     takeLastInterrupts(cpu);
     online[cpu] = 0;
     timerDeadline[cpu] = Number.POSITIVE_INFINITY;
     irqChip.clearCpu(cpu);
     mmu.flushAll(cpu);
     charge(CYC_CPU_DOWN);
+  };
+  const switchOn = (cpu: number): void => {
+    const self = current[0] as number;
+    clock[cpu] = Math.max(clock[cpu] as number, clock[self] as number);
+    irqOn[cpu] = 1;
+    online[cpu] = 1;
+    irqChip.clearCpu(cpu);
   };
 
   function* down(task: Task, cpu: number): Sleeping<number> {
@@ -140,13 +143,15 @@ export function createCpuhp({ machine, printk, irqs, scheduler }: CpuhpDeps): Cp
     scheduler.setActive(cpu, false);
     // The scheduler goes on with this task on a CPU that is still active.
     while (task.ctx.cpu === cpu) yield PREEMPTED;
+    const lines = irqs.moveLines(cpu, nextOnline(cpu));
+    switchOff(cpu);
     const result = runOffline(task.ctx, cpu);
     if (result < 0) {
+      switchOn(cpu);
+      for (const line of lines) irqChip.route(line, cpu);
       scheduler.setActive(cpu, true);
       return result;
     }
-    powerOff(cpu);
-    for (let i = states.length - 1; i >= 0; i--) states[i]?.dead?.(task.ctx, cpu);
     printk(KERN_INFO, `smpboot: CPU ${cpu} is now offline`);
     return 0;
   }
@@ -156,17 +161,11 @@ export function createCpuhp({ machine, printk, irqs, scheduler }: CpuhpDeps): Cp
     if (online[cpu] === 1) return 0;
     printk(KERN_INFO, `smpboot: Booting Node 0 Processor ${cpu} APIC 0x${cpu.toString(16)}`);
     charge(CYC_CPU_UP);
-    clock[cpu] = Math.max(clock[cpu] as number, clock[task.ctx.cpu] as number);
-    irqOn[cpu] = 1;
-    online[cpu] = 1;
-    irqChip.clearCpu(cpu);
+    switchOn(cpu);
     const result = runOnline(task.ctx, cpu);
-    if (result < 0) {
-      powerOff(cpu);
-      return result;
-    }
-    scheduler.setActive(cpu, true);
-    return 0;
+    if (result < 0) switchOff(cpu);
+    else scheduler.setActive(cpu, true);
+    return Math.min(result, 0);
   }
 
   const cpusThat = (wanted: number): string =>

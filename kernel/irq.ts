@@ -115,8 +115,8 @@ export interface Irqs {
   enableIrq(line: number): void;
   /** Sends a device line to another CPU: 0, or −EINVAL for a line or CPU that cannot be. */
   setAffinity(line: number, cpu: number): number;
-  /** Sends the lines of a CPU that goes offline to `target`. */
-  moveLines(from: number, target: number): void;
+  /** Sends the lines of a CPU that goes offline to `target`: which ones. */
+  moveLines(from: number, target: number): readonly number[];
   /** Fires device events that are due, looks at NMI and timer, takes what is pending if interrupts are on. */
   checkpoint(cpu: number): void;
   /**
@@ -135,7 +135,7 @@ export interface Irqs {
   threadDone(line: number, slot: number): void;
   /** For irq_thread.ts: the thread is gone, and its slot free unless its action is still there. */
   threadEnded(line: number, slot: number): void;
-  /** Threads of the line are at work or asked to be. */
+  /** Threads of the line are at work or asked to be, or of actions that were freed and not gone yet. */
   areThreadsActive(line: number): boolean;
   /** Wait queue of the line, for irq_thread.ts. */
   threadQueue(line: number): PhysAddr;
@@ -394,7 +394,11 @@ export function createIrqs(deps: IrqDeps): Irqs {
       return 0;
     },
     moveLines(from, target) {
-      for (let line = 0; line < NR_IRQ_LINES; line++) if (irqChip.routeOf(line) === from) irqChip.route(line, target);
+      const moved = Array.from({ length: NR_IRQ_LINES }, (_, line) => line).filter(
+        (line) => irqChip.routeOf(line) === from,
+      );
+      for (const line of moved) irqChip.route(line, target);
+      return moved;
     },
     checkpoint(cpu) {
       const now = clock[cpu] as number;
@@ -422,7 +426,11 @@ export function createIrqs(deps: IrqDeps): Irqs {
       threadDone(line, slot);
       if (actions[line]?.[slot] === undefined) releaseSlot(line, slot);
     },
-    areThreadsActive: (line) => descs.get(line, DESC_THREADS) !== 0,
+    areThreadsActive(line) {
+      const busy = descs.get(line, DESC_BUSY);
+      const present = (actions[line] ?? []).reduce((mask, action, slot) => (action ? mask | (1 << slot) : mask), 0);
+      return descs.get(line, DESC_THREADS) !== 0 || (busy & ~present) !== 0;
+    },
     threadQueue: (line) => asPhys(statics + line * IRQ_DESC_BYTES + DESC_WAITERS),
     die,
     slotOf,

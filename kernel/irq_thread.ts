@@ -31,7 +31,10 @@ import type { WaitQueues } from "./wait.ts";
 export const IRQ_THREAD_PRIORITY = 50;
 
 export interface ThreadedIrqs {
-  /** Waits until no thread of the line is at work or asked to be. Process context. */
+  /**
+   * Waits until no thread of the line is at work or asked to be, nor one of a freed action still there. Process
+   * context, none of those threads.
+   */
   synchronizeIrq(task: Task, line: number): Sleeping<void>;
   /** freeIrq, and waits until the thread of the action is gone (IRT-2). Process context, not that thread. */
   freeIrqSync(task: Task, line: number, action: IrqAction): Sleeping<void>;

@@ -5,7 +5,7 @@
  * no worker cannot wait for memory. What is asked for is made between two slices of the scheduler, where no task is
  * (Linux has kthreadd, pid 2, for that). If there is no memory the request stays and is tried again at the next one.
  *
- *   KTH-1  a thread with a CPU runs on that CPU only (PF_NO_SETAFFINITY), as long as that is online
+ *   KTH-1  a thread with a CPU runs on that CPU only (PF_NO_SETAFFINITY), elsewhere only while that CPU is offline
  *   KTH-2  each request makes one thread
  *
  * A kernel thread takes a pid, a task_struct and a stack of four pages, like every task. So the threads of this kernel
@@ -18,7 +18,7 @@ import type { Machine } from "./arch/machine.ts";
 import type { ContextTracking } from "./context.ts";
 import type { Scheduler } from "./sched.ts";
 import type { Task, Tasks } from "./task.ts";
-import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_ON_QUEUE } from "./task_struct.ts";
+import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_HOME, TASK_ON_QUEUE } from "./task_struct.ts";
 import { type Context, NULL, type Sleeping } from "./types.ts";
 
 export interface KernelThread {
@@ -68,7 +68,10 @@ export function createKthreads(
     const flags = PF_KTHREAD | (cpu === undefined ? 0 : PF_NO_SETAFFINITY);
     task = tasks.create(ctx, { comm, parent: NULL, flags, body: () => main(() => task as Task, body) });
     if (task === undefined) return undefined;
-    if (cpu !== undefined) port.st32(task.struct + TASK_CPU, cpu);
+    if (cpu !== undefined) {
+      port.st32(task.struct + TASK_CPU, cpu);
+      port.st32(task.struct + TASK_HOME, cpu);
+    }
     scheduler.wake(task);
     return task;
   };

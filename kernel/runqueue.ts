@@ -21,6 +21,7 @@ import {
   TASK_ON_QUEUE,
   TASK_POLICY,
   TASK_PRIORITY,
+  TASK_READY_TIME,
   TASK_RUNNING,
   TASK_STATE,
   TASK_VRUNTIME,
@@ -39,7 +40,12 @@ export interface Runqueues {
   dequeue(struct: PhysAddr, cpu: number): void;
   /** The task that would run next on a CPU, or NULL. */
   peek(cpu: number): PhysAddr;
-  /** The same among those that may leave their CPU. */
+  /**
+   * The task to run at `now`: the first one that was ready by then. A CPU that is behind the one that woke a task
+   * leaves it waiting; if all are such, the one that is ready first.
+   */
+  pick(cpu: number, now: number): PhysAddr;
+  /** The same as peek among those that may leave their CPU. */
   peekMovable(cpu: number): PhysAddr;
   /** Priority of the most urgent real-time task that waits; 0 without one. */
   urgency(cpu: number): number;
@@ -63,6 +69,7 @@ export function createRunqueues(machine: Machine, percpu: PerCpu): Runqueues {
   const RQ = percpu.define("runqueue", RQ_BYTES, 8);
   const rqOf = (cpu: number): PhysAddr => asPhys(percpu.areaOf(cpu) + RQ);
   const vruntime = (struct: PhysAddr): number => port.ldF64(struct + TASK_VRUNTIME);
+  const readyTime = (struct: PhysAddr): number => port.ldF64(struct + TASK_READY_TIME);
   const fair = createRbTree(port, { less: (a, b) => vruntime(a) < vruntime(b) });
   const realTime = createRbTree(port, { less: (a, b) => port.ld32(a + TASK_PRIORITY) > port.ld32(b + TASK_PRIORITY) });
   const TREES = [
@@ -98,6 +105,16 @@ export function createRunqueues(machine: Machine, percpu: PerCpu): Runqueues {
       port.st32(rq + RQ_NR_RUNNING, port.ld32(rq + RQ_NR_RUNNING) - 1);
     },
     peek,
+    pick(cpu, now) {
+      let soonest: PhysAddr = NULL;
+      for (const [queue, root] of TREES) {
+        for (let node = queue.first(asPhys(rqOf(cpu) + root)); node !== NULL; node = queue.next(node)) {
+          if (readyTime(node) <= now) return node;
+          if (soonest === NULL || readyTime(node) < readyTime(soonest)) soonest = node;
+        }
+      }
+      return soonest;
+    },
     peekMovable(cpu) {
       for (const [queue, root] of TREES) {
         let struct = queue.first(asPhys(rqOf(cpu) + root));

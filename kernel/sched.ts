@@ -15,7 +15,7 @@
  *   SCH-1  a task on a runqueue is TASK_RUNNING, and on one queue only
  *   SCH-2  nr_running = tasks in the queue
  *   SCH-3  min_vruntime never decreases; a waking task starts at least there
- *   SCH-4  a local clock never runs backwards
+ *   SCH-4  a local clock never runs backwards, and no task runs before the moment it was woken
  *   SCH-5  the priority that counts is the higher of the one that was set and the one inherited; a task of a higher
  *          priority that wakes on a CPU ends the slice that runs there
  *   SCH-6  a CPU that is offline or going offline has no task on its queue and gets none, neither by wake nor by pull
@@ -44,10 +44,12 @@ import {
   TASK_BOOST,
   TASK_CPU,
   TASK_FLAGS,
+  TASK_HOME,
   TASK_INTERRUPTIBLE,
   TASK_ON_QUEUE,
   TASK_POLICY,
   TASK_PRIORITY,
+  TASK_READY_TIME,
   TASK_RUN_CYCLES,
   TASK_RUNNING,
   TASK_STATE,
@@ -198,8 +200,9 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     const now = clock[current[0] as number] as number;
     port.st32(struct + TASK_STATE, TASK_RUNNING);
     const last = port.ld32(struct + TASK_CPU);
-    const isHeld = isPinned(struct) && isUsable(last);
-    place(task, isHeld ? last : isRealTime(struct) ? soonestCpu(struct, last, now) : leastBusyCpu(last), now);
+    const home = port.ld32(struct + TASK_HOME);
+    const isHeld = isPinned(struct) && isUsable(home);
+    place(task, isHeld ? home : isRealTime(struct) ? soonestCpu(struct, last, now) : leastBusyCpu(last), now);
   };
 
   /** Puts a task that is on no queue on the one of `cpu`, and tells that CPU. */
@@ -210,6 +213,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     // An idle CPU's clock stood still; it cannot run the task before the moment it was woken (SCH-4).
     if (wasIdle) clock[cpu] = Math.max(clock[cpu] as number, now);
     if (last !== cpu) moveVruntime(struct, last, cpu);
+    port.stF64(struct + TASK_READY_TIME, now);
     enqueue(struct, cpu);
     const self = current[0] as number;
     if (cpu === self) preemptIfLower(struct, cpu);
@@ -400,13 +404,26 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     return busy;
   };
 
+  /**
+   * When a CPU is next to take an interrupt or to go on with a real-time task. None runs far beyond that moment before
+   * it has happened: what it sets off would find this CPU in its future.
+   */
+  const firstUrgent = (self: number): number => {
+    let first = Number.POSITIVE_INFINITY;
+    for (let cpu = 0; cpu < nrCpus; cpu++) {
+      const when = cpu !== self && urgency(cpu) > 0 ? 0 : irqChip.heldUntil(cpu);
+      first = Math.min(first, Math.max(when, clock[cpu] as number));
+    }
+    return first;
+  };
+
   const setHorizon = (cpu: number, alone: boolean): void => {
     const now = clock[cpu] as number;
     if (timerDeadline[cpu] === Number.POSITIVE_INFINITY) timerDeadline[cpu] = now + CYCLES_PER_TICK;
     const first = byWakeTime.first(sleepers);
     const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
     const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
-    const next = Math.min(events.nextTime(), timers.time(), irqChip.heldUntil(cpu));
+    const next = Math.min(events.nextTime(), timers.time(), firstUrgent(cpu));
     const device = Math.max(next, now + SLICE_DEVICE);
     horizon[cpu] = Math.min(slice, device, Math.max(hostDeadline, now + 1));
   };
@@ -452,9 +469,10 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
   const runOn = (cpu: number): void => {
     current[0] = cpu;
     irqs.checkpoint(cpu);
-    const struct = peek(cpu);
+    const struct = runqueues.pick(cpu, clock[cpu] as number);
     const task = tasks.at(struct);
     if (task === undefined) return;
+    clock[cpu] = Math.max(clock[cpu] as number, port.ldF64(struct + TASK_READY_TIME));
     const alone = nrBusyCpus() === 1;
     dequeue(struct, cpu);
     // Every slice costs something, or a task that only polls would stop the time of its CPU.

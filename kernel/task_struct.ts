@@ -31,6 +31,8 @@
  * | 144    | boost      | u32    | priority inherited through mutexes, 0 for none; scheduler                     |
  * | 148    | blocked on | u32    | granule of the mutex that it waits for, 0 for none; mutex.ts                  |
  * | 152    | held       | u32    | granule of the mutex it took last, 0 for none; mutex.ts                       |
+ * | 156    | home       | u32    | PF_NO_SETAFFINITY: where it belongs while that CPU is online                  |
+ * | 160    | ready time | f64    | when it was put on its queue: no CPU runs it before; scheduler                |
  */
 
 import type { MemoryPort } from "./arch/port.ts";
@@ -63,7 +65,9 @@ export const TASK_BASE_PRIORITY = 140;
 export const TASK_BOOST = 144;
 export const TASK_BLOCKED_ON = 148;
 export const TASK_HELD = 152;
-export const TASK_STRUCT_BYTES = 160;
+export const TASK_HOME = 156;
+export const TASK_READY_TIME = 160;
+export const TASK_STRUCT_BYTES = 168;
 
 export const TASK_COMM_LEN = 16;
 

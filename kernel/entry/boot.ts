@@ -42,6 +42,7 @@ import { createKernelImage } from "../image.ts";
 import { createIrqs } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
+import { traceOff } from "../irqsoff.ts";
 import { createLockdep, LOCKDEP_BYTES } from "../lockdep.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
@@ -91,7 +92,10 @@ export function boot(options: BootOptions): Kernel {
   logFirmwareMap(printk, firmwareMap);
 
   const percpu = createPerCpu(); // per-CPU layout
-  const plain = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
+  const untraced = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
+  const isTracingOff = parameters.choice("irqsoff", ["off", "on"]) === "on";
+  const offTracker = isTracingOff ? traceOff(machine, untraced) : null; // longest windows
+  const plain = offTracker?.contexts ?? untraced;
   const isProving = parameters.choice("prove_locking", ["off", "on"]) === "on";
   const lockdep = isProving
     ? createLockdep({ machine, contexts: plain, printk, statics: image.bss("lockdep", LOCKDEP_BYTES, 8) })
@@ -103,7 +107,7 @@ export function boot(options: BootOptions): Kernel {
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
   const bindDeferred = composeDeferred({ machine, image, percpu, contexts, irqs, printk }); // softirqs, timers, RCU
   const nmis = createNmis({ machine, percpu, contexts, printk, irqs }); // what nothing holds back
-  createSmp(machine, percpu, contexts, irqs); // CPUs ask CPUs
+  const smp = createSmp(machine, percpu, contexts, irqs); // CPUs ask CPUs
   const pageSetup = composePages({
     machine,
     image,
@@ -239,11 +243,12 @@ export function boot(options: BootOptions): Kernel {
     isInheriting: parameters.choice("pi", ["on", "off"]) === "on",
   }); // mutexes, semaphores, completions, …
   const cpuhp = createCpuhp({ machine, printk, irqs, scheduler }); // CPUs come and go
-  cpuhp.registerCpuhp({ name: "kernel/deferred:dead", dead: deferred.adopt });
+  cpuhp.registerCpuhp({ name: "kernel/deferred:dead", offline: (ctx, cpu) => deferred.adopt(ctx, cpu) });
   cpuhp.registerCpuhp({ name: "mm/page_alloc:dead", offline: (ctx, cpu) => pcp.drainCpu(ctx, cpu) });
   cpuhp.registerCpuhp({ name: "mm/slab:dead", offline: (ctx, cpu) => slab.drainCpu(ctx, cpu) });
   const hostContext = () => contexts.taskContext(harts.current[0] as number);
-  createIrqThreads({ contexts, printk, tasks, scheduler, waits, irqs, hostContext }); // handlers that sleep
+  const threadDeps = { contexts, printk, tasks, scheduler, waits, irqs, hostContext };
+  const threadedIrqs = createIrqThreads(threadDeps); // handlers that sleep
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
@@ -302,6 +307,7 @@ export function boot(options: BootOptions): Kernel {
       contexts,
       printk,
       irqs,
+      threadedIrqs,
       ...locks,
       waits,
       scheduler,
@@ -338,6 +344,7 @@ export function boot(options: BootOptions): Kernel {
   });
   registerCmaFiles(registry, cma);
   cpuhp.registerFiles(registry);
+  offTracker?.registerFiles(registry);
   const files = createFileTree({
     memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
     waits,
@@ -379,6 +386,7 @@ export function boot(options: BootOptions): Kernel {
     processes,
     processMemory,
     memory: { pages, zones, pcp, pageAlloc, slab, vmstat },
+    interrupts: { irqs, threadedIrqs, nmis, smp, cpuhp, offTracker },
     mempools,
     dma,
     users,

@@ -18,8 +18,14 @@ import type {
 import type { Machine, MachineConfig, MachineImage } from "../arch/machine.ts";
 import type { RamBuffer } from "../arch/port.ts";
 import type { ContextTracking } from "../context.ts";
+import type { Cpuhp } from "../cpuhp.ts";
+import type { Irqs } from "../irq.ts";
+import type { ThreadedIrqs } from "../irq_thread.ts";
+import type { OffTracker } from "../irqsoff.ts";
 import type { Lockdep } from "../lockdep.ts";
+import type { Nmis } from "../nmi.ts";
 import type { Printk } from "../printk.ts";
+import type { Smp } from "../smp.ts";
 import type { OnContention } from "../spinlock.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { KernelRecording } from "../uapi/recording.ts";
@@ -112,9 +118,21 @@ export interface KernelMemory {
   readonly vmstat: VmStat;
 }
 
+/** Interrupts and CPUs, for a host that measures or disturbs them. */
+export interface KernelInterrupts {
+  readonly irqs: Irqs;
+  readonly threadedIrqs: ThreadedIrqs;
+  readonly nmis: Nmis;
+  readonly smp: Smp;
+  readonly cpuhp: Cpuhp;
+  /** Longest windows with interrupts or preemption off; null without the parameter irqsoff=on. */
+  readonly offTracker: OffTracker | null;
+}
+
 export interface Kernel {
   readonly machine: Machine;
   readonly memory: KernelMemory;
+  readonly interrupts: KernelInterrupts;
   readonly printk: Printk;
   readonly contexts: ContextTracking;
   /** With prove_locking=on. */

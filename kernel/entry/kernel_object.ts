@@ -19,7 +19,7 @@ import { ENOMEM } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
-import type { Kernel, KernelMemory, RunStop, TaskInfo } from "./kernel.ts";
+import type { Kernel, KernelInterrupts, KernelMemory, RunStop, TaskInfo } from "./kernel.ts";
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
 import type { Processes } from "./process.ts";
@@ -33,6 +33,7 @@ export interface KernelObjectDeps {
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
   readonly memory: KernelMemory;
+  readonly interrupts: KernelInterrupts;
   readonly mempools: Mempools;
   readonly dma: Dma;
   readonly users: ObjectUsers;
@@ -85,6 +86,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
   return {
     machine,
     memory,
+    interrupts: deps.interrupts,
     printk,
     contexts,
     lockdep: deps.lockdep,
@@ -149,6 +151,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.dma.check() ??
       scheduler.check() ??
       deps.deferred.check() ??
+      deps.interrupts.irqs.check() ??
       deps.drivers.check() ??
       printk.check() ??
       checkProcesses() ??

@@ -10,7 +10,14 @@ import { createIrqs, IRQ_HANDLED, type Irqs } from "../../kernel/irq.ts";
 import type { PerCpu } from "../../kernel/percpu.ts";
 import { createScheduler, type Scheduler } from "../../kernel/sched.ts";
 import { createTasks, type Task, type Tasks } from "../../kernel/task.ts";
-import { PF_KTHREAD, PF_NO_SETAFFINITY, TASK_CPU, TASK_STRUCT_BYTES, taskComm } from "../../kernel/task_struct.ts";
+import {
+  PF_KTHREAD,
+  PF_NO_SETAFFINITY,
+  TASK_CPU,
+  TASK_HOME,
+  TASK_STRUCT_BYTES,
+  taskComm,
+} from "../../kernel/task_struct.ts";
 import { asPhys, type IrqContext, NULL, type PhysAddr, type Sleeping, type TaskContext } from "../../kernel/types.ts";
 import { createWaitQueues, type WaitQueues } from "../../kernel/wait.ts";
 import { bootObjectLevel, type ObjectLevelMachine } from "./object_level.ts";
@@ -138,7 +145,10 @@ export function bootTaskWorld(options: PageLevelOptions = {}): TaskWorld {
         },
       });
       if (task === undefined) throw new Error("task_world: no task");
-      if (cpu !== undefined) port.st32(task.struct + TASK_CPU, cpu);
+      if (cpu !== undefined) {
+        port.st32(task.struct + TASK_CPU, cpu);
+        port.st32(task.struct + TASK_HOME, cpu);
+      }
       scheduler.wake(task);
       return task;
     },
