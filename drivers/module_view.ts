@@ -6,6 +6,7 @@
  */
 
 import type { Irqs } from "../kernel/irq.ts";
+import type { KfreeRcu } from "../kernel/kfree_rcu.ts";
 import { type Context, type MaySleep, NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
 import { ENOMEM } from "../kernel/uapi/errno.ts";
 import {
@@ -193,11 +194,24 @@ function* nothing(): Sleeping<DmaMemory | null> {
 }
 
 /** The platform of a module. */
+/** What is given to kfreeRcu is the module's no longer: RCU frees it. */
+function viewOfKfreeRcu(kfreeRcu: KfreeRcu, ledger: DriverLedger): KfreeRcu {
+  return {
+    ...kfreeRcu,
+    kfreeRcu(ctx, obj, headOffset) {
+      ledger.give("kmalloc", obj);
+      ledger.give("object", obj);
+      kfreeRcu.kfreeRcu(ctx, obj, headOffset);
+    },
+  };
+}
+
 export function createModuleView(platform: Platform, ledger: DriverLedger): Platform {
   return {
     ...platform,
     slab: viewOfSlab(platform.slab, ledger),
     irqs: viewOfIrqs(platform.irqs, ledger),
     dma: viewOfDma(platform.dma, ledger),
+    kfreeRcu: viewOfKfreeRcu(platform.kfreeRcu, ledger),
   };
 }

@@ -30,7 +30,7 @@ import { bug, bugOn, stackNames } from "./bug.ts";
 import type { KernelImage } from "./image.ts";
 import { CYCLES_PER_SECOND } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
-import { KERN_ERR, KERN_WARNING, type Printk } from "./printk.ts";
+import { KERN_ERR, KERN_INFO, KERN_WARNING, type Printk } from "./printk.ts";
 import { TASK_PID, taskComm } from "./task_struct.ts";
 import { asCpu, type Context, type IrqContext, type NmiContext, type Sleeping, type TaskContext } from "./types.ts";
 
@@ -104,6 +104,8 @@ export interface ContextTracking {
   mustIterate<T>(rest: Sleeping<T>): Sleeping<T>;
   /** Prints C3's line if a task gives up its CPU in atomic context, and puts the count right. Scheduler only. */
   scheduleDebug(ctx: Context): void;
+  /** A task ends by an error: says what it had switched off, and switches it on again. Scheduler only. */
+  exitDebug(ctx: Context): void;
   /** Number of splats since boot, printed or not. */
   nrAtomicSleeps(): number;
 
@@ -346,6 +348,16 @@ export function createContextTracking(
       const hex = count.toString(16).padStart(8, "0");
       printk(KERN_ERR, `BUG: scheduling while atomic: ${taskComm(port, task)}/${pid}/0x${hex}`);
       port.st32(ctx.area + PREEMPT_COUNT, 0);
+      irqOn[ctx.cpu] = 1;
+    },
+    exitDebug(ctx) {
+      const task = port.ld32(ctx.area + CURRENT) * 8;
+      const who = `${taskComm(port, task)}[${task === 0 ? 0 : port.ld32(task + TASK_PID)}]`;
+      const count = preemptCount(ctx);
+      if (irqOn[ctx.cpu] === 0) printk(KERN_INFO, `note: ${who} exited with irqs disabled`);
+      if (count !== 0) printk(KERN_INFO, `note: ${who} exited with preempt_count ${count}`);
+      port.st32(ctx.area + PREEMPT_COUNT, 0);
+      port.st32(ctx.area + RCU_DEPTH, 0);
       irqOn[ctx.cpu] = 1;
     },
     nrAtomicSleeps: () => port.ld32(NR_SPLATS),

@@ -46,7 +46,7 @@ export interface Deferred extends DeferredServices {
   adopt(ctx: Context, cpu: number): void;
   /** Sleeps until works, callbacks and objects that wait are done; timers are left to themselves. */
   drain(task: Task): Sleeping<void>;
-  /** Works, callbacks and objects that wait, timers too. */
+  /** Works, callbacks and objects that wait. */
   nrWaiting(): number;
   check(): string | null;
 }
@@ -111,9 +111,7 @@ export function composeDeferred(deps: DeferredDeps): (binding: DeferredBinding) 
       },
       nrWaiting() {
         let nr = workqueues.nrPending() + workqueues.nrRunning();
-        for (let cpu = 0; cpu < nrCpus; cpu++) {
-          nr += rcu.nrCallbacks(cpu) + kfreeRcu.nrObjects(cpu) + timers.nrPending(cpu);
-        }
+        for (let cpu = 0; cpu < nrCpus; cpu++) nr += rcu.nrCallbacks(cpu) + kfreeRcu.nrObjects(cpu);
         return nr;
       },
       check: () => timers.check() ?? rcu.check() ?? kfreeRcu.check(),

@@ -443,6 +443,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
       const result = fatal === undefined ? task.code.next() : task.code.throw(fatal);
       if (result.done === true) {
         running[cpu] = undefined;
+        contexts.scheduleDebug(task.ctx);
         contexts.setCurrentTask(cpu, 0);
         ended(task, result.value, undefined);
         return;
@@ -455,6 +456,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
       if (result.value !== BLOCKED || state === TASK_RUNNING) requeue(task, cpu);
     } catch (error) {
       running[cpu] = undefined;
+      contexts.exitDebug(task.ctx);
       ended(task, -1, error);
       contexts.setCurrentTask(cpu, 0);
     }

@@ -143,15 +143,22 @@ export function createSoftirqs({ machine, percpu, contexts, irqs, printk }: Soft
 
   function* ksoftirqd(task: Task): Sleeping<void> {
     const { scheduler } = threading as { scheduler: Scheduler };
-    for (;;) {
-      if (pendingOf(task.ctx) === 0) {
-        scheduler.prepareToBlock(task);
-        yield BLOCKED;
-        continue;
+    try {
+      for (;;) {
+        if (pendingOf(task.ctx) === 0) {
+          scheduler.prepareToBlock(task);
+          yield BLOCKED;
+          continue;
+        }
+        serve(task.ctx.cpu);
+        // Between two batches others get their turn, or a flood would hold the CPU as surely as at irq exit.
+        yield PREEMPTED;
       }
-      serve(task.ctx.cpu);
-      // Between two batches others get their turn, or a flood would hold the CPU as surely as at irq exit.
-      yield PREEMPTED;
+    } finally {
+      // A handler was a kernel bug and ends this thread: the next wake-up makes another one.
+      const home = threads.indexOf(task);
+      threads[home] = undefined;
+      isRequested[home] = false;
     }
   }
 

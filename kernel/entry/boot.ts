@@ -363,6 +363,7 @@ export function boot(options: BootOptions): Kernel {
     processMemory,
     files,
     drivers,
+    deferred,
     powerOff: () => {
       state.powerOff = true;
     },

@@ -14,9 +14,12 @@ import type { ProcessMemory } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
+import type { Deferred } from "../deferred.ts";
 import type { OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
+import { CYCLES_PER_SECOND, CYCLES_PER_TICK } from "../params.ts";
 import type { Scheduler } from "../sched.ts";
+import type { Task } from "../task.ts";
 import { SCHED_FIFO, SCHED_NORMAL } from "../task_struct.ts";
 import { type MaySleep, PREEMPTED, type Sleeping } from "../types.ts";
 import * as errno from "../uapi/errno.ts";
@@ -50,9 +53,12 @@ export interface SyscallDeps {
   readonly processMemory: ProcessMemory;
   readonly files: FileTree;
   readonly drivers: DriverCore;
+  readonly deferred: Pick<Deferred, "nrWaiting">;
   readonly powerOff: (restart: boolean) => void;
 }
 
+/** How long a reboot waits for works and RCU callbacks: 1 s. */
+const SETTLE_CYCLES = CYCLES_PER_SECOND;
 /** Longest argument text of a module. */
 const MAX_MODULE_ARGS = 1024;
 
@@ -180,6 +186,20 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     return 0;
   }
 
+  /** What was put off is done first, so that nothing is lost or looks like a leak; whatever never ends is not. */
+  function* settle(task: Task, restart: boolean): Sleeping<number> {
+    const now = (): number => clock[task.ctx.cpu] as number;
+    const end = now() + SETTLE_CYCLES;
+    while (deps.deferred.nrWaiting() > 0 && now() < end) yield* scheduler.sleepUntil(task, now() + CYCLES_PER_TICK);
+    deps.powerOff(restart);
+    return 0;
+  }
+  const reboot = (task: Task, restart: boolean): MaySleep<number> => {
+    if (deps.deferred.nrWaiting() > 0) return settle(task, restart);
+    deps.powerOff(restart);
+    return 0;
+  };
+
   const setScheduler = (pid: number, policy: number, priority: number): number => {
     const target = processes.get(pid)?.threads.get(pid);
     if (target === undefined) return -errno.ESRCH;
@@ -289,9 +309,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       case sys.SYS_delete_module:
         return deleteModule(caller, a0);
       case sys.SYS_reboot:
-        if (a0 !== 0 && a0 !== 1) return -EINVAL;
-        deps.powerOff(a0 === 1);
-        return 0;
+        return a0 === 0 || a0 === 1 ? reboot(caller.task, a0 === 1) : -EINVAL;
       default:
         return -ENOSYS;
     }

@@ -22,6 +22,7 @@ const charge = (w: TaskWorld, cpu: number, cycles: number): void => {
 const expectDrained = (w: TaskWorld): void => {
   expect(w.check()).toBeNull();
   expect(w.nrWaiting()).toBe(0);
+  expect(w.timers.time()).toBe(Number.POSITIVE_INFINITY);
   w.expectNoObjectLeak();
 };
 
@@ -50,6 +51,32 @@ describe("read sections", () => {
     expect(w.log()).toContain("Illegal context switch in RCU read-side critical section!");
     expect(w.log()).toContain("BUG: scheduling while atomic: sleeper/1/0x00000001");
     expect([w.contexts.rcuDepth(w.ctx), w.contexts.preemptCount(w.ctx)]).toEqual([0, 0]);
+  });
+});
+
+describe("a section that its task does not end", () => {
+  it("RCU-8 is ended by an oops, which says so; grace periods go on", () => {
+    const w = bootTaskWorld();
+    const fn = w.rcu.registerRcuFn(() => {});
+    w.spawn("broken", function* (ctx) {
+      w.rcu.rcuReadLock(ctx);
+      w.rcu.callRcu(ctx, w.memory(RCU_HEAD_BYTES), fn);
+      throw new Error("broken");
+    });
+    w.runAll();
+    expect(w.takeErrors().map(String)).toEqual(["Error: broken"]);
+    expect(w.log()).toContain("note: broken[1] exited with preempt_count 1");
+    expectDrained(w);
+  });
+
+  it("RCU-8 is reported when the task returns inside it", () => {
+    const w = bootTaskWorld();
+    w.spawn("leaver", function* (ctx) {
+      w.rcu.rcuReadLock(ctx);
+    });
+    w.runAll();
+    expect(w.log()).toContain("Illegal context switch in RCU read-side critical section!");
+    expect(w.contexts.preemptCount(w.ctx)).toBe(0);
   });
 });
 
