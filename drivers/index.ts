@@ -11,6 +11,8 @@ import { NIC_DRIVER } from "./nic.ts";
 import { NIC_KIND } from "./nic_device.ts";
 import { RTC_DRIVER } from "./rtc.ts";
 import { RTC_KIND } from "./rtc_device.ts";
+import { UART_DRIVER } from "./uart.ts";
+import { UART_KIND } from "./uart_device.ts";
 
 export type { DeviceStats } from "./bus.ts";
 export type { Driver, DriverType, KernelServices, Platform, StatRows } from "./driver.ts";
@@ -26,12 +28,13 @@ export {
 /** The devices of the machine and their interrupt lines. Those that are not standard are there when configured. */
 export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "rtc0", line: 8, kind: RTC_KIND, isStandard: true },
+  { name: "ttyS1", line: 4, kind: UART_KIND, isStandard: true },
   { name: "nic0", line: 9, kind: NIC_KIND, isStandard: true },
   { name: "nic1", line: 15, kind: NIC_KIND, isStandard: false },
 ];
 
 /** The drivers that insmod finds. */
-export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, RTC_DRIVER];
+export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, RTC_DRIVER, UART_DRIVER];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */
 export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(
