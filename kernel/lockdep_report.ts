@@ -4,6 +4,8 @@
  * Pure functions from names to lines; lockdep.ts decides when, and prints.
  */
 
+import { MAX_CLASSES } from "./lockdep_graph.ts";
+
 /** One lock in a report. */
 export interface LockText {
   readonly name: string;
@@ -197,4 +199,21 @@ export function returnToUserText(r: Reporter): string {
 
 export function heldAtExitText(r: Reporter): string {
   return framed(`WARNING: ${r.who} still has locks held!`, r, []);
+}
+
+export interface LockdepNumbers {
+  stats(): { readonly classes: number; readonly edges: number };
+  nrReports(): number;
+}
+
+/** Text of /proc/lockdep_stats: the lines of Linux's file that mean something here. */
+export function lockdepStatsText(lockdep: LockdepNumbers): string {
+  const { classes, edges } = lockdep.stats();
+  const line = (name: string, value: number, max: string): string =>
+    ` ${`${name}:`.padEnd(30)}${String(value).padStart(11)}${max}\n`;
+  return (
+    line("lock-classes", classes, ` [max: ${MAX_CLASSES}]`) +
+    line("direct dependencies", edges, ` [max: ${MAX_CLASSES * MAX_CLASSES}]`) +
+    line("debug_locks", lockdep.nrReports() === 0 ? 1 : 0, "")
+  );
 }

@@ -255,6 +255,13 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
 
   /** Makes the higher of the set and the inherited priority count, wherever the task is. */
   const applyPriority = (task: Task): void => {
+    const cpu = current[0] as number;
+    const flags = irqOn[cpu] as number;
+    irqOn[cpu] = 0;
+    applyPriorityLocked(task);
+    irqOn[cpu] = flags;
+  };
+  const applyPriorityLocked = (task: Task): void => {
     const { struct } = task;
     const boost = port.ld32(struct + TASK_BOOST);
     const isBoosted = boost > port.ld32(struct + TASK_BASE_PRIORITY);

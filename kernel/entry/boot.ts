@@ -44,6 +44,7 @@ import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
 import { traceOff } from "../irqsoff.ts";
 import { createLockdep, LOCKDEP_BYTES } from "../lockdep.ts";
+import { lockdepStatsText } from "../lockdep_report.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { createNmis } from "../nmi.ts";
@@ -300,6 +301,7 @@ export function boot(options: BootOptions): Kernel {
     onPanic: panic,
   });
   const registry = createFileRegistry(); // what drivers add
+  if (lockdep !== undefined) registry.registerText("/proc/lockdep_stats", { read: () => lockdepStatsText(lockdep) });
   registerDmaFiles(registry, dmaSystem);
   const drivers = createDriverCore({
     services: {

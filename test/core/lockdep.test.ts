@@ -583,6 +583,7 @@ describe("a whole kernel under prove_locking=on", () => {
     ).toEqual([]);
     expect(lockdep.nrReports()).toBe(0);
     expect(lockdep.stats().classes).toBeGreaterThan(3);
+    expect(t.kernel.readFile("/proc/lockdep_stats")).toMatch(/^ lock-classes: +\d+ \[max: 128\]\n/);
     t.expectNoLeak();
   });
 
