@@ -27,7 +27,9 @@ export interface InjectionCount {
   readonly injected: number;
 }
 
-export interface InjectionOptions {
+export interface InjectionOptions<W> {
+  /** Where else than with interrupts on: for example only while a certain task runs. */
+  readonly isOpen?: (world: W) => boolean;
   /** Boot a new world for each run. */
   readonly isFresh?: boolean;
   /** CPU that is interrupted. */
@@ -74,9 +76,9 @@ export function forEachInjection<W extends InjectionWorld>(
   operation: (world: W) => void,
   interruptHandler: (world: W, irq: IrqContext) => void,
   check: (world: W) => void,
-  options: InjectionOptions = {},
+  options: InjectionOptions<W> = {},
 ): InjectionCount {
-  const { isFresh = false, cpu = 0 } = options;
+  const { isFresh = false, cpu = 0, isOpen = () => true } = options;
   let world = setup();
   const start = world.machine.save();
   const points: number[] = [];
@@ -98,7 +100,7 @@ export function forEachInjection<W extends InjectionWorld>(
   };
 
   run(-1, (nr) => {
-    if (world.machine.harts.irqOn[cpu] === 1) points.push(nr);
+    if (world.machine.harts.irqOn[cpu] === 1 && isOpen(world)) points.push(nr);
   });
   for (const point of points) {
     if (isFresh) world = setup();

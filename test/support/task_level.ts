@@ -6,7 +6,7 @@
  */
 
 import { expect } from "vitest";
-import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
+import { createMachine, type Machine, type PortKind } from "../../kernel/arch/machine.ts";
 import { type ContextTracking, createContextTracking, HARDIRQ_OFFSET, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage } from "../../kernel/image.ts";
 import { createIrqs } from "../../kernel/irq.ts";
@@ -68,13 +68,14 @@ export interface TaskLevelOptions {
   readonly isInheriting?: boolean;
   readonly maxLockDepth?: number;
   readonly seed?: string;
+  readonly port?: PortKind;
   /** prove_locking=on */
   readonly isProving?: boolean;
 }
 
 export function bootTaskLevel(options: TaskLevelOptions = {}): TaskLevel {
-  const { nrCpus = 1, seed = "test", isProving = false, ...lockOptions } = options;
-  const machine = createMachine({ nrCpus, ramBytes: 8 << 20, seed, port: "bounds" });
+  const { nrCpus = 1, seed = "test", port: portKind = "bounds", isProving = false, ...lockOptions } = options;
+  const machine = createMachine({ nrCpus, ramBytes: 8 << 20, seed, port: portKind });
   const { port, harts } = machine;
   const image = createKernelImage();
   const percpu = createPerCpu();
