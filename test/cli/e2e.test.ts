@@ -209,7 +209,7 @@ describe.skipIf(!isBuilt)("pipes, signals, help", () => {
       expect(stdout).toMatch(/^Examples:\n( {2}.*slabtown.*\n){2,3}/);
     }
     const { stdout } = slabtown(["--help"]);
-    expect(stdout).not.toMatch(/^\s+(top|compare|audit|zoo|explore|lab|bench|diff)\b/m);
+    expect(stdout).not.toMatch(/^\s+(top|compare|audit|zoo|explore|lab|diff)\b/m);
   });
 
   it.each(["bash", "zsh", "fish"])("completion for %s names the commands", (shell) => {
