@@ -81,7 +81,7 @@ function threadTable(results: readonly ParallelResult[], nrThreads: number, pain
     const met = Object.entries(row.contention).filter(([, times]) => times > 0);
     const contention = met.map(([kind, times]) => `${kind} ${number(times, 0)}`).join(", ");
     return [
-      `${row.id.padEnd(6)} ${row.title}`,
+      `${row.id.padEnd(8)} ${row.title}`,
       number(row.one),
       number(row.all),
       `${number(row.speedup, 2)}×`,
