@@ -4,6 +4,8 @@
  * A new device is a model file and a driver file, and a line in each of the two tables below.
  */
 
+import { DISK_DRIVER } from "./disk.ts";
+import { DISK_KIND } from "./disk_device.ts";
 import type { DriverType } from "./driver.ts";
 import type { DevicePlace } from "./driver_core.ts";
 import { type DeviceSettingTable, settingsOf } from "./hardware.ts";
@@ -11,6 +13,8 @@ import { NIC_DRIVER } from "./nic.ts";
 import { NIC_KIND } from "./nic_device.ts";
 import { RTC_DRIVER } from "./rtc.ts";
 import { RTC_KIND } from "./rtc_device.ts";
+import { SENSOR_DRIVER } from "./sensor.ts";
+import { SENSOR_KIND } from "./sensor_device.ts";
 import { UART_DRIVER } from "./uart.ts";
 import { UART_KIND } from "./uart_device.ts";
 
@@ -31,10 +35,21 @@ export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "ttyS1", line: 4, kind: UART_KIND, isStandard: true },
   { name: "nic0", line: 9, kind: NIC_KIND, isStandard: true },
   { name: "nic1", line: 15, kind: NIC_KIND, isStandard: false },
+  { name: "disk0", line: 10, kind: DISK_KIND, isStandard: true },
+  { name: "disk1", line: 16, kind: DISK_KIND, isStandard: false },
+  { name: "sensor0", line: 11, kind: SENSOR_KIND, isStandard: true },
+  { name: "sensor1", line: 13, kind: SENSOR_KIND, isStandard: false },
+  { name: "sensor2", line: 14, kind: SENSOR_KIND, isStandard: false },
 ];
 
 /** The drivers that insmod finds. */
-export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, RTC_DRIVER, UART_DRIVER];
+export const DRIVER_TYPES: readonly DriverType[] = [
+  NIC_DRIVER,
+  DISK_DRIVER,
+  SENSOR_DRIVER,
+  RTC_DRIVER,
+  UART_DRIVER,
+];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */
 export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(

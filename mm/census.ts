@@ -31,11 +31,12 @@ export interface Census {
   readonly anon: number;
   readonly pageTables: number;
   readonly kernelStacks: number;
+  readonly dmaPools: number;
   readonly other: number;
 }
 
-/** Counts every frame of every zone. */
-export function takeCensus(port: MemoryPort, pages: Pages, zones: Zones, vmstat: VmStat): Census {
+/** Counts every frame of every zone. `dmaPools` are the pages that DMA keeps: they carry no mark of their own. */
+export function takeCensus(port: MemoryPort, pages: Pages, zones: Zones, vmstat: VmStat, dmaPools: number): Census {
   let [total, reserved, freeBuddy, freePcp, slab, largeKmalloc, anon, pageTables, other] = [0, 0, 0, 0, 0, 0, 0, 0, 0];
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
     const start = zones.field(zone, Z_START_PFN);
@@ -57,6 +58,6 @@ export function takeCensus(port: MemoryPort, pages: Pages, zones: Zones, vmstat:
     }
   }
   const kernelStacks = vmstat.item(NR_KERNEL_STACK_KB) / 4;
-  other -= kernelStacks;
-  return { total, reserved, freeBuddy, freePcp, slab, largeKmalloc, anon, pageTables, kernelStacks, other };
+  other -= kernelStacks + dmaPools;
+  return { total, reserved, freeBuddy, freePcp, slab, largeKmalloc, anon, pageTables, kernelStacks, dmaPools, other };
 }

@@ -94,6 +94,8 @@ export interface CoherentMemory {
   free(ctx: TaskContext, ops: DmaMapOps, dev: DmaDevice, bytes: number, memory: DmaMemory): number;
   /** Pages of the pool that are handed out. */
   nrPoolUsed(): number;
+  /** Pages of the pool, which stays once it is made: 0 before. */
+  nrPoolPages(): number;
 }
 
 export interface CoherentDeps {
@@ -225,6 +227,7 @@ export function createCoherentMemory(deps: CoherentDeps): CoherentMemory {
       if (result === 0) ops.unmapCoherent(ctx, dev, dma, PAGE_SIZE * 2 ** order);
       return result;
     },
+    nrPoolPages: () => (poolBase() === 0 ? 0 : POOL_PAGES),
     nrPoolUsed() {
       let nr = 0;
       for (let i = 0; i < POOL_PAGES; i++) if (testBit(port, statics + BITMAP, i)) nr++;

@@ -57,6 +57,8 @@ export interface DmaSubsystem {
   /** null: switched off. */
   readonly debug: DmaDebug | null;
   init(ctx: TaskContext): void;
+  /** Pages that stay with DMA once a device has needed them: atomic pool, bounce buffers. */
+  standingPages(): number;
 }
 
 const COHERENT_AT = DMA_DEVICES_STATIC_BYTES;
@@ -142,6 +144,7 @@ export function createDmaSubsystem(deps: DmaSubsystemDeps): DmaSubsystem {
     dma,
     swiotlb,
     debug,
+    standingPages: () => coherent.nrPoolPages() + swiotlb.nrPages(),
     init(ctx) {
       if (deps.swiotlbBytes > 0) swiotlb.ensure(ctx);
     },

@@ -26,6 +26,7 @@ export {
   type BlockingGfp,
   GFP_ATOMIC,
   GFP_KERNEL,
+  GFP_NOIO,
   type Gfp,
   gfpAllowsBlocking,
   gfpMigratetype,

@@ -91,6 +91,8 @@ export interface Swiotlb {
   /** Largest mapping of a device: 256 KiB less what its alignment may cost. */
   maxMappingBytes(dev: DmaDevice): number;
   nslabs(): number;
+  /** Pages of the pool and of its slot table, which stay once they are made: 0 before. */
+  nrPages(): number;
   used(): number;
   usedHiwater(): number;
   /** Mappings refused because the pool was full. */
@@ -303,6 +305,10 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
     maxMappingBytes(dev) {
       const align = Math.min(port.ld32(dev + DEV_MIN_ALIGN_MASK), IO_TLB_SIZE - 1);
       return IO_TLB_SIZE * IO_TLB_SEGSIZE - (align === 0 ? 0 : IO_TLB_SIZE);
+    },
+    nrPages() {
+      const nslabs = word(NSLABS);
+      return nslabs === 0 ? 0 : 2 ** getOrder(nslabs * IO_TLB_SIZE) + 2 ** getOrder(nslabs * SLOT_BYTES);
     },
     nslabs: () => word(NSLABS),
     used: () => word(USED),

@@ -30,6 +30,7 @@ const CENSUS_ROWS: readonly (readonly [key: Exclude<keyof PageCensus, "total">, 
   ["anon", "anonymous"],
   ["pageTables", "page tables"],
   ["kernelStacks", "kernel stacks"],
+  ["dmaPools", "DMA pools"],
   ["other", "other"],
 ];
 

@@ -105,6 +105,8 @@ export interface PageCensus {
   readonly anon: number;
   readonly pageTables: number;
   readonly kernelStacks: number;
+  /** Bounce buffers and the pool for atomic coherent memory: kept once a device has needed them. */
+  readonly dmaPools: number;
   readonly other: number;
 }
 

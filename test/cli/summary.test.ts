@@ -34,6 +34,7 @@ function result(changes: Partial<RunResult> = {}): RunResult {
       anon: 9,
       pageTables: 5,
       kernelStacks: 5,
+      dmaPools: 0,
       other: 0,
     },
     leakedPages: 0,

@@ -44,6 +44,24 @@ const cat: ToolDefinition = {
   },
 };
 
+const rm: ToolDefinition = {
+  name: "rm",
+  synopsis: "FILE...",
+  summary: "remove files of the ramfs",
+  *main(tool) {
+    const options = parseOptions(tool.args, { minOperands: 1, maxOperands: Number.POSITIVE_INFINITY });
+    if (options === null) return yield* tool.usage();
+    let status = EXIT_OK;
+    for (const path of options.operands) {
+      const result = yield* tool.libc.unlink(path);
+      if (result >= 0) continue;
+      yield* tool.complain(`cannot remove '${path}': ${strerror(result)}`);
+      status = EXIT_FAILED;
+    }
+    return status;
+  },
+};
+
 /** Names in columns from top to bottom, as ls prints them on a terminal. */
 export function inColumns(names: readonly string[], lineColumns: number): string {
   const width = Math.max(0, ...names.map((name) => name.length)) + 2;
@@ -213,4 +231,4 @@ function* oneSysctl(tool: Tool, setting: string): Sleeping<boolean> {
   return text !== null;
 }
 
-export const FILE_TOOLS: readonly ToolDefinition[] = [cat, ls, echo, hexdump, dmesg, mount, sysctl];
+export const FILE_TOOLS: readonly ToolDefinition[] = [cat, rm, ls, echo, hexdump, dmesg, mount, sysctl];
