@@ -17,7 +17,7 @@
  *   | 0x14 | DONE     | a bit for each finished tag; writing ones clears them. The line is up while any is set |
  *   | 0x18 | ACTIVE   | a bit for each tag that was started and has not finished                            |
  *
- *   slot:     | 0 opcode | 4 lba | 8 number of segments | 12 bus address of the segment table | 16 status | 20 bytes moved |
+ *   slot:     | 0 opcode | 4 lba | 8 number of segments | 12 address of the segment table | 16 status | 20 moved |
  *   segment:  | 0 bus address | 4 bytes |
  *
  * Time: an arm moves for `seek_cycles` unless the command goes on where the last one ended; then every KiB takes

@@ -3,9 +3,10 @@
  *
  *   every `period` cycles:   sample n ──DMA──▶ ring slot n % slots        HEAD = n + 1, interrupt line up
  *   driver:                  takes it, writes ACK = n + 1                 line down when ACK = HEAD
- *   at the deadline:         ACK ≤ n?  →  MISSED is one more
+ *   at the ACK:              later than its deadline?  →  MISSED is one more
  *
- * The deadline is judged by the device, on the device's time: a driver cannot talk itself out of a late answer.
+ * The deadline is judged by the device, from the moment of the sample to the moment of the ACK: a driver cannot talk
+ * itself out of a late answer. Samples that nobody has taken yet count as missed once their deadline is past.
  *
  * Registers, at byte offsets:
  *
@@ -21,7 +22,7 @@
  *   | 0x24 | WORST    | longest time from a sample to its ACK, cycles                |
  *
  *   SNS-1  sample n is written once, at its moment, unless the ring is full; then it is counted as an overrun
- *   SNS-2  MISSED counts each sample once: at its deadline, if it is not acknowledged by then
+ *   SNS-2  MISSED counts each sample once: acknowledged late, not acknowledged and late, or not written (overrun)
  */
 
 import {
@@ -87,10 +88,6 @@ function createSensor(env: DeviceEnv): DeviceModel {
     return new Uint8Array(words.buffer);
   };
 
-  const judge = (number: number): void => {
-    if (ack <= number) missed++;
-  };
-
   /** Writes the sample of period `periodNumber` into the next slot. */
   const writeSample = (periodNumber: number): void => {
     const number = head;
@@ -100,7 +97,6 @@ function createSensor(env: DeviceEnv): DeviceModel {
       master.write(ring + nrSlots * SENSOR_SAMPLE_BYTES, new Uint8Array(64).fill(0xee));
     head++;
     unacknowledged.push(env.now());
-    after(deadline, () => judge(number));
     if (!faults.strikes("lost_irq")) updateLine();
     if (faults.strikes("twice")) after(1, updateLine);
   };
@@ -133,7 +129,11 @@ function createSensor(env: DeviceEnv): DeviceModel {
   const acknowledge = (value: number): void => {
     if (value < ack || value > head) return;
     const now = env.now();
-    for (; ack < value; ack++) worst = Math.max(worst, now - (unacknowledged.shift() as number));
+    for (; ack < value; ack++) {
+      const latency = now - (unacknowledged.shift() as number);
+      worst = Math.max(worst, latency);
+      if (latency > deadline) missed++;
+    }
     updateLine();
   };
 
@@ -145,7 +145,7 @@ function createSensor(env: DeviceEnv): DeviceModel {
     [SENSOR_REG_SLOTS]: () => nrSlots,
     [SENSOR_REG_HEAD]: () => head,
     [SENSOR_REG_ACK]: () => ack,
-    [SENSOR_REG_MISSED]: () => missed,
+    [SENSOR_REG_MISSED]: () => missed + unacknowledged.filter((moment) => env.now() - moment > deadline).length,
     [SENSOR_REG_OVERRUN]: () => overrun,
     [SENSOR_REG_WORST]: () => worst,
   };

@@ -13,12 +13,15 @@ import {
   SENSOR_TIME_LOW,
   sensorChecksum,
 } from "../../kernel/uapi/sensor.ts";
-import { SYS_getpid, SYS_sched_setscheduler } from "../../kernel/uapi/syscall.ts";
+import { SYS_getpid, SYS_nanosleep, SYS_sched_setscheduler } from "../../kernel/uapi/syscall.ts";
+import { parseCount, parseOptions } from "./arguments.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
 
 const POLICY_REAL_TIME = 1;
 const DEFAULT_PRIORITY = 50;
 const SAMPLES_PER_READ = 16;
+/** With --pause: reads between two pauses. What comes meanwhile waits in the driver. */
+const READS_PER_PAUSE = 16;
 
 interface Tally {
   nrSamples: number;
@@ -47,10 +50,11 @@ function count(bytes: Uint8Array, expected: number, now: number, tally: Tally): 
   return next;
 }
 
-/** Reads up to and including sample number `nrWanted` − 1, or to the end: 0, or −errno. */
-function* collect(tool: Tool, fd: number, nrWanted: number, tally: Tally): Sleeping<number> {
+/** Reads up to and including sample number `nrWanted` − 1, or to the end, with pauses: 0, or −errno. */
+function* collect(tool: Tool, fd: number, nrWanted: number, pauseCycles: number, tally: Tally): Sleeping<number> {
   let next = 0;
-  while (next < nrWanted) {
+  for (let nrReads = 0; next < nrWanted; nrReads++) {
+    if (pauseCycles > 0 && nrReads % READS_PER_PAUSE === 0) yield* tool.sys(SYS_nanosleep, pauseCycles);
     const got = yield* tool.libc.read(fd, SAMPLES_PER_READ * SENSOR_SAMPLE_BYTES);
     if (typeof got === "number") return got;
     if (got.length === 0) return 0;
@@ -61,11 +65,12 @@ function* collect(tool: Tool, fd: number, nrWanted: number, tally: Tally): Sleep
 
 export const SENSORD: ToolDefinition = {
   name: "sensord",
-  synopsis: "DEVICE [SAMPLES]",
+  synopsis: "DEVICE [SAMPLES] [--pause CYCLES]",
   summary: "read samples of a sensor as a real-time task (sensord /dev/sensor0 100)",
   *main(tool) {
-    const [path, wanted = "100"] = tool.args;
-    if (path === undefined || tool.args.length > 2 || !/^[1-9]\d{0,8}$/.test(wanted)) return yield* tool.usage();
+    const options = parseOptions(tool.args, { values: { "--pause": parseCount }, minOperands: 1, maxOperands: 2 });
+    const [path, wanted = "100"] = options?.operands ?? [];
+    if (options === null || path === undefined || !/^[1-9]\d{0,8}$/.test(wanted)) return yield* tool.usage();
     const pid = yield* tool.sys(SYS_getpid);
     yield* tool.sys(SYS_sched_setscheduler, pid, POLICY_REAL_TIME, DEFAULT_PRIORITY);
     const fd = yield* tool.libc.open(path, O_RDONLY);
@@ -74,7 +79,7 @@ export const SENSORD: ToolDefinition = {
       return EXIT_FAILED;
     }
     const tally: Tally = { nrSamples: 0, nrLost: 0, nrDamaged: 0, worstAge: 0 };
-    const error = yield* collect(tool, fd, Number(wanted), tally);
+    const error = yield* collect(tool, fd, Number(wanted), options.values.get("--pause") ?? 0, tally);
     yield* tool.libc.close(fd);
     yield* tool.out(
       `sensord: ${path}: ${tally.nrSamples} samples, ${tally.nrLost} lost, ${tally.nrDamaged} damaged, ` +
