@@ -6,8 +6,8 @@
  *                  interrupt: unmap (copies back), tag free, wake  ◀─── DONE ◀─── disk ──────┘
  *
  * Pages come from anywhere (GFP_NOIO: to write pages out, one must not need to write pages out). The disk has 24
- * address lines, so most mappings bounce, and the bounce pool is small: when mapping fails while others are at the disk,
- * a request waits for one of them to end. Records come from a mempool, so that the last request can always be made.
+ * address lines, so most mappings bounce, and the bounce pool is small: when mapping fails while others are at the
+ * disk, a request waits for one of them to end. Records come from a mempool, so that the last request can be made.
  *
  * How requests reach the disk and come back, and what happens when they do not: disk_queue.ts.
  *

@@ -43,13 +43,7 @@ export const DEVICE_PLACES: readonly DevicePlace[] = [
 ];
 
 /** The drivers that insmod finds. */
-export const DRIVER_TYPES: readonly DriverType[] = [
-  NIC_DRIVER,
-  DISK_DRIVER,
-  SENSOR_DRIVER,
-  RTC_DRIVER,
-  UART_DRIVER,
-];
+export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, DISK_DRIVER, SENSOR_DRIVER, RTC_DRIVER, UART_DRIVER];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */
 export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(
