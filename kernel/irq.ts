@@ -207,7 +207,8 @@ export function createIrqs(deps: IrqDeps): Irqs {
     const after = contexts.preemptCount(ctx);
     if (after === before) return;
     const hex = (count: number): string => count.toString(16).padStart(8, "0");
-    printk(KERN_ERR, `irq ${line}: ${action.name} preempt leak: ${hex(before)} -> ${hex(after)}?`);
+    const text = `irq ${line}: ${action.name} preempt leak: ${hex(before)} -> ${hex(after)}?`;
+    contexts.warn(ctx, "kernel/irq.ts:runActions", text);
     contexts.add(ctx, before - after);
   };
 

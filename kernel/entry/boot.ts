@@ -396,6 +396,7 @@ export function boot(options: BootOptions): Kernel {
     files,
     consoleDevice,
     drivers,
+    dmaReports: () => (dmaSystem.debug?.errorCount() ?? 0) + (machine.guard?.nrViolations() ?? 0),
     deferred,
     state,
     locks,

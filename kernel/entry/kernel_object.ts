@@ -40,6 +40,8 @@ export interface KernelObjectDeps {
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
   readonly drivers: DriverCore;
+  /** Drivers that misused DMA, by dma-debug and the guard port. */
+  readonly dmaReports: () => number;
   readonly deferred: Deferred;
   readonly locks: Locks;
   readonly lockdep: Lockdep | undefined;
@@ -166,6 +168,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.deferred.rcu.nrStalls() +
       memory.pageAlloc.nrBadFrees() +
       deps.drivers.nrReports() +
+      deps.dmaReports() +
       (deps.lockdep?.nrReports() ?? 0) +
       deps.locks.mutexes.stats().reports,
     save: () => machine.save(),
