@@ -47,6 +47,40 @@ describe("contexts in types", () => {
   });
 });
 
+const IRQ_HEAD = `
+import type { IrqAction } from "../kernel/irq.ts";
+import type { NmiHandler } from "../kernel/nmi.ts";
+import type { ThreadedIrqs } from "../kernel/irq_thread.ts";
+import type { WaitQueues } from "../kernel/wait.ts";
+import type { Task } from "../kernel/task.ts";
+declare const waits: WaitQueues;
+declare const threadedIrqs: ThreadedIrqs;
+declare const self: Task;
+declare const queue: PhysAddr;
+`;
+
+describe("interrupt handlers", () => {
+  const compilesIrq = (body: string): boolean => compiles(`${IRQ_HEAD}${body}`);
+  const action = (handler: string): string => `export const a: IrqAction = { name: "nic0", handler: ${handler} };`;
+
+  it("a handler is a plain function: one that could sleep does not compile; its thread may", () => {
+    expect(compilesIrq(action("(ctx) => (heap.kmalloc(ctx, 64, GFP_ATOMIC) === 0 ? 0 : 1)"))).toBe(true);
+    expect(compilesIrq(action("(ctx) => (heap.kmalloc(ctx, 64, GFP_KERNEL) === 0 ? 0 : 1)"))).toBe(false);
+    expect(compilesIrq(action("function* () { yield* waits.waitOn(queue, self); return 1; }"))).toBe(false);
+    expect(compilesIrq(action("() => threadedIrqs.synchronizeIrq(self, 9)"))).toBe(false);
+    const thread = "thread: function* (task) { yield* waits.waitOn(queue, task); }";
+    expect(compilesIrq(action(`() => 2, ${thread}`))).toBe(true);
+  });
+
+  it("an NMI handler has no IrqContext to give away, and cannot sleep", () => {
+    const needsIrq = "declare function poll(ctx: IrqContext): boolean;";
+    expect(compilesIrq(`${needsIrq} export const a: NmiHandler = (ctx) => ctx.cpu === 0;`)).toBe(true);
+    expect(compilesIrq(`${needsIrq} export const a: NmiHandler = (ctx) => poll(ctx);`)).toBe(false);
+    expect(compilesIrq("export const a: NmiHandler = (ctx) => heap.kmalloc(ctx, 64, GFP_KERNEL) !== 0;")).toBe(false);
+    expect(compilesIrq("export const a: NmiHandler = function* () { return true; };")).toBe(false);
+  });
+});
+
 describe("branded addresses", () => {
   it("a frame number is no physical address, and a plain number is neither", () => {
     expect(compiles("export const a: PhysAddr = pfn;")).toBe(false);

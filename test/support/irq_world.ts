@@ -5,6 +5,7 @@ import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
 import { type ContextTracking, createContextTracking, SYSTEM_RUNNING } from "../../kernel/context.ts";
 import { createKernelImage } from "../../kernel/image.ts";
 import { createIrqs, type IrqAction, type Irqs } from "../../kernel/irq.ts";
+import { createNmis, type Nmis } from "../../kernel/nmi.ts";
 import { createPerCpu } from "../../kernel/percpu.ts";
 import { createPrintk, type Printk } from "../../kernel/printk.ts";
 import type { IrqContext, TaskContext } from "../../kernel/types.ts";
@@ -13,6 +14,7 @@ export interface IrqWorld {
   readonly machine: Machine;
   readonly contexts: ContextTracking;
   readonly irqs: Irqs;
+  readonly nmis: Nmis;
   readonly printk: Printk;
   /** Task context of CPU 0. */
   readonly ctx: TaskContext;
@@ -34,6 +36,7 @@ export function createIrqWorld({ nrCpus = 2, unhandledLimit }: IrqWorldOptions =
   const contexts = createContextTracking(machine, image, percpu, printk);
   const limit = unhandledLimit === undefined ? {} : { unhandledLimit };
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, ...limit });
+  const nmis = createNmis({ machine, percpu, contexts, printk, irqs });
   percpu.setup(image.bss("percpu", percpu.unitBytes() * nrCpus, 64), nrCpus);
   image.seal();
   machine.harts.irqOn.fill(1);
@@ -43,6 +46,7 @@ export function createIrqWorld({ nrCpus = 2, unhandledLimit }: IrqWorldOptions =
     machine,
     contexts,
     irqs,
+    nmis,
     printk,
     ctx: contexts.taskContext(0),
     log: () =>
