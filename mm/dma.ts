@@ -372,6 +372,12 @@ export function createDma(
     poolsText: pools.poolsText,
 
     nrLive: devices.nrLive,
-    check: devices.check,
+    check() {
+      let fault = devices.check();
+      devices.forEach((dev) => {
+        fault ??= pools.check(dev);
+      });
+      return fault;
+    },
   };
 }

@@ -131,8 +131,8 @@ export interface DmaPools {
   destroy(ctx: TaskContext, pool: DmaPool): void;
   /** Text of a device's `pools` file. */
   poolsText(dev: DmaDevice): string;
-  /** POOL-1 … POOL-4 of one pool: the first violation, or null. O(blocks). */
-  check(pool: DmaPool): string | null;
+  /** POOL-1 … POOL-4 of a device's pools: the first violation, or null. O(blocks). */
+  check(dev: DmaDevice): string | null;
 }
 
 export interface DmaPoolDeps {
@@ -375,19 +375,28 @@ export function createDmaPools(deps: DmaPoolDeps): DmaPools {
       }
       return `${rows.join("\n")}\n`;
     },
-    check(pool) {
-      if (field(pool, POOL_MAGIC) !== MAGIC) return "POOL: not a pool";
-      let nrFree = 0;
-      const nrBlocks = field(pool, POOL_NR_BLOCKS);
-      for (let block = asPhys(field(pool, POOL_NEXT_BLOCK)); block !== NULL; block = nextOf(block)) {
-        if (++nrFree > nrBlocks) return "POOL-2: the free list is longer than the pool";
-        const fault = checkBlock(pool, block);
+    check(dev) {
+      const head = asPhys(dev + DEV_POOLS);
+      for (let node = listNext(port, head); node !== head; node = listNext(port, node)) {
+        const fault = checkPool((node - POOL_NODE) as DmaPool);
         if (fault !== null) return fault;
       }
-      if (listIsEmpty(port, pagesOf(pool)) !== (nrBlocks === 0)) return "POOL-2: blocks without pages";
-      return nrFree + field(pool, POOL_NR_ACTIVE) === nrBlocks ? null : "POOL-2: free + active is not all blocks";
+      return null;
     },
   };
+
+  function checkPool(pool: DmaPool): string | null {
+    if (field(pool, POOL_MAGIC) !== MAGIC) return "POOL: not a pool";
+    let nrFree = 0;
+    const nrBlocks = field(pool, POOL_NR_BLOCKS);
+    for (let block = asPhys(field(pool, POOL_NEXT_BLOCK)); block !== NULL; block = nextOf(block)) {
+      if (++nrFree > nrBlocks) return "POOL-2: the free list is longer than the pool";
+      const fault = checkBlock(pool, block);
+      if (fault !== null) return fault;
+    }
+    if (listIsEmpty(port, pagesOf(pool)) !== (nrBlocks === 0)) return "POOL-2: blocks without pages";
+    return nrFree + field(pool, POOL_NR_ACTIVE) === nrBlocks ? null : "POOL-2: free + active is not all blocks";
+  }
 
   function checkBlock(pool: DmaPool, block: PhysAddr): string | null {
     const dma = asDma(loadWord(block + 4));
