@@ -79,6 +79,8 @@ export interface DmaDevices {
   ops(index: number): DmaMapOps;
   master(dev: DmaDevice): BusMaster;
   forEach(visit: (dev: DmaDevice) => void): void;
+  /** Called when a device was made, and before one goes: for its files. */
+  onDevice(hook: (dev: DmaDevice, isNew: boolean) => void): void;
   nrLive(): number;
   check(): string | null;
 }
@@ -105,6 +107,7 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
   const lock = asPhys(statics + LOCK);
   // Bus masters are hardware: the struct device holds their number.
   const masters: BusMaster[] = [];
+  let announce: (dev: DmaDevice, isNew: boolean) => void = () => {};
   initListHead(port, head);
 
   const ops = (index: number): DmaMapOps => opsTable[index] ?? bug("dma: a device with unknown map ops", index);
@@ -177,10 +180,12 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
       coherent.ensurePool(ctx);
       limit(dev);
       listed(ctx, () => listAddTail(port, dev, head));
+      announce(dev, true);
       return dev;
     },
     release(ctx, dev) {
       contexts.mightSleep(ctx, "mm/dma_devices.ts:releaseDevice");
+      announce(dev, false);
       debug?.release(ctx, dev);
       machine.guard?.releaseAll(dev);
       dmaBus.reset(master(dev));
@@ -212,6 +217,9 @@ export function createDmaDevices(deps: DmaDevicesDeps): DmaDevices {
     ops,
     master,
     forEach,
+    onDevice(hook) {
+      announce = hook;
+    },
     nrLive() {
       let nr = 0;
       forEach((dev) => {

@@ -4,6 +4,8 @@
  *   swiotlb/   io_tlb_nslabs  io_tlb_used  io_tlb_used_hiwater
  *   dma-api/   disabled  error_count  all_errors*  num_errors*  num_free_entries  min_free_entries
  *              nr_total_entries  driver_filter*  dump                                        * writable
+ *
+ * and /sys/devices/<name>/pools, the dma_pools of a device while it has a driver.
  */
 
 import type { FileRegistry } from "../kernel/file.ts";
@@ -42,11 +44,16 @@ function registerDebugFiles(registry: FileRegistry, debug: DmaDebug): void {
 }
 
 /** Registers the texts. Boot, once. */
-export function registerDmaFiles(registry: FileRegistry, { swiotlb, debug }: DmaSubsystem): void {
+export function registerDmaFiles(registry: FileRegistry, { dma, swiotlb, debug, onDevice }: DmaSubsystem): void {
   const number = (name: string, value: () => number): void =>
     registry.registerText(`${SWIOTLB}/${name}`, { read: () => `${value()}\n` });
   number("io_tlb_nslabs", swiotlb.nslabs);
   number("io_tlb_used", swiotlb.used);
   number("io_tlb_used_hiwater", swiotlb.usedHiwater);
+  onDevice((dev, name, isNew) => {
+    const path = `/sys/devices/${name}/pools`;
+    if (!isNew) registry.unregisterText(path);
+    else if (registry.text(path) === undefined) registry.registerText(path, { read: () => dma.poolsText(dev) });
+  });
   if (debug !== null) registerDebugFiles(registry, debug);
 }

@@ -20,7 +20,7 @@ import { createDma, type Dma } from "./dma.ts";
 import { COHERENT_STATIC_BYTES, createCoherentMemory } from "./dma_coherent.ts";
 import { createDmaContiguous } from "./dma_contiguous.ts";
 import { createDmaDebug, DMA_DEBUG_STATIC_BYTES, type DmaDebug } from "./dma_debug.ts";
-import { asDevice, deviceLabel } from "./dma_device.ts";
+import { asDevice, type DmaDevice, deviceLabel, deviceName } from "./dma_device.ts";
 import { createDmaDevices, DMA_DEVICES_STATIC_BYTES } from "./dma_devices.ts";
 import { createDirectOps } from "./dma_direct.ts";
 import { createIommuOps } from "./dma_iommu.ts";
@@ -56,6 +56,8 @@ export interface DmaSubsystem {
   readonly swiotlb: Swiotlb;
   /** null: switched off. */
   readonly debug: DmaDebug | null;
+  /** Called with the name of each device that is made, and of each that goes. */
+  onDevice(hook: (dev: DmaDevice, name: string, isNew: boolean) => void): void;
   init(ctx: TaskContext): void;
   /** Pages that stay with DMA once a device has needed them: atomic pool, bounce buffers. */
   standingPages(): number;
@@ -145,6 +147,7 @@ export function createDmaSubsystem(deps: DmaSubsystemDeps): DmaSubsystem {
     swiotlb,
     debug,
     standingPages: () => coherent.nrPoolPages() + swiotlb.nrPages(),
+    onDevice: (hook) => devices.onDevice((dev, isNew) => hook(dev, deviceName(machine.port, dev), isNew)),
     init(ctx) {
       if (deps.swiotlbBytes > 0) swiotlb.ensure(ctx);
     },

@@ -149,26 +149,19 @@ const wildStep = ({ master }: Rig, buffer: Buffer): void => {
   expect(master.write(buffer.dma - 4, new Uint8Array(8).fill(0xee))).toBe(false);
 };
 
+const bytesOf = ({ at, length, v }: { at: number; length: number; v: number }): Uint8Array =>
+  new Uint8Array(Math.min(length, BUFFER_BYTES - at)).fill(v);
+
 const play = (rig: Rig, s: Step): void => {
   const buffer = rig.buffers[s.i] as Buffer;
-  switch (s.kind) {
-    case "map":
-      return mapStep(rig, buffer, s.direction);
-    case "unmap":
-      return unmapStep(rig, buffer);
-    case "forCpu":
-      return forCpuStep(rig, buffer);
-    case "forDevice":
-      return forDeviceStep(rig, buffer);
-    case "read":
-      return readStep(rig, buffer);
-    case "wild":
-      return wildStep(rig, buffer);
-    default: {
-      const bytes = new Uint8Array(Math.min(s.length, BUFFER_BYTES - s.at)).fill(s.v);
-      return s.kind === "cpu" ? cpuStep(rig, buffer, s.at, bytes) : deviceStep(rig, buffer, s.at, bytes);
-    }
-  }
+  if (s.kind === "map") mapStep(rig, buffer, s.direction);
+  else if (s.kind === "unmap") unmapStep(rig, buffer);
+  else if (s.kind === "forCpu") forCpuStep(rig, buffer);
+  else if (s.kind === "forDevice") forDeviceStep(rig, buffer);
+  else if (s.kind === "read") readStep(rig, buffer);
+  else if (s.kind === "wild") wildStep(rig, buffer);
+  else if (s.kind === "cpu") cpuStep(rig, buffer, s.at, bytesOf(s));
+  else if (s.kind === "device") deviceStep(rig, buffer, s.at, bytesOf(s));
 };
 
 /** Ends every mapping as a driver would, and looks whether anything is left. */
@@ -219,7 +212,7 @@ describe.each(BACKENDS)("DmaMapOps: $name", (backend) => {
           next = start + Math.min(bytes, room);
           return { start, bytes: Math.min(bytes, room) };
         });
-        placed.forEach(({ start, bytes }, i) => w.dma.sgSet(sgl, i, asPhys(memory + start), bytes));
+        for (const [i, { start, bytes }] of placed.entries()) w.dma.sgSet(sgl, i, asPhys(memory + start), bytes);
         const nr = w.dma.mapSg(w.ctx, dev, sgl, placed.length, DMA_TO_DEVICE);
         expect(nr).toBeGreaterThan(0);
         const got: number[] = [];

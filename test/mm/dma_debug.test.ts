@@ -6,10 +6,12 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { createFileRegistry } from "../../kernel/file.ts";
 import { TASK_STACK, TASK_STRUCT_BYTES } from "../../kernel/task_struct.ts";
 import { asDma, asPhys, type PhysAddr } from "../../kernel/types.ts";
 import type { DmaDevice } from "../../mm/dma_device.ts";
 import type { DmaDeviceSpec } from "../../mm/dma_devices.ts";
+import { registerDmaFiles } from "../../mm/dma_files.ts";
 import {
   DMA_BIDIRECTIONAL,
   DMA_FROM_DEVICE,
@@ -319,6 +321,33 @@ describe("the layer itself", () => {
     expect(w.system.debug?.isDisabled()).toBe(true);
     unmap(w, dev, dma, 64, DMA_TO_DEVICE);
     expect(w.dma.nrLive()).toBe(0);
+  });
+
+  it("D4 D5 D2 the files below /sys", () => {
+    const w = createDmaWorld({ nrCpus: 1, ramBytes: 32 << 20 });
+    const registry = createFileRegistry();
+    registerDmaFiles(registry, w.system);
+    const read = (path: string): string | undefined => registry.text(path)?.read();
+    const api = "/sys/kernel/debug/dma-api";
+    const write = (name: string, text: string): number => {
+      const onWrite = registry.text(`${api}/${name}`)?.write;
+      return onWrite === undefined ? -1 : finishSleeping(onWrite({} as never, text));
+    };
+    const { dev } = w.device({ name: "hda", maskBits: 24 });
+    map(w, dev, w.highPages(0), 3000, DMA_TO_DEVICE);
+    expect(read(`${api}/dump`)).toMatch(/^testdrv hda single idx \d+ P=0x/);
+    expect([read(`${api}/disabled`), read(`${api}/error_count`)]).toEqual(["N\n", "0\n"]);
+    expect(Number(read(`${api}/num_free_entries`)) + 1).toBe(Number(read(`${api}/nr_total_entries`)));
+    expect([write("num_errors", "7\n"), read(`${api}/num_errors`)]).toEqual([0, "7\n"]);
+    expect([write("all_errors", "x"), write("all_errors", "-1"), read(`${api}/all_errors`)]).toEqual([-22, -22, "0\n"]);
+    expect([write("driver_filter", "e1000\n"), read(`${api}/driver_filter`)]).toEqual([0, "e1000\n"]);
+    expect(read("/sys/kernel/debug/swiotlb/io_tlb_nslabs")).toBe("256\n");
+    expect(read("/sys/kernel/debug/swiotlb/io_tlb_used")).toBe("2\n");
+    const pool = w.dma.poolCreate(w.ctx, "cmds", dev, 64, 64, 0);
+    expect(read("/sys/devices/hda/pools")).toBe(`poolinfo - 0.1\ncmds${" ".repeat(12)}    0    0   64  0\n`);
+    w.dma.poolDestroy(w.ctx, pool);
+    w.dma.releaseDevice(w.ctx, dev);
+    expect(read("/sys/devices/hda/pools")).toBeUndefined();
   });
 
   it("DBG-1 off: nothing is kept, nothing is said", () => {
