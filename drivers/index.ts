@@ -8,6 +8,8 @@ import { DISK_DRIVER } from "./disk.ts";
 import { DISK_KIND } from "./disk_device.ts";
 import type { DriverType } from "./driver.ts";
 import type { DevicePlace } from "./driver_core.ts";
+import { FRAMEBUFFER_DRIVER } from "./framebuffer.ts";
+import { FRAMEBUFFER_KIND } from "./framebuffer_device.ts";
 import { type DeviceSettingTable, settingsOf } from "./hardware.ts";
 import { NIC_DRIVER } from "./nic.ts";
 import { NIC_KIND } from "./nic_device.ts";
@@ -38,12 +40,20 @@ export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "disk0", line: 10, kind: DISK_KIND, isStandard: true },
   { name: "disk1", line: 16, kind: DISK_KIND, isStandard: false },
   { name: "sensor0", line: 11, kind: SENSOR_KIND, isStandard: true },
+  { name: "fb0", line: 12, kind: FRAMEBUFFER_KIND, isStandard: true },
   { name: "sensor1", line: 13, kind: SENSOR_KIND, isStandard: false },
   { name: "sensor2", line: 14, kind: SENSOR_KIND, isStandard: false },
 ];
 
 /** The drivers that insmod finds. */
-export const DRIVER_TYPES: readonly DriverType[] = [NIC_DRIVER, DISK_DRIVER, SENSOR_DRIVER, RTC_DRIVER, UART_DRIVER];
+export const DRIVER_TYPES: readonly DriverType[] = [
+  NIC_DRIVER,
+  DISK_DRIVER,
+  SENSOR_DRIVER,
+  FRAMEBUFFER_DRIVER,
+  RTC_DRIVER,
+  UART_DRIVER,
+];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */
 export const DEVICE_SETTINGS: Readonly<Record<string, DeviceSettingTable>> = Object.fromEntries(

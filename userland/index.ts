@@ -5,6 +5,7 @@
 import type { Program } from "../kernel/uapi/program.ts";
 import { initProgram } from "./init.ts";
 import { BLOCK_TOOLS } from "./programs/block_tools.ts";
+import { FBTEST } from "./programs/fbtest.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
 import { MODULE_TOOLS } from "./programs/modules.ts";
 import { NETWORK_TOOLS } from "./programs/network.ts";
@@ -28,6 +29,7 @@ const TOOLS: readonly ToolDefinition[] = [
   ...NETWORK_TOOLS,
   ...WORKLOAD_TOOLS,
   ...BLOCK_TOOLS,
+  FBTEST,
   SENSORD,
   WEBSERVER,
 ];
