@@ -1,5 +1,5 @@
 /**
- * /dev/fb0 and /dev/fb0ctl, as programs use them.
+ * The screen, as programs use it: /dev/fb0 and /dev/fb0ctl.
  *
  *   /dev/fb0      the memory of the screen: `lines` lines of `stride` bytes, of which `height` are shown. read, write,
  *                 lseek; a pixel is a 32-bit word
