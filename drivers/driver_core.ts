@@ -11,7 +11,7 @@ import type { KernelImage } from "../kernel/image.ts";
 import { KERN_ERR } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import { PF_KTHREAD } from "../kernel/task_struct.ts";
-import { NULL, type PhysAddr, physAdd, type Sleeping } from "../kernel/types.ts";
+import { type Context, NULL, type PhysAddr, physAdd, type Sleeping } from "../kernel/types.ts";
 import { EIO, ENOMEM, errnoName } from "../kernel/uapi/errno.ts";
 import { createBus, type DeviceStats } from "./bus.ts";
 import type { DriverType, KernelServices } from "./driver.ts";
@@ -47,6 +47,8 @@ export interface DriverCore {
   /** Things that drivers have taken, or asked for, since then. */
   nrSteps(): number;
   device(name: string): Hardware | undefined;
+  /** What a CPU that goes offline had to poll is this CPU's from now on. */
+  adopt(ctx: Context, cpu: number): void;
 }
 
 export interface DriverCoreDeps {
@@ -146,5 +148,6 @@ export function createDriverCore(deps: DriverCoreDeps): DriverCore {
     failStep: steps.failStep,
     nrSteps: steps.nrSteps,
     device: bus.device,
+    adopt: napi.adopt,
   };
 }

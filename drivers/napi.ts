@@ -14,6 +14,7 @@
  *   NAPI-1  a napi is on one poll list at most, and then SCHED is set
  *   NAPI-2  poll is never entered again while it runs, nor after disable() returned
  *   NAPI-3  a napi that used its whole budget stays scheduled
+ *   NAPI-4  a CPU that goes offline leaves its list to another
  *
  * Poll lists: one head per CPU in static memory, touched with interrupts off.
  * Source: Linux net/core/dev.c (napi_schedule, net_rx_action), Documentation/networking/napi.rst.
@@ -25,7 +26,7 @@ import type { ContextTracking } from "../kernel/context.ts";
 import { initListHead, LIST_HEAD_BYTES, listAddTail, listDel, listFirst, listIsEmpty } from "../kernel/lib/list.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { NET_RX_SOFTIRQ, type Softirqs } from "../kernel/softirq.ts";
-import { asPhys, type Context, type IrqContext, type PhysAddr } from "../kernel/types.ts";
+import { asPhys, type Context, type IrqContext, NULL, type PhysAddr } from "../kernel/types.ts";
 
 /** Packets that one poll may take. */
 export const NAPI_WEIGHT = 64;
@@ -56,6 +57,8 @@ export interface Napi {
   disable(ctx: Context, napi: PhysAddr): void;
   enable(napi: PhysAddr): void;
   isScheduled(napi: PhysAddr): boolean;
+  /** Moves the poll list of a CPU that goes offline to this one. */
+  adopt(ctx: Context, cpu: number): void;
   /** How often a poll used its whole budget, and how often the softirq stopped with work left. */
   nrExhausted(): number;
   nrSqueezed(): number;
@@ -160,6 +163,16 @@ export function createNapi({ machine, contexts, softirqs, statics }: NapiDeps): 
       }),
     enable(napi) {
       setState(napi, 0);
+    },
+    adopt(ctx, cpu) {
+      if (!isOpen || listIsEmpty(port, listOf(cpu))) return;
+      irqsOff(ctx, () => {
+        for (let napi = listFirst(port, listOf(cpu)); napi !== NULL; napi = listFirst(port, listOf(cpu))) {
+          listDel(port, napi);
+          listAddTail(port, napi, listOf(ctx.cpu));
+        }
+      });
+      softirqs.raiseSoftirq(ctx, NET_RX_SOFTIRQ);
     },
     isScheduled: (napi) => (stateOf(napi) & SCHED) !== 0,
     nrExhausted: () => port.ld32(EXHAUSTED),

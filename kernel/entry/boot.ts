@@ -326,6 +326,7 @@ export function boot(options: BootOptions): Kernel {
     settings: options.devices ?? {},
     statics: driverStatics,
   }); // devices, modules
+  cpuhp.registerCpuhp({ name: "drivers/napi:dead", offline: drivers.adopt });
   const sources = createProcSources({
     machine,
     printk,

@@ -117,7 +117,7 @@ describe("/dev/rtc0", () => {
   });
 
   it("MOD-1 rmmod says EBUSY while the node is open; a second open says EBUSY", () => {
-    const t = bootDrivers({ nrCpus: 1, cmdline: "quiet modules=rtc" }, { "/bin/reader": reader(3) });
+    const t = bootDrivers({ cmdline: "quiet modules=rtc" }, { "/bin/reader": reader(3) });
     const first = t.start("/bin/reader");
     const second = t.start("/bin/reader");
     expect(t.sh("rmmod rtc")).toBe(1);

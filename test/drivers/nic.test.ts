@@ -114,6 +114,37 @@ describe("receiving", () => {
   });
 });
 
+describe("CPUs that come and go", () => {
+  it("a CPU goes offline in the middle of a flood: all packets are still accounted for", () => {
+    const t = bootNic({ count: 3000, burst: 64, rate: 500_000, size: 64 }, 4, "nic ring=256 queue=4096 spread=1");
+    const sink = t.start("/bin/pktsink");
+    for (const cpu of [1, 2, 3]) expect(t.sh(`echo 0 > /sys/devices/system/cpu/cpu${cpu}/online`)).toBe(0);
+    t.kernel.run();
+    expect(t.kernel.exitStatus(sink)).toBe(0);
+    expect(stat(t, "rx_packets") + stat(t, "drop_no_buffer")).toBe(3000);
+    finish(t);
+  });
+});
+
+describe("webserver --nic", () => {
+  it("serves what the wire brings and answers each", () => {
+    const t = bootNic({ count: 100, rate: 5_000 });
+    expect(t.sh("webserver --nic")).toBe(0);
+    expect(t.output()).toMatch(/webserver: 100 requests, 0 failed/);
+    t.kernel.run();
+    expect(stat(t, "tx_packets")).toBe(100);
+    finish(t);
+  });
+
+  it("says so when there is no card, and needs --requests without --nic", () => {
+    const t = bootDrivers();
+    expect(t.sh("webserver --nic")).toBe(1);
+    expect(t.output()).toContain("webserver: /dev/nic0: No such file or directory");
+    expect(t.sh("webserver")).toBe(2);
+    t.expectUnloaded();
+  });
+});
+
 describe("sending", () => {
   it("packets go out, and with loopback they come back unharmed", () => {
     const t = bootNic({ loopback: 1 });
