@@ -10,11 +10,6 @@
  * Host state: an observer. The memory itself is where the allocators put it.
  */
 
-export interface LedgerEntry {
-  readonly kind: string;
-  readonly bytes: number;
-}
-
 /** Counts steps of all modules; makes one fail. */
 export interface StepCounter {
   /** True when the step that is about to happen has to fail. Counts it. */

@@ -26,6 +26,7 @@ export const TOY_BUGS = [
   "lock_in_both",
   "keeps_lock",
   "frees_in_handler",
+  "never_answers",
   "forgets_memory",
   "forgets_node",
 ] as const;
@@ -116,7 +117,8 @@ export const TOY_DRIVER: DriverType = {
         const action = {
           name: device.name,
           handler(ctx: IrqContext): number {
-            if (device.registers.ld32(STATUS) !== 1) return IRQ_NONE;
+            // Not looked at, the device holds its line up: a storm.
+            if (bug === "never_answers" || device.registers.ld32(STATUS) !== 1) return IRQ_NONE;
             // The cast is what the compiler makes a driver write that wants to free coherent memory here.
             misbehave(platform, bug, ctx, struct, () => freeCoherent(ctx as never));
             return IRQ_HANDLED;
