@@ -106,6 +106,8 @@ export interface DebugEntries {
   numFree(): number;
   minFree(): number;
   nrTotal(): number;
+  /** Pages that hold entries: kept until drop(). */
+  nrPages(): number;
   /** Gives the pages back if nothing is remembered. */
   drop(ctx: Context): void;
   check(): string | null;
@@ -240,6 +242,11 @@ export function createDebugEntries(port: MemoryPort, pageAlloc: PageAllocator, s
     numFree: () => word(NUM_FREE),
     minFree: () => word(MIN_FREE),
     nrTotal: () => word(NR_TOTAL),
+    nrPages() {
+      let nr = 0;
+      for (let page = word(PAGES); page !== 0; page = port.ld32(page)) nr++;
+      return nr;
+    },
     drop(ctx) {
       if (word(NUM_FREE) !== word(NR_TOTAL)) return;
       for (let page = word(PAGES); page !== 0; ) {

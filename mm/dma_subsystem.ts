@@ -59,7 +59,7 @@ export interface DmaSubsystem {
   /** Called with the name of each device that is made, and of each that goes. */
   onDevice(hook: (dev: DmaDevice, name: string, isNew: boolean) => void): void;
   init(ctx: TaskContext): void;
-  /** Pages that stay with DMA once a device has needed them: atomic pool, bounce buffers. */
+  /** Pages that stay with DMA once a device has needed them: atomic pool, bounce buffers, entries of dma-debug. */
   standingPages(): number;
 }
 
@@ -146,7 +146,7 @@ export function createDmaSubsystem(deps: DmaSubsystemDeps): DmaSubsystem {
     dma,
     swiotlb,
     debug,
-    standingPages: () => coherent.nrPoolPages() + swiotlb.nrPages(),
+    standingPages: () => coherent.nrPoolPages() + swiotlb.nrPages() + (debug?.entries.nrPages() ?? 0),
     onDevice: (hook) => devices.onDevice((dev, isNew) => hook(dev, deviceName(machine.port, dev), isNew)),
     init(ctx) {
       if (deps.swiotlbBytes > 0) swiotlb.ensure(ctx);
