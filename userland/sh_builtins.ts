@@ -39,9 +39,9 @@ function* complain({ shell, errFd }: BuiltinCall, message: string, status = 1): 
   return status;
 }
 
-function* print({ shell, outFd }: BuiltinCall, text: string): Sleeping<number> {
-  const written = yield* shell.libc.write(outFd, text);
-  return written < 0 ? 1 : 0;
+function* print(call: BuiltinCall, text: string): Sleeping<number> {
+  const written = yield* call.shell.libc.write(call.outFd, text);
+  return written < 0 ? yield* complain(call, `write error: ${strerror(written)}`) : 0;
 }
 
 function* cd(call: BuiltinCall): Sleeping<number> {

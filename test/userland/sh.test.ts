@@ -148,4 +148,10 @@ describe("programs", () => {
       expect(status, name).toBe(2);
     }
   });
+
+  it("a file that refuses what is written to it: the reason, and status 1", () => {
+    const { out, status } = sh("echo 0 > /sys/devices/system/cpu/cpu0/online");
+    expect(out).toContain("sh: write error: Device or resource busy");
+    expect(status).toBe(1);
+  });
 });
