@@ -128,6 +128,13 @@ export interface ContextTracking {
   setSystemState(state: number): void;
   /** kernel/irq.ts registers what to do with pending interrupts. */
   onInterruptible(deliver: (cpu: number) => void): void;
+  /**
+   * A place inside long kernel work, between two of its steps: devices act and interrupts are taken as if the CPU had
+   * executed that many instructions, which it has. Whoever calls it must be able to stand an interrupt. Any context.
+   */
+  interruptPoint(ctx: Context): void;
+  /** kernel/irq.ts registers what happens there. */
+  onInterruptPoint(checkpoint: (cpu: number) => void): void;
   /** `CPU: 0 UID: 0 PID: 1 Comm: init Tainted: …` and `Call Trace:` lines. */
   stackDump(ctx: Context): string;
   taint(flag: string): void;
@@ -153,6 +160,7 @@ export function createContextTracking(
   /** One bit per taint letter. */
   const TAINT = statics + 16;
   let deliver: (cpu: number) => void = () => {};
+  let checkpoint: (cpu: number) => void = () => {};
 
   const newContext = (cpu: number): Context => ({ cpu: asCpu(cpu), area: percpu.areaOf(cpu) });
   const taskContexts: TaskContext[] = [];
@@ -384,6 +392,10 @@ export function createContextTracking(
     setSystemState: (state) => port.st32(SYSTEM_STATE, state),
     onInterruptible(hook) {
       deliver = hook;
+    },
+    interruptPoint: (ctx) => checkpoint(ctx.cpu),
+    onInterruptPoint(hook) {
+      checkpoint = hook;
     },
     stackDump,
     taint: setTaint,

@@ -291,6 +291,14 @@ export function createIrqs(deps: IrqDeps): Irqs {
     }
     contexts.hardirqsOn(cpu);
   };
+  const checkpoint = (cpu: number): void => {
+    const now = clock[cpu] as number;
+    if (events.nextTime() <= now) events.runDue(now);
+    irqChip.pollNmi(cpu);
+    irqChip.checkTimer(cpu);
+    if (pending[cpu] !== 0 && irqOn[cpu] === 1) deliver(cpu);
+  };
+  contexts.onInterruptPoint(checkpoint);
   contexts.onInterruptible(deliver);
 
   // ── Requesting, disabling ────────────────────────────────────────────────────────────────────────────────────────
@@ -401,13 +409,7 @@ export function createIrqs(deps: IrqDeps): Irqs {
       for (const line of moved) irqChip.route(line, target);
       return moved;
     },
-    checkpoint(cpu) {
-      const now = clock[cpu] as number;
-      if (events.nextTime() <= now) events.runDue(now);
-      irqChip.pollNmi(cpu);
-      irqChip.checkTimer(cpu);
-      if (pending[cpu] !== 0 && irqOn[cpu] === 1) deliver(cpu);
-    },
+    checkpoint,
     onIrqExit: (hook) => {
       exitHooks.push(hook);
     },

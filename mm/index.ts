@@ -75,6 +75,7 @@ export {
   ZONE_NAMES,
   type Zones,
 } from "./mmzone.ts";
+export type { CpuCacheStats } from "./object_cache.ts";
 export {
   orderOfFlags,
   PAGE_STRUCT_BYTES,

@@ -111,6 +111,8 @@ export interface ProcessMemoryDeps {
   readonly caches: MmCaches;
   /** One u32 of zeroed static memory: the last ASID given. */
   readonly asidWord: PhysAddr;
+  /** Between two pages of a long unmapping: interrupts may come. */
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
@@ -221,6 +223,8 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       addField(mm, MM_RSS, -1);
       vmstat.modItem(NR_ANON_MAPPED, -1);
       pageAlloc.freePages(ctx, pfn, 0);
+      // Tens of thousands of pages at the end of a large process: no device is to wait for that.
+      deps.interruptPoint(ctx);
     });
   };
 

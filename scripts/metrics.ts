@@ -5,6 +5,7 @@
  * expect, 1 for anything that went wrong, 130 for Ctrl-C.
  */
 
+import type { CpuCacheStats } from "../mm/index.ts";
 import { type Expectation, type Metrics, unmetExpectations } from "./expectations.ts";
 import { type KindStats, mergeKinds } from "./observer.ts";
 import type { RunResult, WorkloadResult } from "./run_workloads.ts";
@@ -40,6 +41,12 @@ export function metricsOf(result: RunResult): Metrics {
   fragmentation(result.buddyinfo).forEach((value, order) => {
     metrics.set(`frag.order${order}`, value);
   });
+  if (result.offWindows !== null) {
+    metrics.set("irqs_off", result.offWindows.irqs?.cycles ?? 0);
+    metrics.set("preempt_off", result.offWindows.preempt?.cycles ?? 0);
+  }
+  const rate = hitRate(result.magazines);
+  if (rate !== undefined) metrics.set("magazine.hit_rate", rate);
   for (const { device, rows } of result.devices) {
     for (const [name, value] of rows) metrics.set(`device.${device}.${name}`, value);
   }
@@ -47,6 +54,13 @@ export function metricsOf(result: RunResult): Metrics {
     for (const [stat, value] of Object.entries(latencyStats(latency))) metrics.set(`latency.${name}.${stat}`, value);
   }
   return metrics;
+}
+
+/** Part of the object allocations that magazines served; undefined if there was none. */
+export function hitRate(magazines: readonly CpuCacheStats[]): number | undefined {
+  const hits = magazines.reduce((sum, { allocHits }) => sum + allocHits, 0);
+  const all = magazines.reduce((sum, { allocMisses }) => sum + allocMisses, hits);
+  return all === 0 ? undefined : hits / all;
 }
 
 /** The five numbers of a latency distribution. */

@@ -15,7 +15,9 @@ import { setImmediate } from "node:timers/promises";
 import type { DeviceStats } from "../drivers/index.ts";
 import { boot } from "../kernel/entry/boot.ts";
 import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
+import type { OffWindow } from "../kernel/irqsoff.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
+import type { CpuCacheStats } from "../mm/index.ts";
 import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
 import type { MachineOptions } from "./options.ts";
 import { NO_PROGRESS, type Progress } from "./progress.ts";
@@ -69,6 +71,10 @@ export interface RunResult {
   readonly buddyinfo: string;
   /** What the drivers of bound devices count. */
   readonly devices: readonly DeviceStats[];
+  /** By CPU: what magazines served. */
+  readonly magazines: readonly CpuCacheStats[];
+  /** Longest windows with interrupts and with preemption off, of all CPUs; null when they were not watched. */
+  readonly offWindows: { readonly irqs: OffWindow | undefined; readonly preempt: OffWindow | undefined } | null;
   /** First broken invariant, or null. */
   readonly violation: string | null;
   readonly panicReport: string | null;
@@ -127,6 +133,7 @@ class Run {
   readonly #startCycles: number;
   readonly #startHostMs = performance.now();
   readonly #nrOpsTotal: number;
+  readonly #baseMagazines: readonly CpuCacheStats[];
   #virtualCycles = 0;
   #hostSeconds = 0;
 
@@ -135,6 +142,8 @@ class Run {
     this.#request = request;
     this.#waiting = [...request.set.workloads].sort((a, b) => a.atCycles - b.atCycles);
     this.#base = kernel.census();
+    this.#baseMagazines = kernel.magazineStats();
+    kernel.interrupts.offTracker?.reset();
     this.#startCycles = kernel.now();
     this.#nrOpsTotal = request.set.workloads.reduce((sum, { nrOps }) => sum + (nrOps ?? 0), 0);
   }
@@ -182,6 +191,8 @@ class Run {
       oomKills: vmstatCounter(kernel, "oom_kill"),
       buddyinfo: kernel.readFile("/proc/buddyinfo") ?? "",
       devices: kernel.deviceStats(),
+      magazines: kernel.magazineStats().map((now, cpu) => sinceThen(now, this.#baseMagazines[cpu])),
+      offWindows: offWindowsOf(kernel),
       violation: end === "panic" ? null : kernel.check(),
       panicReport: kernel.panicReport,
     };
@@ -240,6 +251,15 @@ class Run {
   }
 }
 
+function offWindowsOf({ interrupts: { offTracker }, machine }: Kernel): RunResult["offWindows"] {
+  if (offTracker === null) return null;
+  const longest = (of: (cpu: number) => OffWindow | undefined): OffWindow | undefined =>
+    Array.from({ length: machine.harts.nrCpus }, (_, cpu) => of(cpu))
+      .filter((window) => window !== undefined)
+      .sort((a, b) => b.cycles - a.cycles)[0];
+  return { irqs: longest(offTracker.maxIrqsOff), preempt: longest(offTracker.maxPreemptOff) };
+}
+
 /** Lets the kernel go on until it has nothing more to do. */
 function settle(kernel: Kernel): void {
   if (kernel.panicReport === null) kernel.run({ untilCycles: kernel.now() + SETTLE_CYCLES });
@@ -248,6 +268,18 @@ function settle(kernel: Kernel): void {
 /** Pages that somebody has to give back: caches may keep theirs. */
 function heldPages(census: PageCensus): number {
   return census.largeKmalloc + census.anon + census.pageTables + census.kernelStacks + census.other;
+}
+
+/** What happened between two readings of a CPU's counters; `cached` is what is there now. */
+function sinceThen(now: CpuCacheStats, before: CpuCacheStats | undefined): CpuCacheStats {
+  if (before === undefined) return now;
+  return {
+    allocHits: now.allocHits - before.allocHits,
+    allocMisses: now.allocMisses - before.allocMisses,
+    freeHits: now.freeHits - before.freeHits,
+    freeMisses: now.freeMisses - before.freeMisses,
+    cached: now.cached,
+  };
 }
 
 function vmstatCounter(kernel: Kernel, name: string): number {

@@ -7,7 +7,7 @@
 
 import type { PageCensus } from "../kernel/entry/kernel.ts";
 import { CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
-import { describeStatus, latencyStats, type Verdict } from "./metrics.ts";
+import { describeStatus, hitRate, latencyStats, type Verdict } from "./metrics.ts";
 import { mergeKinds } from "./observer.ts";
 import { formatSize } from "./options.ts";
 import type { Paint } from "./paint.ts";
@@ -68,6 +68,8 @@ export function summaryDocument({ result, verdict, replay }: SummaryInput, withH
     leakedPages: result.end === "done" ? result.leakedPages : null,
     oomKills: result.oomKills,
     reports: result.nrReports,
+    magazines: { hitRate: hitRate(result.magazines) ?? null, cpus: result.magazines },
+    longestOff: result.offWindows,
     devices: Object.fromEntries(result.devices.map(({ device, rows }) => [device, Object.fromEntries(rows)])),
     invariants: result.violation,
     warnings: result.warnings,
@@ -99,6 +101,8 @@ export function summaryText(input: SummaryInput, paint: Paint): string {
     ...censusLines(result.census, paint),
     "",
     ...deviceLines(result, paint),
+    ...offLines(result, paint),
+    ...magazineLines(result, paint),
     ...latencyLines(result, paint),
     ...verdict.failures.map((failure) => paint.bad(`FAILED: ${printable(failure)}`)),
     `replay: ${replay}`,
@@ -163,6 +167,40 @@ function deviceLines(result: RunResult, paint: Paint): string[] {
     const lines = cells.length === 0 ? ["  nothing happened"] : table(cells, [false, true]);
     return [paint.heading(`  ${device} (${driver})`), ...lines.map((line) => `  ${line}`), ""];
   });
+}
+
+/** Where interrupts or preemption were off longest, if the run watched. */
+function offLines({ offWindows }: RunResult, paint: Paint): string[] {
+  if (offWindows === null) return [];
+  const rows = [
+    ["interrupts", offWindows.irqs],
+    ["preemption", offWindows.preempt],
+  ] as const;
+  const cells = rows.map(([what, window]) =>
+    window === undefined
+      ? [what, "0", "", "", ""]
+      : [what, grouped(window.cycles), String(window.cpu), window.comm, `${window.startedAt} … ${window.endedAt}`],
+  );
+  return [
+    ...titled(["longest off", "cycles", "CPU", "task", "where"], cells, [false, true, true, false, false], paint),
+    "",
+  ];
+}
+
+/** Object allocations and frees by CPU, and how many of them a magazine served. */
+function magazineLines({ magazines }: RunResult, paint: Paint): string[] {
+  const percent = (hits: number, misses: number): string =>
+    hits + misses === 0 ? "-" : `${((100 * hits) / (hits + misses)).toFixed(1)} %`;
+  const cells = magazines.map((cpu, nr) => [
+    `CPU ${nr}`,
+    grouped(cpu.allocHits + cpu.allocMisses),
+    percent(cpu.allocHits, cpu.allocMisses),
+    grouped(cpu.freeHits + cpu.freeMisses),
+    percent(cpu.freeHits, cpu.freeMisses),
+    grouped(cpu.cached),
+  ]);
+  const head = ["magazines", "allocs", "hits", "frees", "hits", "at hand"];
+  return [...titled(head, cells, [false, true, true, true, true, true], paint), ""];
 }
 
 function latencyLines(result: RunResult, paint: Paint): string[] {

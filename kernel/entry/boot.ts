@@ -260,6 +260,7 @@ export function boot(options: BootOptions): Kernel {
     vmstat,
     caches: users.mmCaches,
     asidWord: asPhys(statics + 24),
+    interruptPoint: contexts.interruptPoint,
   });
   const flushPage = createTlbFlush(machine);
   pageAlloc.onMigrate(createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage })); // moving pages

@@ -7,6 +7,7 @@
 
 import type { DevicePlace, DeviceSettings, DeviceStats, DriverCore, DriverType } from "../../drivers/index.ts";
 import type {
+  CpuCacheStats,
   FrameAllocatorFactory,
   PageAllocator,
   Pages,
@@ -161,6 +162,8 @@ export interface Kernel {
   /** Numbers that the drivers of bound devices keep. */
   deviceStats(): readonly DeviceStats[];
   readonly drivers: DriverCore;
+  /** What each CPU's magazines served and what they did not, over all caches; by CPU number. */
+  magazineStats(): readonly CpuCacheStats[];
   census(): PageCensus;
   /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
   peakPages(): number;

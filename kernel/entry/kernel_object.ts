@@ -143,6 +143,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     tasks: deps.taskInfos,
     deviceStats: deps.drivers.deviceStats,
     drivers: deps.drivers,
+    magazineStats: () => Array.from({ length: harts.nrCpus }, (_, cpu) => memory.slab.cpuStats(cpu)),
     census: deps.census,
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>

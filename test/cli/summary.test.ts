@@ -41,6 +41,11 @@ function result(changes: Partial<RunResult> = {}): RunResult {
     warnings: [],
     nrReports: 0,
     oomKills: 0,
+    magazines: [{ allocHits: 90, allocMisses: 10, freeHits: 0, freeMisses: 0, cached: 7 }],
+    offWindows: {
+      irqs: { cpu: 1, cycles: 1234, startedAt: "kmalloc", endedAt: "kfree", comm: "sh", pid: 2 },
+      preempt: undefined,
+    },
     devices: [
       {
         device: "nic0",
@@ -105,6 +110,15 @@ describe("document", () => {
     expect(textOf(result())).toMatch(/nic0 \(nic\)\n +rx_packets +1,234\n\n/);
     expect(documentOf(result(), false)).toContain('"devices":{"nic0":{"rx_packets":1234,"rx_dropped":0}}');
     expect(metricsOf(result()).get("device.nic0.rx_packets")).toBe(1234);
+  });
+
+  it("magazines and the longest windows with interrupts off", () => {
+    const text = textOf(result());
+    expect(text).toMatch(/^ {2}CPU 0 +100 +90.0 % +0 +- +7$/m);
+    expect(text).toMatch(/^ {2}interrupts +1,234 +1 +sh +kmalloc … kfree$/m);
+    expect(metricsOf(result()).get("magazine.hit_rate")).toBe(0.9);
+    expect(metricsOf(result()).get("irqs_off")).toBe(1234);
+    expect(textOf(result({ offWindows: null }))).not.toContain("longest off");
   });
 
   it("tells no leaks of a run that was cut short", () => {

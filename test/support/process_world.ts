@@ -78,6 +78,7 @@ export function bootProcessWorld(
     vmstat,
     caches: { allocMm: allocObject, freeMm: freeObject, allocVma: allocObject, freeVma: freeObject },
     asidWord: asidAndCma.asid as PhysAddr,
+    interruptPoint: contexts.interruptPoint,
   });
   const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage: createTlbFlush(machine) };
   const mover = createMigration({ ...deps, ...override(deps) });
