@@ -5,7 +5,8 @@
  *                   16 slots                   copies, then ACK    sensor_buffer.ts
  *
  * The handler must have taken a sample before its deadline; the device keeps the score. How the handler stores it is
- * the parameter `buffer`: one kind for all devices, or a list, one for each in turn: `buffer=kmalloc,mempool,ring`.
+ * the parameter `buffer`: one kind for all devices, or a list, one for each in turn: `buffer=kmalloc,mempool,ring`. With
+ * `cpu=0,1,2` each has its interrupts on a CPU of its own, so that one handler does not delay another.
  * The device runs while its file is open; one program at a time.
  *
  * struct sensor, in RAM, 72 bytes: 0 wait queue · 8 samples taken · 12 is open · 16 is gone · 20 counters · 48 buffer.
@@ -18,6 +19,7 @@
 
 import type { OpenFile } from "../kernel/file.ts";
 import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
+import { KERN_ERR } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import { asPhys, type Context, type IrqContext, NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
 import { EBUSY, EINVAL, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
@@ -72,7 +74,7 @@ interface Sensor {
   readonly log: DeviceLog;
 }
 
-function createSensorDriver(platform: Platform, kinds: readonly SensorBufferKind[]): Driver {
+function createSensorDriver(platform: Platform, kinds: readonly SensorBufferKind[], cpus: readonly number[]): Driver {
   const { machine, contexts, printk, irqs, waits, slab, dma, registry } = platform;
   const { port, harts } = machine;
   const now = (ctx: Context): number => harts.clock[ctx.cpu] as number;
@@ -206,6 +208,8 @@ function createSensorDriver(platform: Platform, kinds: readonly SensorBufferKind
     const error = irqs.requestIrq(device.line, action);
     if (error !== 0) return error;
     undo.push(() => irqs.freeIrq(device.line, action));
+    const cpu = cpus[bound.size % cpus.length];
+    if (cpu !== undefined && irqs.setAffinity(device.line, cpu) !== 0) log.warn(`no interrupts on CPU ${cpu}`);
     log.info(`samples go to a ${kind} buffer`);
     return sensor;
   }
@@ -264,12 +268,21 @@ function parseKinds(text: string): SensorBufferKind[] | undefined {
 export const SENSOR_DRIVER: DriverType = {
   name: "sensor",
   description: "sensor with a hard period",
-  params: { buffer: `${SENSOR_BUFFER_KINDS.join(", ")}, or a list of them for one device each; default kmalloc` },
+  params: {
+    buffer: `${SENSOR_BUFFER_KINDS.join(", ")}, or a list of them for one device each; default kmalloc`,
+    cpu: "which CPU takes the interrupts, or a list for one device each; default 0",
+  },
   create(platform, params) {
     const text = params.get("buffer") ?? "kmalloc";
     const kinds = parseKinds(text);
-    if (kinds !== undefined) return createSensorDriver(platform, kinds);
-    platform.printk(3, `sensor: parameter buffer=${text}: expected ${SENSOR_BUFFER_KINDS.join(", ")}`);
+    const cpus = (params.get("cpu") ?? "").split(",").filter((word) => word !== "");
+    const isBad = cpus.some((word) => !/^\d{1,2}$/.test(word) || Number(word) >= platform.machine.config.nrCpus);
+    if (isBad) {
+      platform.printk(KERN_ERR, `sensor: parameter cpu=${cpus.join(",")}: expected numbers of CPUs`);
+      return -EINVAL;
+    }
+    if (kinds !== undefined) return createSensorDriver(platform, kinds, cpus.map(Number));
+    platform.printk(KERN_ERR, `sensor: parameter buffer=${text}: expected ${SENSOR_BUFFER_KINDS.join(", ")}`);
     return -EINVAL;
   },
 };

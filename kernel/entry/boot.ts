@@ -350,7 +350,13 @@ export function boot(options: BootOptions): Kernel {
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   const files = createFileTree({
-    memory: { port, pageAlloc, vmstat, context: () => contexts.taskContext(harts.current[0] as number) },
+    memory: {
+      port,
+      pageAlloc,
+      vmstat,
+      context: () => contexts.taskContext(harts.current[0] as number),
+      interruptPoint: contexts.interruptPoint,
+    },
     waits,
     procfs: createProcfs(sources, registry),
     consoleDevice,

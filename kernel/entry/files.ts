@@ -67,6 +67,8 @@ export interface PageBytes {
   readonly vmstat: VmStat;
   /** Context of whoever runs at this moment. */
   readonly context: () => Context;
+  /** Between two pages of a long transfer: interrupts may come. */
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 const allocFilePage = ({ pageAlloc, vmstat, context }: PageBytes): Pfn => {
@@ -87,7 +89,10 @@ export interface RamfsNode {
 
 /** Drops the content of a ramfs file. */
 export function truncateNode(memory: PageBytes, node: RamfsNode): void {
-  for (const pfn of node.frames) freeFilePage(memory, pfn);
+  for (const pfn of node.frames) {
+    freeFilePage(memory, pfn);
+    memory.interruptPoint(memory.context());
+  }
   node.frames.length = 0;
   node.size = 0;
 }
@@ -119,6 +124,7 @@ export function ramfsFile(memory: PageBytes, node: RamfsNode, append: boolean): 
           if (pfn === NO_PFN) return done > 0 ? done : -ENOSPC;
           port.fill(pfnToPhys(pfn), 0, PAGE_SIZE);
           node.frames.push(pfn);
+          memory.interruptPoint(memory.context());
         }
         const offset = position % PAGE_SIZE;
         const n = Math.min(source.length - done, PAGE_SIZE - offset);

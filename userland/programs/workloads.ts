@@ -1,13 +1,20 @@
 /**
- * memhog, stress and leak: programs that use memory so that one can watch.
+ * memhog, filehog, stress and leak: programs that use memory so that one can watch.
  */
 
 import { PAGE_SIZE } from "../../kernel/params.ts";
 import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
-import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
+import { MAP_ANONYMOUS, MAP_PRIVATE, O_CREAT, O_WRONLY, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
-import { SYS_clone, SYS_mmap, SYS_nanosleep, SYS_thread_join } from "../../kernel/uapi/syscall.ts";
+import {
+  SYS_clone,
+  SYS_getpid,
+  SYS_mmap,
+  SYS_nanosleep,
+  SYS_thread_join,
+  SYS_write,
+} from "../../kernel/uapi/syscall.ts";
 import { createUmalloc, type Umalloc } from "../umalloc.ts";
 import { parseCount, parseOptions, parseSize } from "./arguments.ts";
 import { createRandom } from "./random.ts";
@@ -47,6 +54,38 @@ const memhog: ToolDefinition = {
     else yield* tool.out(`memhog: ${kib(gotBytes)} touched\n`);
     const holdCycles = options.values.get("--hold") ?? 0;
     if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
+    return error < 0 ? EXIT_FAILED : EXIT_OK;
+  },
+};
+
+// ── filehog ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const FILE_PIECE = 64 * 1024;
+
+const filehog: ToolDefinition = {
+  name: "filehog",
+  synopsis: "SIZE [--hold CYCLES]",
+  summary: "fill a file of the ramfs with SIZE bytes (64M), hold it, remove it",
+  *main(tool) {
+    const options = parseOptions(tool.args, { values: { "--hold": parseCount }, minOperands: 1, maxOperands: 1 });
+    const bytes = parseSize(options?.operands[0] ?? "");
+    if (options === null || bytes === null || bytes === 0) return yield* tool.usage();
+    const path = `/tmp/filehog.${yield* tool.sys(SYS_getpid)}`;
+    const fd = yield* tool.libc.open(path, O_WRONLY | O_CREAT);
+    const piece = yield* tool.sys(SYS_mmap, 0, FILE_PIECE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    let [gotBytes, error] = [0, Math.min(fd, piece, 0)];
+    if (error === 0) tool.env.mem.fill(piece, 0x5a, FILE_PIECE);
+    while (error === 0 && gotBytes < bytes) {
+      const written = yield* tool.sys(SYS_write, fd, piece, Math.min(FILE_PIECE, bytes - gotBytes));
+      if (written > 0) gotBytes += written;
+      else error = written;
+      if (tool.env.timeIsUp()) yield PREEMPTED;
+    }
+    if (error < 0) yield* tool.complain(`stopped at ${Math.ceil(gotBytes / 1024)} KiB: ${strerror(error)}`);
+    const holdCycles = options.values.get("--hold") ?? 0;
+    if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
+    if (fd >= 0) yield* tool.libc.close(fd);
+    yield* tool.libc.unlink(path);
     return error < 0 ? EXIT_FAILED : EXIT_OK;
   },
 };
@@ -194,4 +233,4 @@ const leak: ToolDefinition = {
   },
 };
 
-export const WORKLOAD_TOOLS: readonly ToolDefinition[] = [memhog, stress, leak];
+export const WORKLOAD_TOOLS: readonly ToolDefinition[] = [memhog, filehog, stress, leak];
