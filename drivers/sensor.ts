@@ -5,8 +5,8 @@
  *                   16 slots                   copies, then ACK    sensor_buffer.ts
  *
  * The handler must have taken a sample before its deadline; the device keeps the score. How the handler stores it is
- * the parameter `buffer`: one kind for all devices, or a list, one for each in turn: `buffer=kmalloc,mempool,ring`. With
- * `cpu=0,1,2` each has its interrupts on a CPU of its own, so that one handler does not delay another.
+ * the parameter `buffer`: one kind for all devices, or a list, one for each in turn: `buffer=kmalloc,mempool,ring`.
+ * With `cpu=0,1,2` each has its interrupts on a CPU of its own, so that one handler does not delay another.
  * The device runs while its file is open; one program at a time.
  *
  * struct sensor, in RAM, 72 bytes: 0 wait queue · 8 samples taken · 12 is open · 16 is gone · 20 counters · 48 buffer.
