@@ -34,7 +34,7 @@ export {
 /** The devices of the machine and their interrupt lines. Those that are not standard are there when configured. */
 export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "rtc0", line: 8, kind: RTC_KIND, isStandard: true },
-  { name: "ttyS1", line: 4, kind: UART_KIND, isStandard: true },
+  { name: "ttyS1", line: 5, kind: UART_KIND, isStandard: true },
   { name: "nic0", line: 9, kind: NIC_KIND, isStandard: true },
   { name: "nic1", line: 15, kind: NIC_KIND, isStandard: false },
   { name: "disk0", line: 10, kind: DISK_KIND, isStandard: true },

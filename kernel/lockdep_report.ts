@@ -197,10 +197,6 @@ export function returnToUserText(r: Reporter): string {
   ]);
 }
 
-export function heldAtExitText(r: Reporter): string {
-  return framed(`WARNING: ${r.who} still has locks held!`, r, []);
-}
-
 export interface LockdepNumbers {
   stats(): { readonly classes: number; readonly edges: number };
   nrReports(): number;

@@ -16,7 +16,7 @@
 import { PT_LEVELS, PTE_LEAF, PTE_V, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
-import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr } from "../kernel/types.ts";
 import { __GFP_ZERO, GFP_KERNEL } from "./gfp.ts";
 import { type Pages, PG_TABLE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
@@ -133,4 +133,3 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
 /** The frame a leaf entry points at, and back. */
 export const pfnOfPte = (pte: number): Pfn => asPfn(pte >>> 10);
 export const pteOf = (pfn: Pfn, flags: number): number => ((pfn << 10) | flags) >>> 0;
-export const pageOfPte = (pte: number): PhysAddr => pfnToPhys(pfnOfPte(pte));

@@ -32,6 +32,7 @@ import {
 } from "../../mm/index.ts";
 import { CYC_CPU_UP } from "../arch/charges.ts";
 import { E820_RAM } from "../arch/firmware_map.ts";
+import { IRQ_UART } from "../arch/irqchip.ts";
 import { createMachine } from "../arch/machine.ts";
 import { parseCmdline } from "../cmdline.ts";
 import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
@@ -39,7 +40,7 @@ import { createCpuhp } from "../cpuhp.ts";
 import { composeDeferred } from "../deferred.ts";
 import { createFileRegistry } from "../file.ts";
 import { createKernelImage } from "../image.ts";
-import { createIrqs } from "../irq.ts";
+import { createIrqs, IRQ_HANDLED, IRQ_NONE } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
 import { traceOff } from "../irqsoff.ts";
@@ -286,7 +287,13 @@ export function boot(options: BootOptions): Kernel {
     printk(KERN_ALERT, `${contexts.stackDump(ctx)}\n---[ end trace 0000000000000000 ]---`);
     panic("Fatal exception in interrupt");
   });
-  const consoleDevice = createConsole(waits, asPhys(statics + 8), (bytes) => options.console(decodeUtf8(bytes)));
+  const consoleDevice = createConsole(
+    waits,
+    asPhys(statics + 8),
+    (bytes) => options.console(decodeUtf8(bytes)),
+    (isUp) => machine.irqChip.setLevel(IRQ_UART, isUp),
+  );
+  irqs.requestIrq(IRQ_UART, { name: "ttyS0", handler: () => (consoleDevice.receive() ? IRQ_HANDLED : IRQ_NONE) });
   const processes = createProcesses({
     machine,
     contexts,

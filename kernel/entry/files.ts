@@ -212,9 +212,22 @@ export interface ConsoleDevice {
   close(): void;
   /** True while some task sleeps in read. */
   hasReader(): boolean;
+  /** The interrupt handler's part: fetches what has arrived and wakes readers; false if there was nothing. */
+  receive(): boolean;
 }
 
-export function createConsole(waits: WaitQueues, queue: PhysAddr, out: (bytes: Uint8Array) => void): ConsoleDevice {
+/**
+ * The console's serial port. What the host types is in the port's FIFO until the interrupt has fetched it; `setWire`
+ * drives the port's interrupt line.
+ */
+export function createConsole(
+  waits: WaitQueues,
+  queue: PhysAddr,
+  out: (bytes: Uint8Array) => void,
+  setWire: (isUp: boolean) => void,
+): ConsoleDevice {
+  let fifo = "";
+  let hasHungUp = false;
   let input = "";
   let isClosed = false;
   waits.init(queue);
@@ -243,12 +256,19 @@ export function createConsole(waits: WaitQueues, queue: PhysAddr, out: (bytes: U
       return file;
     },
     feed(text) {
-      input += text;
-      waits.wakeUp(queue);
+      fifo += text;
+      setWire(true);
     },
     close() {
-      isClosed = true;
-      waits.wakeUp(queue);
+      hasHungUp = true;
+      setWire(true);
+    },
+    receive() {
+      const isNew = fifo !== "" || hasHungUp !== isClosed;
+      [input, fifo, isClosed] = [input + fifo, "", hasHungUp];
+      setWire(false);
+      if (isNew) waits.wakeUp(queue);
+      return isNew;
     },
     hasReader: () => !waits.isEmpty(queue),
   };

@@ -4,7 +4,6 @@
 
 import type { DriverCore } from "../../drivers/index.ts";
 import type { Census, Dma, Mempools, ProcessMemory } from "../../mm/index.ts";
-import { IRQ_UART } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Deferred } from "../deferred.ts";
@@ -58,7 +57,7 @@ const STEPS_PER_POLL = 16;
 export function createKernelObject(deps: KernelObjectDeps): Kernel {
   const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice, state } = deps;
   const { memory } = deps;
-  const { harts, irqChip } = machine;
+  const { harts } = machine;
   const { clock } = harts;
 
   const now = (): number => clock.reduce((latest, time) => Math.max(latest, time), 0);
@@ -103,10 +102,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
         return stopReason(untilCycles, shouldStop) ?? (consoleDevice.hasReader() ? "input" : "idle");
       }
     },
-    feedConsole(text) {
-      irqChip.raise(0, IRQ_UART);
-      consoleDevice.feed(text);
-    },
+    feedConsole: consoleDevice.feed,
     closeConsole: () => consoleDevice.close(),
     interruptConsole() {
       for (const process of processes.all()) {

@@ -172,6 +172,18 @@ describe.skipIf(!isBuilt)("runs", () => {
   });
 });
 
+describe.skipIf(!isBuilt)("shipped scenarios", () => {
+  it.each(readdirSync(join(ROOT, "scripts", "scenarios")))(
+    "%s meets its expectations, with the same bytes again",
+    (name) => {
+      const first = slabtown(["run", name, "--json", "--quiet"]);
+      expect(first.stderr).toBe("");
+      expect(first.status).toBe(0);
+      expect(slabtown(["run", name, "--json", "--quiet"]).stdout).toBe(first.stdout);
+    },
+  );
+});
+
 describe.skipIf(!isBuilt)("pipes, signals, help", () => {
   it("a closed pipe ends quietly", async () => {
     const child = spawn(process.execPath, [PROGRAM, "run", SAMPLE, SAMPLE], { cwd: ROOT });

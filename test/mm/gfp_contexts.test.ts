@@ -44,9 +44,9 @@ import {
   ZONE_DMA,
   ZONE_DMA32,
 } from "../../mm/mmzone.ts";
+import { finish } from "../support/finish.ts";
 import { bootMempoolWorld, type MempoolWorld } from "../support/mempool_world.ts";
 import { bootPageLevel, type PageLevelMachine } from "../support/page_level.ts";
-import { finish } from "../support/slab_world.ts";
 
 const MASKS: Readonly<Record<string, number>> = {
   GFP_KERNEL,

@@ -15,8 +15,8 @@ import { __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.t
 import { MAGAZINE_TYPES, magazineTypeFor, mayGrow } from "../../mm/magazine_stock.ts";
 import { type KmemCache, OBJECT_INTERNAL } from "../../mm/slab_descriptor.ts";
 import { REAP_INTERVAL } from "../../mm/slab_reap.ts";
+import { finish as finishSleep } from "../support/finish.ts";
 import { bootObjectLevel, type ObjectLevelMachine } from "../support/object_level.ts";
-import { finish as finishSleep } from "../support/slab_world.ts";
 
 const QUIET = GFP_ATOMIC | __GFP_NOWARN;
 const KINDS: readonly DepotKind[] = ["locked", "lockfree"];

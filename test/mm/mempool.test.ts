@@ -24,8 +24,8 @@ import {
 } from "../../mm/gfp.ts";
 import type { MempoolSpec } from "../../mm/mempool.ts";
 import type { Mempool } from "../../mm/mempool_elements.ts";
+import { finish } from "../support/finish.ts";
 import { bootMempoolWorld, type MempoolWorld } from "../support/mempool_world.ts";
-import { finish } from "../support/slab_world.ts";
 
 const ALWAYS = __GFP_NOMEMALLOC | __GFP_NORETRY | __GFP_NOWARN;
 const SMALL = { ramBytes: 16 * 1024 * 1024, nrCpus: 2 };

@@ -9,9 +9,9 @@ import { afterAll, expect, it } from "vitest";
 import { type Context, NULL, type PhysAddr } from "../../kernel/types.ts";
 import { __GFP_NOWARN, GFP_ATOMIC } from "../../mm/gfp.ts";
 import type { Mempool } from "../../mm/mempool_elements.ts";
+import { finish } from "../support/finish.ts";
 import { forEachInjection } from "../support/injection.ts";
 import { bootMempoolWorld, type MempoolWorld } from "../support/mempool_world.ts";
-import { finish } from "../support/slab_world.ts";
 
 interface World extends MempoolWorld {
   pool: Mempool;

@@ -24,7 +24,7 @@ const free = (m: ObjectLevelMachine, cpu: number, addr: number): number =>
 
 for (const layer of LAYERS) {
   describe(`object allocators with the ${layer} layer`, () => {
-    it("random kmalloc and kfree on three CPUs: no overlap, content kept, invariants after every step", () => {
+    it("KMA-1 SLAB-1 … SLAB-10 random kmalloc and kfree on three CPUs: no overlap, content kept, invariants after every step", () => {
       const step = fc.tuple(
         fc.nat(2),
         fc.constantFrom(1, 8, 16, 64, 96, 192, 500, 1024, 5000, 8192, 20_000),
@@ -58,7 +58,7 @@ for (const layer of LAYERS) {
       );
     });
 
-    it("S2 alignment: powers of two to their size, others to their largest power-of-two divisor", () => {
+    it("S2 KMA-2 alignment: powers of two to their size, others to their largest power-of-two divisor", () => {
       const m = bootObjectLevel(layer);
       for (const bytes of [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192, 16_384]) {
         const addr = alloc(m, 0, bytes);
@@ -68,7 +68,7 @@ for (const layer of LAYERS) {
       m.expectNoObjectLeak();
     });
 
-    it("absurd sizes are refused without a word of complaint to the host", () => {
+    it("KMA-4 absurd sizes are refused without a word of complaint to the host", () => {
       const m = bootObjectLevel(layer);
       for (const bytes of [-1, 0.5, Number.NaN, 4 * 1024 * 1024 + 1, 2 ** 32, 2 ** 53, Number.POSITIVE_INFINITY]) {
         expect(alloc(m, 0, bytes)).toBe(0);
@@ -90,7 +90,7 @@ for (const layer of LAYERS) {
       "free of a fraction": (addr) => addr + 0.5,
     };
     for (const [name, target] of Object.entries(badFrees)) {
-      it(`${name} is reported, refused, and corrupts nothing`, () => {
+      it(`KMA-5 ${name} is reported, refused, and corrupts nothing`, () => {
         const m = bootObjectLevel(layer);
         const keep = alloc(m, 0, 64);
         const addr = alloc(m, 0, 64);
@@ -105,7 +105,7 @@ for (const layer of LAYERS) {
       });
     }
 
-    it("constructors run once per object, objects come back constructed", () => {
+    it("SLAB-7 constructors run once per object, objects come back constructed", () => {
       const m = bootObjectLevel(layer);
       let nrCalls = 0;
       const ctor = (object: PhysAddr): void => {
@@ -147,7 +147,7 @@ for (const layer of LAYERS) {
       m.expectNoObjectLeak();
     });
 
-    it("every N-th page allocation fails once: NULL, no leak, no oops", () => {
+    it("SLAB-11 every N-th page allocation fails once: NULL, no leak, no oops", () => {
       const sizes = [8, 64, 100, 700, 3000, 8192, 30_000];
       for (let n = 1; n <= 16; n++) {
         const m = bootObjectLevel(layer);
@@ -163,7 +163,7 @@ for (const layer of LAYERS) {
       }
     });
 
-    it("__GFP_ZERO clears, GFP_DMA stays below 16 MiB, krealloc keeps the content", () => {
+    it("KMA-6 __GFP_ZERO clears, GFP_DMA stays below 16 MiB, krealloc keeps the content", () => {
       const m = bootObjectLevel(layer);
       const dirty = alloc(m, 0, 256);
       m.machine.port.fill(dirty, 0xff, 256);
@@ -194,7 +194,7 @@ for (const layer of LAYERS) {
 }
 
 describe("M4 the depot is visited at most once per magazine", () => {
-  it("alternating at a magazine's edge does not go to the depot each time", () => {
+  it("MAG-5 M4 alternating at a magazine's edge does not go to the depot each time", () => {
     const m = bootObjectLevel("magazine");
     const cache = m.slab.kmemCacheCreate(m.ctx, { name: "edge", size: 256, align: 8, flags: 0 });
     const { kmemCacheAllocAny, kmemCacheFree, stats } = m.slab.layer;

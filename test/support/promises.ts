@@ -12,8 +12,8 @@ import { kmallocBucket } from "../../mm/kmalloc.ts";
 import { gfpZone, ZONE_DMA_LIMIT } from "../../mm/mmzone.ts";
 import { PG_ALLOCATED, PG_STATE } from "../../mm/page.ts";
 import type { KmemCache } from "../../mm/slab_descriptor.ts";
+import { finish } from "./finish.ts";
 import type { ObjectLevelMachine } from "./object_level.ts";
-import { finish } from "./slab_world.ts";
 
 export interface Promises {
   kmalloc(ctx: Context, bytes: number, gfp: Gfp): PhysAddr;

@@ -154,4 +154,14 @@ describe("programs", () => {
     expect(out).toContain("sh: write error: Device or resource busy");
     expect(status).toBe(1);
   });
+
+  it("what is typed comes by the serial port's interrupt", () => {
+    const { kernel, take } = machine();
+    kernel.spawn("/bin/sh", ["sh"]);
+    kernel.run();
+    kernel.feedConsole("echo typed\n");
+    expect(kernel.run()).toBe("input");
+    expect(take()).toContain("typed\n");
+    expect(kernel.readFile("/proc/interrupts")).toMatch(/^ {2}4: +1 +0 .*ttyS0$/m);
+  });
 });

@@ -76,7 +76,6 @@ function exitWith(name: string, status: number, summary: string): ToolDefinition
     name,
     synopsis: "",
     summary,
-    // biome-ignore lint/correctness/useYield: a program is a generator; this one has nothing to wait for.
     *main() {
       return status;
     },
