@@ -2,11 +2,9 @@
  * Goal: /proc prints what Linux prints, and its numbers agree with each other.
  * Method: zones over a checking port get the sizes and free lists of a recorded Linux 6.12 machine (128 MiB, 2 CPUs);
  * what is determined by them must come out byte for byte: marks, reserves, per-CPU lists, free blocks,
- * MemAvailable. Elsewhere digits are masked and names, order and widths compared. Where the recordings are missing the
- * tests say so. The identities between files need no recording.
+ * MemAvailable. Elsewhere digits are masked and names, order and widths compared. The identities between files need no
+ * recording.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { createHarts } from "../../kernel/arch/harts.ts";
 import { BoundsPort, createRam } from "../../kernel/arch/port.ts";
@@ -41,12 +39,9 @@ import {
   PGALLOC_DMA32,
   PGFAULT,
 } from "../../mm/vmstat.ts";
+import { recorded } from "../support/recorded.ts";
 
-const SAMPLES = new URL("../../../shared/samples/", import.meta.url);
-const samplePath = (name: string): string => fileURLToPath(new URL(name, SAMPLES));
-const hasSamples = existsSync(samplePath("linux-6.12-128M/zoneinfo"));
-const sample = (name: string): string => readFileSync(samplePath(`linux-6.12-128M/${name}`), "utf8");
-const TITLE = hasSamples ? "like Linux 6.12, 128 MiB" : "like Linux 6.12, 128 MiB (skipped: needs ../shared/samples)";
+const sample = (name: string): string => recorded(`linux-6.12-128M/${name}`);
 
 const ZONES_AT = 4096;
 const STATE_AT = 8192;
@@ -246,7 +241,7 @@ function recordedZones(blocksOf: (zone: string) => readonly (readonly number[])[
   });
 }
 
-describe.skipIf(!hasSamples)(TITLE, () => {
+describe("like Linux 6.12, 128 MiB", () => {
   it("buddyinfo and both fragmentation indices equal the recording", () => {
     const rows = buddyRows(sample("buddyinfo"));
     // The file does not tell types apart: half of the blocks go to another list.
@@ -362,13 +357,13 @@ describe.skipIf(!hasSamples)(TITLE, () => {
   it("softirqs and the softirq line of stat count per vector and CPU", () => {
     const text = readProc({}, "softirqs");
     expect(text.split("\n")[0]).toBe(`${" ".repeat(20)}CPU0       CPU1       `);
-    expect(text).toContain("\n     TIMER:          1         10\n");
-    expect(text).toContain("\n       RCU:          9         90\n");
+    expect(text).toContain("\n       TIMER:          1         10\n");
+    expect(text).toContain("\n         RCU:          9         90\n");
     expect(readProc({}, "stat")).toContain("\nsoftirq 495 0 11 22 33 44 55 66 77 88 99\n");
   });
 
   it("pid/status, stat, interrupts, softirqs and swaps have the layout of Linux 6.18", () => {
-    const other = (name: string): string => readFileSync(samplePath(`linux-6.18/${name}`), "utf8");
+    const other = (name: string): string => recorded(`linux-6.18/${name}`);
     const firstLine = (text: string): string => linesOf(text)[0] as string;
     const labels = (text: string): string[] => linesOf(text).map((line) => line.slice(0, line.indexOf(":") + 1));
     const procfs = createProcfs(fakeSources({ tasks: [SHELL], maps: new Map([[7, SHELL_MAPS]]) }));
