@@ -12,6 +12,7 @@ import { NETWORK_TOOLS } from "./programs/network.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
+import { TEXT_TOOLS } from "./programs/text_tools.ts";
 import { programOf, type ToolDefinition } from "./programs/tool.ts";
 import { WEBSERVER } from "./programs/webserver.ts";
 import { WORKLOAD_TOOLS } from "./programs/workloads.ts";
@@ -23,6 +24,7 @@ export { createUmalloc } from "./umalloc.ts";
 
 const TOOLS: readonly ToolDefinition[] = [
   ...FILE_TOOLS,
+  ...TEXT_TOOLS,
   ...REPORT_TOOLS,
   ...PROCESS_TOOLS,
   ...MODULE_TOOLS,

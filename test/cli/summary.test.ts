@@ -139,6 +139,8 @@ describe("verdict", () => {
     expect(exitCode({ end: "panic" })).toBe(3);
     expect(exitCode({ end: "panic" }, "panic")).toBe(0);
     expect(exitCode({}, "panic")).toBe(1);
+    const unmet = [{ metric: "leaks", operator: "==" as const, value: 0 }];
+    expect(judge(result({ end: "interrupt" }), unmet)).toEqual({ exitCode: 130, failures: [] });
     expect(exitCode({ end: "interrupt", workloads: [{ ...WORKLOAD, exitStatus: undefined }] })).toBe(130);
   });
 

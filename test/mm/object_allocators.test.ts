@@ -68,7 +68,7 @@ for (const layer of LAYERS) {
       m.expectNoObjectLeak();
     });
 
-    it("KMA-4 absurd sizes are refused without a word of complaint to the host", () => {
+    it("KMA-3 KMA-4 absurd sizes are refused without a word of complaint to the host", () => {
       const m = bootObjectLevel(layer);
       for (const bytes of [-1, 0.5, Number.NaN, 4 * 1024 * 1024 + 1, 2 ** 32, 2 ** 53, Number.POSITIVE_INFINITY]) {
         expect(alloc(m, 0, bytes)).toBe(0);

@@ -1,0 +1,109 @@
+/**
+ * head, grep and wc: a look at a part of a text, for pipelines in the shell.
+ *
+ * grep takes a regular expression as the programs' host understands it; a pattern that is none is a usage error.
+ */
+
+import type { Sleeping } from "../../kernel/types.ts";
+import { strerror } from "../../kernel/uapi/errno.ts";
+import { O_RDONLY } from "../../kernel/uapi/mman.ts";
+import { parseCount, parseOptions } from "./arguments.ts";
+import { EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Tool, type ToolDefinition } from "./tool.ts";
+
+const STANDARD_INPUT = 0;
+const DEFAULT_LINES = 10;
+
+/** Calls `visit` for each line of the file at `path`, `-` for standard input, until it says false: 0 or a status. */
+function* forEachLine(tool: Tool, path: string, visit: (line: string) => Sleeping<boolean>): Sleeping<number> {
+  const fd = path === "-" ? STANDARD_INPUT : yield* tool.libc.open(path, O_RDONLY);
+  if (fd < 0) {
+    yield* tool.complain(`${path}: ${strerror(fd)}`);
+    return EXIT_FAILED;
+  }
+  for (let line = yield* tool.libc.readLine(fd); line !== null; line = yield* tool.libc.readLine(fd)) {
+    if (!(yield* visit(line))) break;
+  }
+  if (fd !== STANDARD_INPUT) yield* tool.libc.close(fd);
+  return EXIT_OK;
+}
+
+const head: ToolDefinition = {
+  name: "head",
+  synopsis: "[-n LINES] [FILE]",
+  summary: "the first lines of a file, or of standard input",
+  *main(tool) {
+    const args = tool.args.flatMap((arg) =>
+      /^-\d+$/.test(arg) ? ["--n", arg.slice(1)] : arg === "-n" ? ["--n"] : [arg],
+    );
+    const options = parseOptions(args, { values: { "--n": parseCount }, maxOperands: 1 });
+    if (options === null) return yield* tool.usage();
+    let left = options.values.get("--n") ?? DEFAULT_LINES;
+    return yield* forEachLine(tool, options.operands[0] ?? "-", function* (line) {
+      if (left-- <= 0) return false;
+      yield* tool.out(`${line}\n`);
+      return left > 0;
+    });
+  },
+};
+
+/** The expression, or null for a pattern that is none. */
+function parsePattern(text: string, ignoreCase: boolean): RegExp | null {
+  try {
+    return new RegExp(text, ignoreCase ? "i" : "");
+  } catch {
+    return null;
+  }
+}
+
+const grep: ToolDefinition = {
+  name: "grep",
+  synopsis: "[-i] [-v] [-c] PATTERN [FILE...]",
+  summary: "the lines in which PATTERN occurs; status 1 if there are none",
+  *main(tool) {
+    const flags = ["-i", "-v", "-c"];
+    const options = parseOptions(tool.args, { flags, minOperands: 1, maxOperands: Number.POSITIVE_INFINITY });
+    const pattern = parsePattern(options?.operands[0] ?? "", options?.flags.has("-i") === true);
+    if (options === null || pattern === null) return yield* tool.usage();
+    const paths = options.operands.length > 1 ? options.operands.slice(1) : ["-"];
+    const isInverted = options.flags.has("-v");
+    const isCounting = options.flags.has("-c");
+    let nrFound = 0;
+    let hasFailed = false;
+    for (const path of paths) {
+      const prefix = paths.length > 1 ? `${path}:` : "";
+      let nrHere = 0;
+      const status = yield* forEachLine(tool, path, function* (line) {
+        if (pattern.test(line) === isInverted) return true;
+        nrHere++;
+        if (!isCounting) yield* tool.out(`${prefix}${line}\n`);
+        return true;
+      });
+      if (isCounting && status === EXIT_OK) yield* tool.out(`${prefix}${nrHere}\n`);
+      hasFailed ||= status !== EXIT_OK;
+      nrFound += nrHere;
+    }
+    return hasFailed ? EXIT_USAGE : nrFound > 0 ? EXIT_OK : EXIT_FAILED;
+  },
+};
+
+const wc: ToolDefinition = {
+  name: "wc",
+  synopsis: "[FILE]",
+  summary: "lines, words and characters of a text",
+  *main(tool) {
+    const options = parseOptions(tool.args, { flags: ["-l"], maxOperands: 1 });
+    if (options === null) return yield* tool.usage();
+    let [nrLines, nrWords, nrChars] = [0, 0, 0];
+    const status = yield* forEachLine(tool, options.operands[0] ?? "-", function* (line) {
+      nrLines++;
+      nrWords += line.split(/\s+/).filter((word) => word !== "").length;
+      nrChars += line.length + 1;
+      return true;
+    });
+    if (status !== EXIT_OK) return status;
+    yield* tool.out(options.flags.has("-l") ? `${nrLines}\n` : `${nrLines} ${nrWords} ${nrChars}\n`);
+    return EXIT_OK;
+  },
+};
+
+export const TEXT_TOOLS: readonly ToolDefinition[] = [head, grep, wc];
