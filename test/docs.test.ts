@@ -1,0 +1,30 @@
+/**
+ * Goal: the pages about commands leave nothing out. Method: the tables of the code are compared with the words of the
+ * pages: every kernel parameter, every program, every device setting, every shipped scenario has its place.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { expect, it } from "vitest";
+import { DEVICE_SETTINGS } from "../drivers/index.ts";
+import { PARAMETERS } from "../kernel/cmdline.ts";
+import { builtinPrograms } from "../userland/index.ts";
+
+const commands = readFileSync(new URL("../docs/commands.md", import.meta.url), "utf8");
+const missing = (words: readonly string[]): string[] => words.filter((word) => !commands.includes(`\`${word}`));
+
+it("docs/commands.md names every kernel parameter", () => {
+  expect(missing(Object.keys(PARAMETERS))).toEqual([]);
+});
+
+it("docs/commands.md names every program of the shell", () => {
+  const names = [...builtinPrograms().keys()].map((path) => path.slice(path.lastIndexOf("/") + 1));
+  expect(missing(names.filter((name) => name !== "init"))).toEqual([]);
+});
+
+it("docs/commands.md names every device and every setting", () => {
+  const settings = Object.values(DEVICE_SETTINGS).flatMap((table) => Object.keys(table));
+  expect(missing([...new Set(settings)])).toEqual([]);
+});
+
+it("docs/commands.md names every shipped scenario", () => {
+  expect(missing(readdirSync(new URL("../scripts/scenarios", import.meta.url)))).toEqual([]);
+});
