@@ -27,7 +27,7 @@
  *          free memory outside the range in question, gets reserved, and an old one that was not static is freed.
  *   MB-10  The hand-over visits each page that is free as a whole once, and nothing else (ranges are rounded inwards).
  *          After discard() any call is a kernel bug: somebody else owns that memory now.
- *   MB-11  Memory from alloc() and allocExact() is zero.
+ *   MB-11  Memory from alloc() and allocExact() is zero; asked for as it is (`isRaw`), its bytes are left alone.
  *
  * In RAM, from `tableBase`:
  *
@@ -97,6 +97,8 @@ export interface MemblockWindow {
   readonly maxAddr?: number;
   /** Default: what setBottomUp() said; top-down at first. */
   readonly topDown?: boolean;
+  /** Not zeroed, for who overwrites it all anyway; Linux: memblock_alloc_raw. Default false. */
+  readonly isRaw?: boolean;
 }
 
 export interface MemblockOptions {
@@ -257,10 +259,10 @@ export function createMemblock(port: MemoryPort, tableBase: PhysAddr, options: M
     return addRange(live(reserved), base, size, MEMBLOCK_NONE);
   };
 
-  /** Reserves and zeroes what was found; NULL if nothing was. */
-  const take = (addr: number, size: number): PhysAddr => {
+  /** Reserves what was found, and zeroes it; NULL if nothing was. */
+  const take = (addr: number, size: number, isRaw: boolean): PhysAddr => {
     if (addr === 0 || reserve(addr, size) !== 0) return NULL;
-    port.fill(addr, 0, size);
+    if (!isRaw) port.fill(addr, 0, size);
     return asPhys(addr);
   };
 
@@ -268,19 +270,19 @@ export function createMemblock(port: MemoryPort, tableBase: PhysAddr, options: M
     live(memory);
     bugOn(!(size >= 1), "memblock: allocation of no bytes", size);
     bugOn(!isPowerOfTwo(align), "memblock: alignment is not a power of two", align);
-    const { minAddr = 0, maxAddr = ADDR_LIMIT, topDown = !hasState(STATE_BOTTOM_UP) } = window;
+    const { minAddr = 0, maxAddr = ADDR_LIMIT, topDown = !hasState(STATE_BOTTOM_UP), isRaw = false } = window;
     const limit = maxAddr === ADDR_LIMIT ? 0 : maxAddr;
     const where = `from=${hex(minAddr)} max_addr=${hex(limit)}`;
     log?.(`memblock_alloc_try_nid: ${size} bytes align=0x${align.toString(16)} nid=-1 ${where}`);
     const addr = find(size, align, minAddr, maxAddr, topDown);
-    return take(addr !== 0 || minAddr === 0 ? addr : find(size, align, 0, maxAddr, topDown), size);
+    return take(addr !== 0 || minAddr === 0 ? addr : find(size, align, 0, maxAddr, topDown), size, isRaw);
   };
 
   const allocExact = (base: PhysAddr, size: number): PhysAddr => {
     live(memory);
     bugOn(!(size >= 1), "memblock: allocation of no bytes", size);
     const isFree = base >= PAGE_SIZE && nextFree(base) === base && freeEnd(base) >= base + size;
-    return take(isFree ? base : 0, size);
+    return take(isFree ? base : 0, size, false);
   };
 
   const trim = (align: number): void => {

@@ -51,5 +51,5 @@ export const SUITES: readonly Suite[] = [
   { part: 1, name: "per-CPU batch and high", origin: "2 × zoneinfo", file: TABLES, tests: /> W7 /, cases: 11 },
   { part: 1, name: "extfrag and unusable index", origin: "debugfs of 6.12", file: TABLES, tests: /> F1 /, cases: 44 },
   { part: 1, name: "whole files of /proc", origin: "Linux 6.12, 6.18", file: PROCFS, tests: /^like Linux/ },
-  { part: 3, name: "memblock simulator", origin: "tools/testing/memblock", file: MEMBLOCK },
+  { part: 3, name: "memblock simulator", origin: "tools/testing/memblock", file: MEMBLOCK, cases: 181 },
 ];

@@ -247,6 +247,13 @@ describe("memblock rules", () => {
     expect(port.ld8(addr + 100)).toBe(0xa5);
   });
 
+  it("MB-11 raw memory is left as it is", () => {
+    add(START, END);
+    const addr = memblock.alloc(100, 64, { isRaw: true });
+    expect(port.readBytes(addr, 100).every((byte) => byte === 0xa5)).toBe(true);
+    expect(memblock.isReserved(addr)).toBe(true);
+  });
+
   it("refuses what makes no sense: no bytes, an odd alignment, tables that cannot grow", () => {
     add(START, END);
     expect(() => memblock.alloc(0, 8)).toThrow(KernelBug);

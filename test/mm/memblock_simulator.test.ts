@@ -1,13 +1,15 @@
 /**
  * Goal: memblock answers as Linux's does, case by case.
  * Method: the cases of Linux's memblock simulator (tools/testing/memblock, tests basic_api, alloc_api,
- * alloc_helpers_api and the range part of alloc_nid_api), each under its own name: the same ranges in, the same ranges
- * expected, written for our interface. A case that Linux runs in both directions is run in both here.
+ * alloc_helpers_api, the range part of alloc_nid_api and alloc_exact_nid_api), each under its own name: the same ranges
+ * in, the same ranges expected, written for our interface. A case that Linux runs in both directions is run in both
+ * here, and what it runs for a zeroing and for a raw function is run for both: 181 cases, all that Linux runs on a
+ * machine with one node.
  *
- * Left out: NUMA nodes, hotplug and the variants that skip zeroing, which we do not have. The array that grows holds
+ * Left out: NUMA nodes and hotplug, which we do not have. The array that grows holds
  * 16-byte regions here (24 bytes in Linux), so it is one page. The end of the world is 4 GiB, not 2^64 − 1.
  */
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createMachine } from "../../kernel/arch/machine.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../../kernel/params.ts";
 import { asPhys, NULL } from "../../kernel/types.ts";
@@ -62,18 +64,24 @@ function expectReserved(...ranges: readonly Range[]): void {
   expect(memblock.check()).toBeNull();
 }
 
+/** A byte of the noise that the memory of the allocation cases holds at first. */
+const NOISE = 0xa5;
+/** Do the cases that are being run ask for memory as it is? */
+let isRaw = false;
+
 /** Memory full of noise, as far as the allocation cases see. */
 function setupMemory(isBottomUp: boolean): void {
   reset();
-  port.fill(START, 0xa5, MEM_SIZE);
+  port.fill(START, NOISE, MEM_SIZE);
   add([START, MEM_SIZE]);
   memblock.setBottomUp(isBottomUp);
 }
 
-/** Allocates, and looks whether the memory is cleared. */
+/** Allocates, and looks whether the memory is cleared, or left as it was. */
 function alloc(size: number, align: number = LINE, window?: MemblockWindow): number {
-  const addr = memblock.alloc(size, align, window);
-  if (addr !== NULL) expect(port.readBytes(addr, size)).toEqual(new Uint8Array(size));
+  const addr = memblock.alloc(size, align, { ...window, isRaw });
+  const expected = new Uint8Array(size).fill(isRaw ? NOISE : 0);
+  if (addr !== NULL) expect(port.readBytes(addr, size)).toEqual(expected);
   return addr;
 }
 
@@ -258,8 +266,17 @@ describe("memblock_free", () => {
 });
 
 describe("memblock_bottom_up", () => {
-  it("memblock_set_bottom_up_check, memblock_bottom_up_check", () => {
-    for (const isOn of [false, true, false]) {
+  it("memblock_set_bottom_up_check", () => {
+    for (const isOn of [false, true]) {
+      memblock.setBottomUp(isOn);
+      expect(memblock.isBottomUp()).toBe(isOn);
+    }
+    reset();
+    expect(memblock.isBottomUp()).toBe(false);
+  });
+
+  it("memblock_bottom_up_check", () => {
+    for (const isOn of [false, false, true, true, false]) {
       memblock.setBottomUp(isOn);
       expect(memblock.isBottomUp()).toBe(isOn);
     }
@@ -302,7 +319,14 @@ describe("memblock_overlaps_region", () => {
   });
 });
 
-describe("memblock_alloc", () => {
+describe.each([
+  ["memblock_alloc", false],
+  ["memblock_alloc_raw", true],
+] as const)("%s", (_name, raw) => {
+  beforeAll(() => {
+    isRaw = raw;
+  });
+
   inOneDirection(false, {
     alloc_top_down_simple_check: () => {
       expect(alloc(2)).toBe(END - LINE);
@@ -446,7 +470,16 @@ describe("memblock_alloc_from", () => {
   });
 });
 
-describe("memblock_alloc_try_nid, range", () => {
+describe.each([
+  ["memblock_alloc_try_nid", false],
+  ["memblock_alloc_try_nid_raw", true],
+  // With one node, just that node and any node are the same.
+  ["memblock_alloc_exact_nid_raw", true],
+] as const)("%s, range", (_name, raw) => {
+  beforeAll(() => {
+    isRaw = raw;
+  });
+
   const allocIn = (size: number, minAddr: number, maxAddr: number): number => alloc(size, LINE, { minAddr, maxAddr });
   /** r1 one line below the last line; r2 of 128 bytes ends `gap` bytes below r1. */
   const R1 = END - LINE * 2;
