@@ -36,6 +36,9 @@ export const PARAMETERS = {
   depot: "locked (default) or lockfree: how CPUs share full and empty magazines",
   memblock: "debug: the boot allocator tells what it does",
   prove_locking: "on: lockdep looks at every lock taken, and reports what could deadlock",
+  failslab: "interval,probability,space,times: object allocations that fail on purpose, as in Linux",
+  fail_page_alloc: "interval,probability,space,times: page allocations that fail on purpose, as in Linux",
+  fail_nth: "the N-th allocation since boot fails; with N+ all later ones too",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;
 

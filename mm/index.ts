@@ -19,6 +19,7 @@ export {
 } from "./dma_ops.ts";
 export { type DmaPool, NO_POOL } from "./dma_pool.ts";
 export { createDmaSubsystem, DMA_STATIC_BYTES, type DmaSubsystem } from "./dma_subsystem.ts";
+export { createFaultInjection, FAULT_INJECT_BYTES, type FaultInjection, type FaultStats } from "./fault_inject.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
   __GFP_NOWARN,

@@ -71,6 +71,8 @@ export interface SlabSubsystemDeps {
   readonly objectCache?: ObjectCacheKind;
   /** How the depots of magazines are guarded; by locks unless told otherwise. */
   readonly depot?: DepotKind;
+  /** Puts something in front of the per-CPU layer: fault injection. */
+  readonly wrapLayer?: ((layer: ObjectCacheLayer) => ObjectCacheLayer) | undefined;
 }
 
 /** One line of /proc/slabinfo and one directory of /sys/kernel/slab. */
@@ -143,10 +145,11 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     deps.depot === "lockfree"
       ? createLockfreeDepot(machine, spinlocks, slabs, physAdd(magazineStatic, DEPOT_STATICS))
       : createLockedDepot(machine, spinlocks);
-  const layer =
+  const ownLayer =
     deps.objectCache === "passthrough"
       ? createPassthroughLayer(common)
       : createMagazineLayer({ ...common, reports, depot: createDepot(), statics: magazineStatic });
+  const layer = deps.wrapLayer === undefined ? ownLayer : deps.wrapLayer(ownLayer);
   const mutex = physAdd(statics, CACHES_MUTEX);
   const kmemCacheCreate = (ctx: TaskContext, params: CacheParams): KmemCache => {
     spinlocks.spinLock(ctx, mutex);

@@ -11,6 +11,7 @@ import {
   composePages,
   createCma,
   createDmaSubsystem,
+  createFaultInjection,
   createMemblock,
   createMempools,
   createMigration,
@@ -19,6 +20,7 @@ import {
   createSlabSubsystem,
   createTlbFlush,
   DMA_STATIC_BYTES,
+  FAULT_INJECT_BYTES,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
@@ -147,7 +149,15 @@ export function boot(options: BootOptions): Kernel {
   const movable = Math.min(parameters.size("movablecore", 0), ramBytes / 2);
   const cmaBytes = parameters.size("cma", 0);
   const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE), cmaBytes);
-  const { pages, pageAlloc, pcp, pageblocks } = level;
+  const { pages, pcp, pageblocks } = level;
+  const faultTexts = {
+    failslab: parameters.get("failslab"),
+    failPageAlloc: parameters.get("fail_page_alloc"),
+    failNth: parameters.get("fail_nth"),
+  };
+  const faultState = image.bss("fault_inject", FAULT_INJECT_BYTES, 8);
+  const faults = createFaultInjection(faultTexts, { machine, contexts, printk, state: faultState }); // refusals
+  const pageAlloc = faults?.failPages(level.pageAlloc) ?? level.pageAlloc;
   const { vmstat, zones } = pageSetup;
   logCma(printk, cmaBytes, level.cmaArea);
   logZones(printk, ZONE_NAMES, level.zoneBounds);
@@ -174,6 +184,7 @@ export function boot(options: BootOptions): Kernel {
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
     objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
     depot: parameters.choice("depot", ["locked", "lockfree"]),
+    wrapLayer: faults?.failObjects,
   });
   pageAlloc.onPressure(slab.reapForPages);
   const reapWork = image.bss("slab_reap", WORK_BYTES, 8);
@@ -356,6 +367,7 @@ export function boot(options: BootOptions): Kernel {
   registerCmaFiles(registry, cma);
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
+  faults?.registerFiles(registry);
   const files = createFileTree({
     memory: {
       port,
@@ -394,6 +406,7 @@ export function boot(options: BootOptions): Kernel {
 
   const modules = (parameters.get("modules") ?? "").split(",").filter((name) => name !== "");
   drivers.loadAtBoot([...modules, ...(options.modules ?? [])]);
+  faults?.arm();
 
   return createKernelObject({
     machine,
@@ -416,6 +429,7 @@ export function boot(options: BootOptions): Kernel {
     state,
     locks,
     lockdep,
+    faults,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
     checkCma: cma.check,

@@ -8,6 +8,7 @@
 import type { DevicePlace, DeviceSettings, DeviceStats, DriverCore, DriverType } from "../../drivers/index.ts";
 import type {
   CpuCacheStats,
+  FaultStats,
   FrameAllocatorFactory,
   PageAllocator,
   Pages,
@@ -165,6 +166,8 @@ export interface Kernel {
   /** What each CPU's magazines served and what they did not, over all caches; by CPU number. */
   magazineStats(): readonly CpuCacheStats[];
   census(): PageCensus;
+  /** Requests that fault injection has seen and refused; null without one of its parameters. */
+  faultStats(): FaultStats | null;
   /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
   peakPages(): number;
   /** Every invariant walk of the memory subsystem: the first violation, or null. */

@@ -3,7 +3,7 @@
  */
 
 import type { DriverCore } from "../../drivers/index.ts";
-import type { Census, Dma, Mempools, ProcessMemory } from "../../mm/index.ts";
+import type { Census, Dma, FaultInjection, Mempools, ProcessMemory } from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Deferred } from "../deferred.ts";
@@ -44,6 +44,7 @@ export interface KernelObjectDeps {
   readonly deferred: Deferred;
   readonly locks: Locks;
   readonly lockdep: Lockdep | undefined;
+  readonly faults: FaultInjection | undefined;
   readonly state: { powerOff: boolean; panicReport: string | null };
   readonly taskInfos: () => readonly TaskInfo[];
   readonly checkCma: () => string | null;
@@ -114,7 +115,9 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       const file = consoleDevice.open();
       file.refs += 2;
       const parent = processes.get(1)?.isInit === true ? 1 : 0;
-      const pid = processes.spawn(parent, path, args, [file, file, file], options);
+      const start = (): number => processes.spawn(parent, path, args, [file, file, file], options);
+      // FLT-1: without init there is no system.
+      const pid = path === "/sbin/init" && deps.faults !== undefined ? deps.faults.mustNotFail(start) : start();
       if (pid < 0) file.refs -= 3;
       else if (path === "/sbin/init") printk(KERN_INFO, "Run /sbin/init as init process");
       return pid;
@@ -141,6 +144,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     drivers: deps.drivers,
     magazineStats: () => Array.from({ length: harts.nrCpus }, (_, cpu) => memory.slab.cpuStats(cpu)),
     census: deps.census,
+    faultStats: () => deps.faults?.stats() ?? null,
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
       memory.pageAlloc.check() ??
