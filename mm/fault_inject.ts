@@ -25,7 +25,7 @@
  *   FLT-4  with fail_nth=N at most one request is refused, the N-th; with N+ all from the N-th on
  *
  * All state is in RAM; the dice are a random stream of their own, so that nobody else's sequence moves.
- * Context: any, also interrupt handlers. Locks: none; the counters are one CPU's business at a time, as virtual time is.
+ * All state is in RAM; the dice are a random stream of their own, so that no other sequence moves.
  *
  * Differences from Linux: fail_nth belongs to the machine and not to a task (/proc/<pid>/fail-nth), and counts in
  * interrupts too; masks that may sleep are not spared (ignore-gfp-wait, min-order); the splat of C4 stays out.
