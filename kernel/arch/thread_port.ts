@@ -23,78 +23,28 @@
  * Source: ECMA-262, "Memory Model"; the Linux counterpart is Documentation/memory-barriers.txt.
  */
 
-import type { MemoryPort, RamBuffer } from "./port.ts";
+import { type RamBuffer, RawPort } from "./port.ts";
 
-export class ThreadPort implements MemoryPort {
-  readonly sizeBytes: number;
-  private readonly u8: Uint8Array;
-  private readonly u16: Uint16Array;
-  private readonly u32: Uint32Array;
+export class ThreadPort extends RawPort {
   private readonly i32: Int32Array;
-  private readonly f64: Float64Array;
 
   /** `ram` must be shared: threads that each have an ArrayBuffer have no memory in common. */
   constructor(ram: RamBuffer) {
     if (!(ram instanceof SharedArrayBuffer)) throw new Error("thread_port: RAM is not shared");
-    this.sizeBytes = ram.byteLength;
-    this.u8 = new Uint8Array(ram);
-    this.u16 = new Uint16Array(ram);
-    this.u32 = new Uint32Array(ram);
+    super(ram);
     this.i32 = new Int32Array(ram);
-    this.f64 = new Float64Array(ram);
   }
 
-  ld8(addr: number): number {
-    return this.u8[addr] as number;
-  }
-  ld16(addr: number): number {
-    return this.u16[addr >>> 1] as number;
-  }
-  ld32(addr: number): number {
-    return this.u32[addr >>> 2] as number;
-  }
-  ldF64(addr: number): number {
-    return this.f64[addr >>> 3] as number;
-  }
-  st8(addr: number, value: number): void {
-    this.u8[addr] = value;
-  }
-  st16(addr: number, value: number): void {
-    this.u16[addr >>> 1] = value;
-  }
-  st32(addr: number, value: number): void {
-    this.u32[addr >>> 2] = value;
-  }
-  stF64(addr: number, value: number): void {
-    this.f64[addr >>> 3] = value;
-  }
-  ldAtomic(addr: number): number {
+  override ldAtomic(addr: number): number {
     return Atomics.load(this.i32, addr >>> 2) >>> 0;
   }
-  stAtomic(addr: number, value: number): void {
+  override stAtomic(addr: number, value: number): void {
     Atomics.store(this.i32, addr >>> 2, value | 0);
   }
-  cas(addr: number, expected: number, desired: number): number {
+  override cas(addr: number, expected: number, desired: number): number {
     return Atomics.compareExchange(this.i32, addr >>> 2, expected | 0, desired | 0) >>> 0;
   }
-  fetchAdd(addr: number, delta: number): number {
+  override fetchAdd(addr: number, delta: number): number {
     return Atomics.add(this.i32, addr >>> 2, delta | 0) >>> 0;
-  }
-  copy(dst: number, src: number, bytes: number): void {
-    this.u8.copyWithin(dst, src, src + bytes);
-  }
-  fill(addr: number, byte: number, bytes: number): void {
-    if (((addr | bytes) & 3) === 0) {
-      const word = (byte | (byte << 8) | (byte << 16) | (byte << 24)) >>> 0;
-      this.u32.fill(word, addr >>> 2, (addr >>> 2) + (bytes >>> 2));
-    } else {
-      this.u8.fill(byte, addr, addr + bytes);
-    }
-  }
-  writeBytes(addr: number, source: Uint8Array): void {
-    this.u8.set(source, addr);
-  }
-  readBytes(addr: number, bytes: number): Uint8Array {
-    return this.u8.slice(addr, addr + bytes);
   }
 }
