@@ -57,10 +57,10 @@ function parsePattern(text: string, ignoreCase: boolean): RegExp | null {
 
 const grep: ToolDefinition = {
   name: "grep",
-  synopsis: "[-i] [-v] [-c] PATTERN [FILE...]",
+  synopsis: "[-ivcE] PATTERN [FILE...]",
   summary: "the lines in which PATTERN occurs; status 1 if there are none",
   *main(tool) {
-    const flags = ["-i", "-v", "-c"];
+    const flags = ["-i", "-v", "-c", "-E"];
     const options = parseOptions(tool.args, { flags, minOperands: 1, maxOperands: Number.POSITIVE_INFINITY });
     const pattern = parsePattern(options?.operands[0] ?? "", options?.flags.has("-i") === true);
     if (options === null || pattern === null) return yield* tool.usage();
