@@ -30,6 +30,7 @@ export const PARTS: Readonly<Record<Suite["part"], string>> = {
 const TABLES = "test/conformance/recorded_tables.test.ts";
 const PROCFS = "test/entry/procfs.test.ts";
 const LAYOUT = "test/mm/slab_layout.test.ts";
+const IDS = "test/conformance/identities.test.ts";
 const MEMBLOCK = "test/mm/memblock_simulator.test.ts";
 
 export const SUITES: readonly Suite[] = [
@@ -51,5 +52,13 @@ export const SUITES: readonly Suite[] = [
   { part: 1, name: "per-CPU batch and high", origin: "2 × zoneinfo", file: TABLES, tests: /> W7 /, cases: 11 },
   { part: 1, name: "extfrag and unusable index", origin: "debugfs of 6.12", file: TABLES, tests: /> F1 /, cases: 44 },
   { part: 1, name: "whole files of /proc", origin: "Linux 6.12, 6.18", file: PROCFS, tests: /^like Linux/ },
+  {
+    part: 2,
+    name: "identities of /proc, pages, magazines",
+    origin: "Linux, illumos",
+    file: IDS,
+    tests: /during a run/,
+  },
+  { part: 2, name: "they notice a planted error", origin: "our own", file: IDS, tests: /themselves/ },
   { part: 3, name: "memblock simulator", origin: "tools/testing/memblock", file: MEMBLOCK, cases: 181 },
 ];
