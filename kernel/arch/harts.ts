@@ -29,16 +29,22 @@ export interface Harts {
   readonly current: Uint8Array;
 }
 
+/**
+ * Words for a register file, in a buffer of their own. V8 keeps a typed array of up to 64 bytes inside the object, where
+ * it may move; only one outside is a constant address in compiled code, and a clock is moved by every step.
+ */
+const registerBuffer = (nrCpus: number, bytesPerCpu: number): ArrayBuffer => new ArrayBuffer(nrCpus * bytesPerCpu);
+
 export function createHarts(nrCpus: number): Harts {
   return {
     nrCpus,
-    clock: new Float64Array(nrCpus),
-    irqOn: new Uint8Array(nrCpus),
-    pending: new Uint32Array(nrCpus),
-    timerDeadline: new Float64Array(nrCpus).fill(Number.POSITIVE_INFINITY),
-    satpRoot: new Uint32Array(nrCpus),
-    satpAsid: new Uint32Array(nrCpus),
-    online: new Uint8Array(nrCpus),
-    current: new Uint8Array(1),
+    clock: new Float64Array(registerBuffer(nrCpus, 8)),
+    irqOn: new Uint8Array(registerBuffer(nrCpus, 1)),
+    pending: new Uint32Array(registerBuffer(nrCpus, 4)),
+    timerDeadline: new Float64Array(registerBuffer(nrCpus, 8)).fill(Number.POSITIVE_INFINITY),
+    satpRoot: new Uint32Array(registerBuffer(nrCpus, 4)),
+    satpAsid: new Uint32Array(registerBuffer(nrCpus, 4)),
+    online: new Uint8Array(registerBuffer(nrCpus, 1)),
+    current: new Uint8Array(registerBuffer(1, 1)),
   };
 }

@@ -45,13 +45,18 @@ export function createRam(sizeBytes: number): RamBuffer {
   return typeof SharedArrayBuffer === "function" ? new SharedArrayBuffer(sizeBytes) : new ArrayBuffer(sizeBytes);
 }
 
-/** Production port: typed-array accesses and nothing else. */
+/**
+ * Production port: typed-array accesses and nothing else.
+ *
+ * Its fields are `declare`d, so that the constructor is the first and only store to each: a field that the class
+ * body has set to undefined before is no constant to V8, and every access loads view, base and length anew.
+ */
 export class RawPort implements MemoryPort {
-  readonly sizeBytes: number;
-  private readonly u8: Uint8Array;
-  private readonly u16: Uint16Array;
-  private readonly u32: Uint32Array;
-  private readonly f64: Float64Array;
+  declare readonly sizeBytes: number;
+  private declare readonly u8: Uint8Array;
+  private declare readonly u16: Uint16Array;
+  private declare readonly u32: Uint32Array;
+  private declare readonly f64: Float64Array;
 
   constructor(ram: RamBuffer) {
     this.sizeBytes = ram.byteLength;
