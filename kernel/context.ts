@@ -47,6 +47,8 @@ export const HARDIRQ_MASK = 0xf_0000;
 export const NMI_MASK = 0xf0_0000;
 export const NEED_RESCHED = 0x8000_0000;
 const COUNT_MASK = 0x7fff_ffff;
+/** A copy for the fast path: an exported constant is loaded and checked on every use. */
+const ONE_LEVEL = PREEMPT_OFFSET;
 const INTERRUPT_MASK = SOFTIRQ_MASK | HARDIRQ_MASK | NMI_MASK;
 
 export const SYSTEM_BOOTING = 0;
@@ -175,7 +177,7 @@ export function createContextTracking(
   const subtract = (ctx: Context, offset: number): void => {
     const addr = ctx.area + PREEMPT_COUNT;
     const count = port.ld32(addr);
-    bugOn((count & COUNT_MASK) < offset, "CTX-4: preempt_count underflow", count, offset);
+    if ((count & COUNT_MASK) < offset) bug("CTX-4: preempt_count underflow", count, offset);
     port.st32(addr, count - offset);
   };
 
@@ -304,8 +306,11 @@ export function createContextTracking(
     preemptCount,
     add,
     subtract,
-    preemptDisable: (ctx) => add(ctx, PREEMPT_OFFSET),
-    preemptEnable: (ctx) => subtract(ctx, PREEMPT_OFFSET),
+    preemptDisable(ctx) {
+      const addr = ctx.area + PREEMPT_COUNT;
+      port.st32(addr, port.ld32(addr) + ONE_LEVEL);
+    },
+    preemptEnable: (ctx) => subtract(ctx, ONE_LEVEL),
     localIrqSave(ctx) {
       const flags = irqOn[ctx.cpu] as number;
       irqOn[ctx.cpu] = 0;

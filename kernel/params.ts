@@ -14,7 +14,8 @@ export const GRANULE_SHIFT = 3;
 export const GRANULE = 8;
 
 /** Line size of the simulated caches, bytes. Per-CPU structures are padded to it. */
-export const CACHE_LINE = 64;
+export const CACHE_LINE_SHIFT = 6;
+export const CACHE_LINE = 1 << CACHE_LINE_SHIFT;
 
 // ── Machine ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -86,16 +86,20 @@ export function gfpAllowsBlocking(gfp: Gfp): gfp is BlockingGfp {
 // ── gfp → migrate type (B8) ────────────────────────────────────────────────────────────────────────────────────────
 
 const MOBILITY_MASK = __GFP_MOVABLE | __GFP_RECLAIMABLE;
+/** Copies for the fast path: why, see slab_objects.ts. */
+const MOVES = __GFP_MOVABLE;
+const RECLAIMS = __GFP_RECLAIMABLE;
+const UNMOVABLE = MIGRATE_UNMOVABLE;
 
 /** B8. Both mobility bits together are a caller's bug; the result is then UNMOVABLE. */
 export function gfpMigratetype(gfp: Gfp): Migratetype {
   switch (gfp & MOBILITY_MASK) {
-    case __GFP_MOVABLE:
+    case MOVES:
       return MIGRATE_MOVABLE;
-    case __GFP_RECLAIMABLE:
+    case RECLAIMS:
       return MIGRATE_RECLAIMABLE;
     default:
-      return MIGRATE_UNMOVABLE;
+      return UNMOVABLE;
   }
 }
 

@@ -26,7 +26,7 @@
 
 import { CYC_BUDDY_FIND, CYC_SLOWPATH, CYC_ZERO_PAGE } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
-import { bugOn } from "../kernel/bug.ts";
+import { bug, bugOn } from "../kernel/bug.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "../kernel/printk.ts";
@@ -72,12 +72,15 @@ import {
   MAX_PAGE_ORDER,
   WMARK_LOW,
   WMARK_MIN,
+  Z_BOOST,
   Z_LOCK,
   Z_LOWMEM_RESERVE,
   Z_MANAGED,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
   Z_NR_FREE_HIGHATOMIC,
+  Z_WMARK,
+  ZONE_BYTES_SHIFT,
   type Zones,
 } from "./mmzone.ts";
 import {
@@ -90,20 +93,12 @@ import {
   PG_OWNER_BITS,
   PG_STATE,
   ZONE_MASK,
-  zoneOfFlags,
+  ZONE_SHIFT,
 } from "./page.ts";
 import type { Pageblocks } from "./pageblock.ts";
 import { type PerCpuPages, pcpAllowedOrder } from "./pcp.ts";
 import { formatMemInfo } from "./show_mem.ts";
-import {
-  ALLOCSTALL,
-  DRAIN_ALL_PAGES,
-  NUMA_HIT,
-  PAGE_ALLOC_FAILED,
-  PGALLOC_DMA,
-  PGFREE,
-  type VmStat,
-} from "./vmstat.ts";
+import { ALLOCSTALL, DRAIN_ALL_PAGES, PAGE_ALLOC_FAILED, PGFREE, type VmStat } from "./vmstat.ts";
 
 // ── Allocation flags (W4) ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -114,6 +109,41 @@ const ALLOC_NON_BLOCK = 0x10;
 const ALLOC_MIN_RESERVE = 0x20;
 const ALLOC_HIGHATOMIC = 0x200;
 const ALLOC_RESERVES = ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM;
+
+/** Copies for the fast paths: why, see slab_objects.ts. */
+const STRUCT_SHIFT = ZONE_BYTES_SHIFT;
+const LOCK = Z_LOCK;
+const MANAGED = Z_MANAGED;
+const NR_FREE = Z_NR_FREE;
+const NR_FREE_HIGHATOMIC = Z_NR_FREE_HIGHATOMIC;
+const NR_FREE_CMA = Z_NR_FREE_CMA;
+const MARKS = Z_WMARK;
+const BOOST = Z_BOOST;
+const RESERVES = Z_LOWMEM_RESERVE;
+const FAST_PATH_FLAGS = WMARK_LOW | ALLOC_NOFRAGMENT;
+const MAX_ORDER = MAX_PAGE_ORDER;
+const FIND_CYCLES = CYC_BUDDY_FIND;
+const MAY_RECLAIM = __GFP_DIRECT_RECLAIM;
+const MAY_MOVE = __GFP_MOVABLE;
+const BORROWS = ALLOC_CMA;
+const NEEDS_WORK = __GFP_ZERO | __GFP_COMP;
+const OUT = PG_ALLOCATED;
+const HEAD_OF_COMPOUND = PG_HEAD;
+const ORDER_AT = ORDER_SHIFT;
+const ZONE_AT = ZONE_SHIFT;
+const ZONE_OF_SHIFTED = ZONE_MASK >>> ZONE_SHIFT;
+/** What must be as it was when the block was handed out, and what then stays in its flags. */
+const CHECKED_BITS = PG_STATE | PG_OWNER_BITS | ORDER_MASK;
+const KEPT_BITS = ZONE_MASK | ORDER_MASK | PG_ALLOCATED;
+const FREED = PGFREE;
+const ISOLATED = MIGRATE_ISOLATE;
+const MOVABLE = MIGRATE_MOVABLE;
+const TYPES = MIGRATE_PCPTYPES;
+const NONE = NO_PFN;
+const toPhys = asPhys;
+const zoneFor = gfpZone;
+const typeFor = gfpMigratetype;
+const hasList = pcpAllowedOrder;
 
 /** How often a failed allocation may print: one per 10 seconds of virtual time (C4). */
 const SPLAT_INTERVAL = 10 * CYCLES_PER_SECOND;
@@ -179,8 +209,12 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const { clock } = harts;
   const { flagsBase, refcountBase, privateBase } = pages;
   const { mightSleep } = contexts;
+  const { countEvents, countServed } = vmstat;
+  const { migratetype } = pageblocks;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   const highatomic = createHighAtomic(spinlocks, zones, pageblocks, frames);
+  const zonesBase = zones.addr(0);
+  const { nrFrames } = pages;
   const NR_BAD_FREES = state + 8;
   let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) spinlocks.init(asPhys(zones.addr(zone) + Z_LOCK), "&zone->lock");
@@ -190,11 +224,11 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   /** W4: may a request of `order` take from a zone without going below its mark and reserve? */
   const watermarkOk = (zone: number, order: number, highestZone: number, allocFlags: number): boolean => {
-    const zoneAddr = zones.addr(zone);
-    let free = port.ld32(zoneAddr + Z_NR_FREE) - ((1 << order) - 1);
-    if ((allocFlags & ALLOC_RESERVES) === 0) free -= port.ld32(zoneAddr + Z_NR_FREE_HIGHATOMIC);
-    if (hasCma && (allocFlags & ALLOC_CMA) === 0) free -= port.ld32(zoneAddr + Z_NR_FREE_CMA);
-    let min = zones.wmark(zone, allocFlags & ALLOC_WMARK_MASK);
+    const zoneAddr = toPhys(zonesBase + (zone << STRUCT_SHIFT));
+    let free = port.ld32(zoneAddr + NR_FREE) - ((1 << order) - 1);
+    if ((allocFlags & ALLOC_RESERVES) === 0) free -= port.ld32(zoneAddr + NR_FREE_HIGHATOMIC);
+    if (hasCma && (allocFlags & BORROWS) === 0) free -= port.ld32(zoneAddr + NR_FREE_CMA);
+    let min = port.ld32(zoneAddr + MARKS + ((allocFlags & ALLOC_WMARK_MASK) << 2)) + port.ld32(zoneAddr + BOOST);
     if ((allocFlags & ALLOC_RESERVES) !== 0) {
       if ((allocFlags & ALLOC_MIN_RESERVE) !== 0) {
         min -= min >>> 1;
@@ -202,7 +236,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
       }
       if ((allocFlags & ALLOC_OOM) !== 0) min -= min >>> 1;
     }
-    if (free <= min + port.ld32(zoneAddr + Z_LOWMEM_RESERVE + highestZone * 4)) return false;
+    if (free <= min + port.ld32(zoneAddr + RESERVES + (highestZone << 2))) return false;
     return order === 0 || hasBlock(zoneAddr, order, allocFlags);
   };
 
@@ -222,51 +256,52 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   // ── Taking a block from one zone ─────────────────────────────────────────────────────────────────────────────────
 
   const takeFromBuddy = (ctx: Context, zone: number, order: number, gfp: Gfp, allocFlags: number): Pfn => {
-    const lock = asPhys(zones.addr(zone) + Z_LOCK);
+    const lock = toPhys(zonesBase + (zone << STRUCT_SHIFT) + LOCK);
     const irq = spinLockIrqsave(ctx, lock);
-    let pfn = NO_PFN;
+    let pfn = NONE;
     if ((allocFlags & ALLOC_HIGHATOMIC) !== 0) {
       pfn = (frames[zone] as FrameAllocator).allocBlock(order, MIGRATE_HIGHATOMIC, allocFlags);
     }
-    if (pfn === NO_PFN) pfn = (frames[zone] as FrameAllocator).allocBlock(order, gfpMigratetype(gfp), allocFlags);
+    if (pfn === NONE) pfn = (frames[zone] as FrameAllocator).allocBlock(order, typeFor(gfp), allocFlags);
     // A request that may use the high-order atomic reserve does so before it fails.
-    if (pfn === NO_PFN && (allocFlags & (ALLOC_OOM | ALLOC_NON_BLOCK)) !== 0) {
+    if (pfn === NONE && (allocFlags & (ALLOC_OOM | ALLOC_NON_BLOCK)) !== 0) {
       pfn = (frames[zone] as FrameAllocator).allocBlock(order, MIGRATE_HIGHATOMIC, allocFlags);
     }
     spinUnlockIrqrestore(ctx, lock, irq);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_BUDDY_FIND;
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + FIND_CYCLES;
     return pfn;
   };
 
   const takeFromZone = (ctx: Context, zone: number, order: number, gfp: Gfp, allocFlags: number): Pfn => {
-    if (pcpAllowedOrder(order)) {
-      const pfn = pcp.alloc(ctx, zone, order, gfpMigratetype(gfp), allocFlags);
-      if (pfn !== NO_PFN) return pfn;
+    if (hasList(order)) {
+      const pfn = pcp.alloc(ctx, zone, order, typeFor(gfp), allocFlags);
+      if (pfn !== NONE) return pfn;
     }
     return takeFromBuddy(ctx, zone, order, gfp, allocFlags);
   };
 
   /** Walks the zonelist once; NO_PFN if no zone can serve the request above its mark. */
   const takeFromFreelist = (ctx: Context, order: number, gfp: Gfp, allocFlags: number): Pfn => {
-    const highest = gfpZone(gfp);
+    const highest = zoneFor(gfp);
     for (let zone = highest; zone >= 0; zone--) {
-      if (zones.field(zone, Z_MANAGED) === 0) continue;
+      if (port.ld32(zonesBase + (zone << STRUCT_SHIFT) + MANAGED) === 0) continue;
       if ((allocFlags & ALLOC_NO_WATERMARKS) === 0 && !watermarkOk(zone, order, highest, allocFlags)) continue;
       const pfn = takeFromZone(ctx, zone, order, gfp, allocFlags);
-      if (pfn === NO_PFN) continue;
+      if (pfn === NONE) continue;
       if ((allocFlags & ALLOC_HIGHATOMIC) !== 0) highatomic.reserve(ctx, zone, pfn, order);
-      vmstat.countEvents(ctx, PGALLOC_DMA + zone, 1 << order);
-      vmstat.countEvents(ctx, NUMA_HIT, 1);
+      countServed(ctx, zone, 1 << order);
       return pfn;
     }
-    return NO_PFN;
+    return NONE;
   };
 
   /** Makes a taken block ready for its owner: one holder, no leftovers, zeroed on request. */
   const prepNewPage = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
     port.st32(refcountBase + pfn * 4, 1);
     port.st32(privateBase + pfn * 4, 0);
-    if ((gfp & (__GFP_ZERO | __GFP_COMP)) === 0) return;
+    if ((gfp & NEEDS_WORK) !== 0) prepOnRequest(ctx, pfn, order, gfp);
+  };
+  const prepOnRequest = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
     if ((gfp & __GFP_COMP) !== 0 && order > 0) pages.addFlags(pfn, PG_HEAD);
     if ((gfp & __GFP_ZERO) !== 0) {
       port.fill(pfnToPhys(pfn), 0, PAGE_SIZE << order);
@@ -277,7 +312,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   // ── Fast and slow path ───────────────────────────────────────────────────────────────────────────────────────────
 
   /** B9: movable requests may borrow from the contiguous area. */
-  const cmaFlags = (gfp: Gfp): number => (hasCma && (gfp & __GFP_MOVABLE) !== 0 ? ALLOC_CMA : 0);
+  const cmaFlags = (gfp: Gfp): number => (hasCma && (gfp & MAY_MOVE) !== 0 ? BORROWS : 0);
 
   /** Flags of the slow path: what the mask entitles to below `low` (W4, G3). */
   const slowpathFlags = (gfp: Gfp, order: number): number => {
@@ -319,11 +354,11 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   };
 
   const tryAllocPages = (ctx: Context, order: number, gfp: Gfp): Pfn => {
-    if (!(order >= 0 && order <= MAX_PAGE_ORDER)) return NO_PFN;
-    bugOn(gfpZone(gfp) < 0, "page_alloc: contradicting zone modifiers in gfp mask", gfp);
-    let pfn = takeFromFreelist(ctx, order, gfp, WMARK_LOW | ALLOC_NOFRAGMENT | cmaFlags(gfp));
-    if (pfn === NO_PFN) pfn = takeSlow(ctx, order, gfp);
-    if (pfn !== NO_PFN) prepNewPage(ctx, pfn, order, gfp);
+    if (!(order >= 0 && order <= MAX_ORDER)) return NONE;
+    if (zoneFor(gfp) < 0) bug("page_alloc: contradicting zone modifiers in gfp mask", gfp);
+    let pfn = takeFromFreelist(ctx, order, gfp, FAST_PATH_FLAGS | cmaFlags(gfp));
+    if (pfn === NONE) pfn = takeSlow(ctx, order, gfp);
+    if (pfn !== NONE) prepNewPage(ctx, pfn, order, gfp);
     return pfn;
   };
 
@@ -338,9 +373,9 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   }
 
   const allocPagesAny = (ctx: Context, order: number, gfp: Gfp): MaySleep<Pfn> => {
-    if ((gfp & __GFP_DIRECT_RECLAIM) !== 0) mightSleep(ctx, "mm/page_alloc.ts:allocPages");
+    if ((gfp & MAY_RECLAIM) !== 0) mightSleep(ctx, "mm/page_alloc.ts:allocPages");
     const pfn = tryAllocPages(ctx, order, gfp);
-    if (pfn !== NO_PFN) return pfn;
+    if (pfn !== NONE) return pfn;
     if ((gfp & __GFP_DIRECT_RECLAIM) !== 0 && reclaim !== undefined) {
       return reclaimAndRetry(ctx as TaskContext, order, gfp as BlockingGfp);
     }
@@ -407,30 +442,29 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   };
 
   const freeToBuddy = (ctx: Context, zone: number, pfn: Pfn, order: number): void => {
-    const lock = asPhys(zones.addr(zone) + Z_LOCK);
+    const lock = toPhys(zonesBase + (zone << STRUCT_SHIFT) + LOCK);
     const irq = spinLockIrqsave(ctx, lock);
     const failed = (frames[zone] as FrameAllocator).freeBlock(pfn, order);
     spinUnlockIrqrestore(ctx, lock, irq);
-    bugOn(failed !== 0, "page_alloc: the buddy refuses a block that passed the checks", pfn, order);
+    if (failed !== 0) bug("page_alloc: the buddy refuses a block that passed the checks", pfn, order);
   };
 
   const freePages = (ctx: Context, pfn: Pfn, order: number): number => {
-    // One masked compare: allocated, of this order, nothing of its owner left. Then one holder.
-    if (!(pfn > 0 && pfn < pages.nrFrames) || !Number.isInteger(pfn)) return explainBadFree(ctx, pfn, order);
-    const flags = port.ld32(flagsBase + pfn * 4) & ~PG_HEAD;
-    const wanted = PG_ALLOCATED | (order << ORDER_SHIFT);
-    if ((flags & (PG_STATE | PG_OWNER_BITS | ORDER_MASK)) !== wanted || port.ld32(refcountBase + pfn * 4) !== 1) {
+    // One masked compare: allocated, of this order, nothing of its owner left. Then one holder. No frame is a number
+    // that is not its own 32 unsigned bits.
+    if (pfn >>> 0 !== pfn || pfn === 0 || pfn >= nrFrames) return explainBadFree(ctx, pfn, order);
+    const flags = port.ld32(flagsBase + pfn * 4) & ~HEAD_OF_COMPOUND;
+    if ((flags & CHECKED_BITS) !== (OUT | (order << ORDER_AT)) || port.ld32(refcountBase + pfn * 4) !== 1) {
       return explainBadFree(ctx, pfn, order);
     }
-    port.st32(flagsBase + pfn * 4, flags & (ZONE_MASK | ORDER_MASK | PG_ALLOCATED));
+    port.st32(flagsBase + pfn * 4, flags & KEPT_BITS);
     port.st32(refcountBase + pfn * 4, 0);
-    vmstat.countEvents(ctx, PGFREE, 1 << order);
-    const zone = zoneOfFlags(flags);
-    if (pcpAllowedOrder(order)) {
-      const type = pageblocks.migratetype(pfn);
-      if (type !== MIGRATE_ISOLATE) {
-        const listType = type < MIGRATE_PCPTYPES ? type : MIGRATE_MOVABLE;
-        if (pcp.free(ctx, zone, pfn, order, listType)) return 0;
+    countEvents(ctx, FREED, 1 << order);
+    const zone = (flags >>> ZONE_AT) & ZONE_OF_SHIFTED;
+    if (hasList(order)) {
+      const type = migratetype(pfn);
+      if (type !== ISOLATED) {
+        if (pcp.free(ctx, zone, pfn, order, type < TYPES ? type : MOVABLE)) return 0;
       }
     }
     freeToBuddy(ctx, zone, pfn, order);

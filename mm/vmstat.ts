@@ -63,9 +63,15 @@ export const NR_VMALLOC = 8;
 export const NR_CMA_USED = 9;
 export const NR_VM_ITEMS = 10;
 
+/** Copies for the fast path: why, see slab_objects.ts. */
+const FIRST_PGALLOC = PGALLOC_DMA;
+const HITS = NUMA_HIT;
+
 export interface VmStat {
   /** Adds `delta` ≥ 0 to an event of the context's CPU. Any context. */
   countEvents(ctx: Context, event: number, delta: number): void;
+  /** The two events of a served page request, at once: PGALLOC of `zone` by `nrPages`, NUMA_HIT by 1. */
+  countServed(ctx: Context, zone: number, nrPages: number): void;
   /** Sum over all CPUs. */
   event(event: number): number;
   /** Moves a gauge by a signed number of pages. Any context; atomic. */
@@ -84,6 +90,16 @@ export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCp
       irqOn[ctx.cpu] = 0;
       port.stF64(addr, port.ldF64(addr) + delta);
       irqOn[ctx.cpu] = flags;
+    },
+    countServed(ctx, zone, nrPages) {
+      const addr = ctx.area + EVENTS + ((FIRST_PGALLOC + zone) << 3);
+      const hits = ctx.area + EVENTS + (HITS << 3);
+      const { cpu } = ctx;
+      const flags = irqOn[cpu] as number;
+      irqOn[cpu] = 0;
+      port.stF64(addr, port.ldF64(addr) + nrPages);
+      port.stF64(hits, port.ldF64(hits) + 1);
+      irqOn[cpu] = flags;
     },
     event(event) {
       let sum = 0;

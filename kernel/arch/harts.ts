@@ -30,7 +30,7 @@ export interface Harts {
 }
 
 /**
- * Words for a register file, in a buffer of their own. V8 keeps a typed array of up to 64 bytes inside the object, where
+ * A buffer of its own for a register file. V8 keeps a typed array of up to 64 bytes inside the object, where
  * it may move; only one outside is a constant address in compiled code, and a clock is moved by every step.
  */
 const registerBuffer = (nrCpus: number, bytesPerCpu: number): ArrayBuffer => new ArrayBuffer(nrCpus * bytesPerCpu);

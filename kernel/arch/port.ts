@@ -53,10 +53,10 @@ export function createRam(sizeBytes: number): RamBuffer {
  */
 export class RawPort implements MemoryPort {
   declare readonly sizeBytes: number;
-  private declare readonly u8: Uint8Array;
-  private declare readonly u16: Uint16Array;
-  private declare readonly u32: Uint32Array;
-  private declare readonly f64: Float64Array;
+  declare private readonly u8: Uint8Array;
+  declare private readonly u16: Uint16Array;
+  declare private readonly u32: Uint32Array;
+  declare private readonly f64: Float64Array;
 
   constructor(ram: RamBuffer) {
     this.sizeBytes = ram.byteLength;

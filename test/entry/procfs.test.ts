@@ -132,6 +132,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     zones,
     vmstat: {
       countEvents: unused,
+      countServed: unused,
       modItem: unused,
       event: (event) => fake.events.get(event) ?? 0,
       item: (item) => fake.items.get(item) ?? 0,
