@@ -19,6 +19,8 @@ export interface OpenFile {
   readonly isConsole: boolean;
   /** At most `max` bytes; empty at the end of the file; −errno. */
   read(task: Task, max: number): Sleeping<Uint8Array | number>;
+  /** The last `nrBytes` read could not be delivered: the next read gets them again. Absent: they are lost. */
+  unread?(nrBytes: number): void;
   /** Bytes written, or −errno. */
   write(task: Task, bytes: Uint8Array): Sleeping<number>;
   /** The new position, or −errno. */

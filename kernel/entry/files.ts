@@ -33,6 +33,9 @@ export function textFile(text: string, onWrite?: TextFile["write"]): OpenFile {
       position += part.length;
       return part;
     },
+    unread(nrBytes) {
+      position -= nrBytes;
+    },
     *write(task, source) {
       if (onWrite === undefined) return -EBADF;
       return (yield* onWrite(task, decodeUtf8(source))) || source.length;
@@ -115,6 +118,9 @@ export function ramfsFile(memory: PageBytes, node: RamfsNode, append: boolean): 
       }
       return bytes;
     },
+    unread(nrBytes) {
+      position -= nrBytes;
+    },
     *write(_task, source) {
       let done = 0;
       while (done < source.length) {
@@ -173,6 +179,10 @@ export function createPipe(memory: PageBytes, waits: WaitQueues): { readEnd: Ope
       for (let i = 0; i < bytes.length; i++) bytes[i] = port.ld8(ring + (read++ % ringBytes));
       waits.wakeUp(queue);
       return bytes;
+    },
+    // Nobody has run since the read: what it took out of the ring is still there.
+    unread(nrBytes) {
+      read -= nrBytes;
     },
     write: cannot,
     seek: notSeekable,

@@ -76,7 +76,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
 
   const open = (caller: Caller, pathPtr: number, flags: number): number => {
     const path = caller.user.string(pathPtr, MAX_PATH);
-    if (path === undefined) return -EFAULT;
+    if (typeof path === "number") return path;
     const fd = lowestFd(caller);
     if (fd < 0 || fd >= NR_OPEN) return -EMFILE;
     const file = files.open(path, flags & (O_CREAT | O_TRUNC | O_APPEND | 3));
@@ -111,7 +111,9 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     if (!(bytes >= 0)) return -EINVAL;
     const got = yield* file.read(caller.task, Math.min(Math.floor(bytes), MAX_IO));
     if (typeof got === "number") return got;
-    return caller.user.copyTo(buf, got) === 0 ? got.length : -EFAULT;
+    if (caller.user.copyTo(buf, got) === 0) return got.length;
+    file.unread?.(got.length);
+    return -EFAULT;
   }
 
   function* write(caller: Caller, fd: number, buf: number, bytes: number): Sleeping<number> {
@@ -144,8 +146,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
 
   const spawn = (caller: Caller, pathPtr: number, argv: number, argc: number, fdsPtr: number): number => {
     const path = caller.user.string(pathPtr, MAX_PATH);
-    if (path === undefined) return -EFAULT;
-    if (path.length >= MAX_PATH) return -ENAMETOOLONG;
+    if (typeof path === "number") return path;
     if (!(argc >= 0 && argc <= MAX_ARGS) || !Number.isInteger(argc)) return -E2BIG;
     const pointers = argc === 0 ? new Uint8Array(0) : caller.user.copyFrom(argv, argc * 8);
     const fdWords = caller.user.copyFrom(fdsPtr, 12);
@@ -153,7 +154,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     const args: string[] = [];
     for (let i = 0; i < argc; i++) {
       const arg = caller.user.string(readPointer(pointers, i * 8), MAX_ARG_BYTES);
-      if (arg === undefined) return -EFAULT;
+      if (typeof arg === "number") return arg === -ENAMETOOLONG ? -E2BIG : arg;
       args.push(arg);
     }
     const passed = [0, 4, 8].map((at) => fileOf(caller, fdWords[at] as number));
@@ -249,7 +250,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
         return write(caller, a0, a1, a2);
       case sys.SYS_unlink: {
         const path = caller.user.string(a0, MAX_PATH);
-        return path === undefined ? -EFAULT : files.unlink(path);
+        return typeof path === "number" ? path : files.unlink(path);
       }
       default:
         return caller.user.copyTo(a0, encodeUtf8("/\0")) === 0 ? 2 : -EFAULT;
@@ -261,13 +262,14 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const initModule = (caller: Caller, namePtr: number, argsPtr: number): MaySleep<number> => {
     const name = caller.user.string(namePtr, MAX_PATH);
     const args = caller.user.string(argsPtr, MAX_MODULE_ARGS);
-    if (name === undefined || args === undefined) return -EFAULT;
+    if (typeof name === "number") return name;
+    if (typeof args === "number") return args;
     return deps.drivers.insmod(caller.task, name, args);
   };
 
   const deleteModule = (caller: Caller, namePtr: number): MaySleep<number> => {
     const name = caller.user.string(namePtr, MAX_PATH);
-    return name === undefined ? -EFAULT : deps.drivers.rmmod(caller.task, name);
+    return typeof name === "number" ? name : deps.drivers.rmmod(caller.task, name);
   };
 
   const processCall = (caller: Caller, nr: number, a: readonly number[]): MaySleep<number> => {

@@ -19,7 +19,7 @@ import type { Mmu } from "../arch/mmu.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import { PAGE_SIZE } from "../params.ts";
 import type { PhysAddr, TaskContext } from "../types.ts";
-import { EFAULT, ENOMEM } from "../uapi/errno.ts";
+import { EFAULT, ENAMETOOLONG, ENOMEM } from "../uapi/errno.ts";
 import { SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
@@ -143,8 +143,8 @@ export interface UserAccess {
   copyFrom(ptr: number, bytes: number): Uint8Array | undefined;
   /** 0 or −EFAULT. */
   copyTo(ptr: number, source: Uint8Array): number;
-  /** NUL-terminated string of at most `max` bytes; undefined for a bad pointer or no NUL. */
-  string(ptr: number, max: number): string | undefined;
+  /** NUL-terminated string of at most `max` bytes; −EFAULT for a bad pointer, −ENAMETOOLONG without a NUL. */
+  string(ptr: number, max: number): string | number;
 }
 
 /** Largest single copy that a system call accepts. */
@@ -169,7 +169,7 @@ export function createUserAccess(memory: UserMemory): UserAccess {
       Number.isInteger(ptr) && bytes >= 0 && bytes <= MAX_COPY ? guarded(() => memory.read(ptr, bytes)) : undefined,
     copyTo: (ptr, source) => (Number.isInteger(ptr) && guarded(() => write(ptr, source)) === true ? 0 : -EFAULT),
     string(ptr, max) {
-      if (!Number.isInteger(ptr)) return undefined;
+      if (!Number.isInteger(ptr)) return -EFAULT;
       const bytes: number[] = [];
       const isWhole = guarded(() => {
         for (let i = 0; i < max; i++) {
@@ -179,7 +179,8 @@ export function createUserAccess(memory: UserMemory): UserAccess {
         }
         return false;
       });
-      return isWhole === true ? decodeUtf8(Uint8Array.from(bytes)) : undefined;
+      if (isWhole === undefined) return -EFAULT;
+      return isWhole ? decodeUtf8(Uint8Array.from(bytes)) : -ENAMETOOLONG;
     },
   };
 }

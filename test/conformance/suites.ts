@@ -30,6 +30,11 @@ export const PARTS: Readonly<Record<Suite["part"], string>> = {
 const TABLES = "test/conformance/recorded_tables.test.ts";
 const PROCFS = "test/entry/procfs.test.ts";
 const LAYOUT = "test/mm/slab_layout.test.ts";
+const MEMINIT = "test/conformance/meminit.test.ts";
+const MEMINIT_C = "lib/test_meminit.c";
+const POOL = "test/mm/dma_pool.test.ts";
+const DMA_DEBUG = "test/mm/dma_debug.test.ts";
+const XV6 = "test/conformance/xv6_usertests.test.ts";
 const IDS = "test/conformance/identities.test.ts";
 const MEMBLOCK = "test/mm/memblock_simulator.test.ts";
 
@@ -61,4 +66,34 @@ export const SUITES: readonly Suite[] = [
   },
   { part: 2, name: "they notice a planted error", origin: "our own", file: IDS, tests: /themselves/ },
   { part: 3, name: "memblock simulator", origin: "tools/testing/memblock", file: MEMBLOCK, cases: 181 },
+  {
+    part: 3,
+    name: "meminit: pages, kmalloc",
+    origin: MEMINIT_C,
+    file: MEMINIT,
+    tests: /do_(alloc|kmalloc)/,
+    cases: 31,
+  },
+  { part: 3, name: "meminit: caches", origin: MEMINIT_C, file: MEMINIT, tests: /kmem_cache_size \d+ \(/, cases: 50 },
+  { part: 3, name: "meminit: caches, plain", origin: MEMINIT_C, file: MEMINIT, tests: /without anything/ },
+  { part: 3, name: "meminit: RCU-safe caches", origin: MEMINIT_C, file: MEMINIT, tests: /rcu_persistent/, cases: 10 },
+  { part: 3, name: "meminit: bulk", origin: MEMINIT_C, file: MEMINIT, tests: /size_bulk/ },
+  { part: 3, name: "meminit: vmalloc", origin: MEMINIT_C, file: MEMINIT, tests: /do_vmalloc/ },
+  { part: 3, name: "SLUB layout", origin: "mm/slub.c", file: LAYOUT, tests: /> S\d/ },
+  { part: 3, name: "DMA pool parameter sets", origin: "mm/dmapool_test.c", file: POOL, tests: /pool of/, cases: 6 },
+  {
+    part: 3,
+    name: "DMA pool misuse and geometry",
+    origin: "mm/dmapool.c",
+    file: POOL,
+    tests: /POOL-|upstream|bad param/,
+  },
+  { part: 3, name: "DMA-API debug classes", origin: "kernel/dma/debug.c", file: DMA_DEBUG, tests: /^D4 / },
+  { part: 3, name: "xv6 usertests: memory", origin: "xv6 user/usertests.c", file: XV6, cases: 30 },
+  { part: 3, name: "KASAN KUnit", origin: "mm/kasan/kasan_test_c.c", needs: "needs a shadow memory checker" },
+  { part: 3, name: "KFENCE", origin: "mm/kfence/kfence_test.c", needs: "needs a sampling checker" },
+  { part: 3, name: "SLUB KUnit", origin: "lib/tests/slub_kunit.c", needs: "needs slub_debug" },
+  { part: 3, name: "Pintos vm", origin: "Pintos tests/vm", needs: "needs mmap of files and swap" },
+  { part: 3, name: "Zephyr mem_slab, heap", origin: "Zephyr tests/kernel", needs: "needs those allocators" },
+  { part: 3, name: "FreeRTOS heap_4", origin: "FreeRTOS", needs: "needs that allocator" },
 ];

@@ -8,7 +8,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PREEMPTED } from "../../kernel/types.ts";
-import { EFAULT, EINVAL, ENOMEM } from "../../kernel/uapi/errno.ts";
+import { EFAULT, EINVAL, ENAMETOOLONG, ENOENT, ENOMEM } from "../../kernel/uapi/errno.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
@@ -184,6 +184,47 @@ describe("SYS-1 no argument makes the kernel oops", () => {
       ),
       { numRuns: 40 },
     );
+  });
+
+  it("a path without an end is too long, not a bad pointer (was EFAULT)", () => {
+    const t = bootKernel({
+      *"/bin/long"(env) {
+        const path = yield* call(env, sys.SYS_mmap, 0, 4096, RW, PRIVATE_ANON, -1, 0);
+        env.mem.fill(path, 0x78, 256);
+        if ((yield* call(env, sys.SYS_openat, 0, path, 0)) !== -ENAMETOOLONG) return 1;
+        if ((yield* call(env, sys.SYS_unlink, path)) !== -ENAMETOOLONG) return 2;
+        if ((yield* call(env, sys.SYS_spawn, path, 0, 0, path)) !== -ENAMETOOLONG) return 3;
+        env.mem.st8(path + 255, 0);
+        return (yield* call(env, sys.SYS_openat, 0, path, 0)) === -ENOENT ? 0 : 4;
+      },
+    });
+    expect(t.run("/bin/long")).toBe(0);
+    t.expectNoLeak();
+  });
+
+  it("SYS-2 a read into a bad buffer takes nothing out of a text, a file or a pipe (was lost)", () => {
+    const t = bootKernel({
+      *"/bin/read"(env) {
+        const p = yield* call(env, sys.SYS_mmap, 0, 4096, RW, PRIVATE_ANON, -1, 0);
+        const open = function* (path: string, flags: number) {
+          env.mem.write(p, new TextEncoder().encode(`${path}\0`));
+          return yield* call(env, sys.SYS_openat, 0, p, flags);
+        };
+        yield* call(env, sys.SYS_pipe2, p, 0);
+        const [readEnd, writeEnd] = [env.mem.ld32(p), env.mem.ld32(p + 4)];
+        const text = yield* open("/proc/cmdline", 0);
+        const file = yield* open("/tmp/f", 0o102);
+        for (const fd of [writeEnd, file]) if ((yield* call(env, sys.SYS_write, fd, p, 5)) !== 5) return 1;
+        yield* call(env, sys.SYS_lseek, file, 0, 0);
+        for (const fd of [text, file, readEnd]) {
+          if ((yield* call(env, sys.SYS_read, fd, 0xdead_beef, 5)) !== -EFAULT) return 2;
+          if ((yield* call(env, sys.SYS_read, fd, p + 100, 5)) !== 5) return 3;
+          if (fd !== text && env.mem.ld32(p + 100) !== env.mem.ld32(p)) return 4;
+        }
+        return 0;
+      },
+    });
+    expect(t.run("/bin/read")).toBe(0);
   });
 
   it("bad pointers are EFAULT, misaligned ranges EINVAL", () => {
