@@ -4,6 +4,8 @@
  * A new device is a model file and a driver file, and a line in each of the two tables below.
  */
 
+import { BUGGY_DRIVER } from "./buggy.ts";
+import { BUGGY_KIND } from "./buggy_device.ts";
 import { DISK_DRIVER } from "./disk.ts";
 import { DISK_KIND } from "./disk_device.ts";
 import type { DriverType } from "./driver.ts";
@@ -43,6 +45,7 @@ export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "fb0", line: 12, kind: FRAMEBUFFER_KIND, isStandard: true },
   { name: "sensor1", line: 13, kind: SENSOR_KIND, isStandard: false },
   { name: "sensor2", line: 14, kind: SENSOR_KIND, isStandard: false },
+  { name: "buggy0", line: 20, kind: BUGGY_KIND, isStandard: true },
 ];
 
 /** The drivers that insmod finds. */
@@ -53,6 +56,7 @@ export const DRIVER_TYPES: readonly DriverType[] = [
   FRAMEBUFFER_DRIVER,
   RTC_DRIVER,
   UART_DRIVER,
+  BUGGY_DRIVER,
 ];
 
 /** Device → the settings that BootOptions.devices may give it, with their ranges. */

@@ -28,3 +28,19 @@ it("docs/commands.md names every device and every setting", () => {
 it("docs/commands.md names every shipped scenario", () => {
   expect(missing(readdirSync(new URL("../scripts/scenarios", import.meta.url)))).toEqual([]);
 });
+
+it("docs/architecture.md has a row for every file of kernel, mm and drivers", () => {
+  const page = readFileSync(new URL("../docs/architecture.md", import.meta.url), "utf8");
+  // `nic_{core,rx}.ts` stands for both.
+  const text = page.replace(/`(\w*)\{([^}]+)\}(\w*\.ts)`/g, (_, head: string, parts: string, tail: string) =>
+    parts
+      .split(",")
+      .map((part) => `\`${head}${part.trim()}${tail}\``)
+      .join(" "),
+  );
+  const files = ["kernel", "kernel/arch", "kernel/lib", "kernel/entry", "mm", "drivers"].flatMap((room) =>
+    readdirSync(new URL(`../${room}`, import.meta.url)).filter((name) => name.endsWith(".ts")),
+  );
+  expect(files.length).toBeGreaterThan(150);
+  expect(files.filter((name) => !text.includes(`${name}\``))).toEqual([]);
+});

@@ -184,6 +184,24 @@ describe.skipIf(!isBuilt)("shipped scenarios", () => {
   );
 });
 
+describe.skipIf(!isBuilt)("a report of the kernel", () => {
+  const scenario = (expected: string): string =>
+    `modules: [buggy bug=sleeps_in_handler]\nprograms: [{ run: "true" }]\n${expected}`;
+
+  it("makes a run exit with 1 and prints Linux's splat", () => {
+    const { status, stderr } = slabtown(["run", scratchFile("splat.yaml", scenario(""))]);
+    expect(status).toBe(1);
+    expect(stderr).toContain("slabtown: the kernel reported 1 problem of its own");
+    const { stdout } = slabtown(["boot", "--quiet", "--exec", "insmod buggy bug=sleeps_in_handler; dmesg"]);
+    expect(stdout).toContain("BUG: sleeping function called from invalid context at");
+    expect(stdout).toMatch(/preempt_count: 10000, expected: 0/);
+  });
+
+  it("is fine when the scenario expects it", () => {
+    expect(slabtown(["run", scratchFile("splat.yaml", scenario("expect: { reports: 1 }\n"))]).status).toBe(0);
+  });
+});
+
 describe.skipIf(!isBuilt)("pipes, signals, help", () => {
   it("a closed pipe ends quietly", async () => {
     const child = spawn(process.execPath, [PROGRAM, "run", SAMPLE, SAMPLE], { cwd: ROOT });
