@@ -1,5 +1,6 @@
 /**
- * A driver with one bug at a time, to see what the kernel says about it: `insmod buggy bug=maps_twice; rmmod buggy; dmesg`.
+ * A driver with one bug at a time, to see what the kernel says about it:
+ * `insmod buggy bug=maps_twice; rmmod buggy; dmesg`.
  *
  * Its probe takes memory of its own, a struct device and coherent memory, lends the memory to the device once, and lets
  * one interrupt happen. Without a bug (bug=none, the default) it does so properly: the twin that must stay silent.
