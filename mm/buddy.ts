@@ -68,10 +68,10 @@ import {
   NR_MIGRATETYPES,
 } from "./migratetype.ts";
 import {
-  freeCountAddr,
   MAX_PAGE_ORDER,
   PAGEBLOCK_NR_PAGES,
   PAGEBLOCK_ORDER,
+  Z_FREE_COUNT,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
   Z_NR_FREE_HIGHATOMIC,
@@ -101,23 +101,58 @@ const CLAIM_MIN_ORDER = PAGEBLOCK_ORDER >>> 1;
 /** What a freed block may have been: handed out directly, or through a per-CPU list. */
 const PG_OUT = PG_ALLOCATED | PG_PCP;
 
+/** Copies for the fast paths: why, see slab_objects.ts. */
+const TOP_ORDER = MAX_PAGE_ORDER;
+const BLOCK_ORDER = PAGEBLOCK_ORDER;
+const BLOCK_PAGES = PAGEBLOCK_NR_PAGES;
+const TYPES = NR_MIGRATETYPES;
+const PCP_TYPES = MIGRATE_PCPTYPES;
+const MOVABLE = MIGRATE_MOVABLE;
+const CMA = MIGRATE_CMA;
+const ISOLATED = MIGRATE_ISOLATE;
+const NR_FREE = Z_NR_FREE;
+const LEAST_FREE = Z_NR_FREE_LEAST;
+const FREE_COUNTS = Z_FREE_COUNT;
+const START_PFN = Z_START_PFN;
+const SPANNED = Z_SPANNED;
+const FREE = PG_BUDDY;
+const OUT = PG_ALLOCATED;
+const ORDER_AT = ORDER_SHIFT;
+const OF_ORDER = ORDER_MASK;
+const TYPE_AT = MT_SHIFT;
+const TYPE_OF_SHIFTED = MT_MASK >>> MT_SHIFT;
+const OF_ZONE = ZONE_MASK;
+const NO_FRAGMENT = ALLOC_NOFRAGMENT;
+const BORROWS = ALLOC_CMA;
+const FIND_CYCLES = CYC_BUDDY_FIND;
+const STEP_CYCLES = CYC_BUDDY_STEP;
+const INVALID = -EINVAL;
+const NONE = NO_PFN;
+const toPfn = asPfn;
+
 /** A buddy over the frames of one zone. */
 export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const { port, pages, lists, pageblocks, zoneAddr, firstHead, charge } = deps;
   const { flagsBase } = pages;
+  const counts = zoneAddr + FREE_COUNTS;
+  const { migratetype } = pageblocks;
   const zoneBits = deps.zone << ZONE_SHIFT;
-  const headOf = (order: number, type: number): number => firstHead + order * NR_MIGRATETYPES + type;
+  const headOf = (order: number, type: number): number => firstHead + order * TYPES + type;
 
-  for (let head = firstHead; head < firstHead + (MAX_PAGE_ORDER + 1) * NR_MIGRATETYPES; head++) lists.init(head);
+  /** freeCountAddr() of this zone. */
+  const countAddr = (order: number, type: number): number => counts + (order * TYPES + type) * 4;
+  const typeOf = (flags: number): number => (flags >>> TYPE_AT) & TYPE_OF_SHIFTED;
 
-  const startPfn = (): number => port.ld32(zoneAddr + Z_START_PFN);
-  const endPfn = (): number => startPfn() + port.ld32(zoneAddr + Z_SPANNED);
+  for (let head = firstHead; head < firstHead + (TOP_ORDER + 1) * TYPES; head++) lists.init(head);
+
+  const startPfn = (): number => port.ld32(zoneAddr + START_PFN);
+  const endPfn = (): number => startPfn() + port.ld32(zoneAddr + SPANNED);
 
   // ── One block on, or off, its list ───────────────────────────────────────────────────────────────────────────────
 
   const link = (pfn: number, order: number, type: number, toTail: boolean): void => {
-    port.st32(flagsBase + pfn * 4, zoneBits | PG_BUDDY | (order << ORDER_SHIFT) | (type << MT_SHIFT));
-    const count = freeCountAddr(zoneAddr, order, type);
+    port.st32(flagsBase + pfn * 4, zoneBits | FREE | (order << ORDER_AT) | (type << TYPE_AT));
+    const count = countAddr(order, type);
     port.st32(count, port.ld32(count) + 1);
     if (toTail) lists.addTail(headOf(order, type), pfn);
     else lists.addHead(headOf(order, type), pfn);
@@ -125,7 +160,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const unlink = (pfn: number, order: number, type: number): void => {
     lists.remove(pfn);
-    const count = freeCountAddr(zoneAddr, order, type);
+    const count = countAddr(order, type);
     port.st32(count, port.ld32(count) - 1);
     port.st32(flagsBase + pfn * 4, zoneBits);
   };
@@ -139,23 +174,22 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** BUD-6: `nrPages` frames came to, or (negative) left, the lists of `type`. */
   const account = (nrPages: number, type: number): void => {
-    if (type === MIGRATE_ISOLATE) return;
-    port.st32(zoneAddr + Z_NR_FREE, port.ld32(zoneAddr + Z_NR_FREE) + nrPages);
-    if (type < MIGRATE_PCPTYPES) return;
-    const counter = zoneAddr + (type === MIGRATE_CMA ? Z_NR_FREE_CMA : Z_NR_FREE_HIGHATOMIC);
+    if (type === ISOLATED) return;
+    port.st32(zoneAddr + NR_FREE, port.ld32(zoneAddr + NR_FREE) + nrPages);
+    if (type < PCP_TYPES) return;
+    const counter = zoneAddr + (type === CMA ? Z_NR_FREE_CMA : Z_NR_FREE_HIGHATOMIC);
     port.st32(counter, port.ld32(counter) + nrPages);
   };
 
   /** Remembers the worst moment. */
   const noteLeastFree = (): void => {
-    const nrFree = port.ld32(zoneAddr + Z_NR_FREE);
-    if (nrFree < port.ld32(zoneAddr + Z_NR_FREE_LEAST)) port.st32(zoneAddr + Z_NR_FREE_LEAST, nrFree);
+    const nrFree = port.ld32(zoneAddr + NR_FREE);
+    if (nrFree < port.ld32(zoneAddr + LEAST_FREE)) port.st32(zoneAddr + LEAST_FREE, nrFree);
   };
 
   /** True if a free block of exactly `order` of this zone starts at `pfn` (B3): one masked compare. */
   const isFreeBlock = (pfn: number, order: number): boolean =>
-    (port.ld32(flagsBase + pfn * 4) & (ZONE_MASK | PG_BUDDY | ORDER_MASK)) ===
-    (zoneBits | PG_BUDDY | (order << ORDER_SHIFT));
+    (port.ld32(flagsBase + pfn * 4) & (OF_ZONE | FREE | OF_ORDER)) === (zoneBits | FREE | (order << ORDER_AT));
 
   // ── Freeing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -165,17 +199,17 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** Merges upwards from a block that is on no list, and links the result. */
   const mergeAndLink = (pfn: number, order: number, type: number): void => {
-    let cycles = CYC_BUDDY_FIND;
-    while (order < MAX_PAGE_ORDER) {
+    let cycles = FIND_CYCLES;
+    while (order < TOP_ORDER) {
       const buddy = pfn ^ (1 << order);
       if (!isFreeBlock(buddy, order)) break;
-      const buddyType = migratetypeOfFlags(port.ld32(flagsBase + buddy * 4));
-      if (order >= PAGEBLOCK_ORDER && !mayMerge(type, buddyType)) break;
+      const buddyType = typeOf(port.ld32(flagsBase + buddy * 4));
+      if (order >= BLOCK_ORDER && !mayMerge(type, buddyType)) break;
       unlink(buddy, order, buddyType);
-      if (order >= PAGEBLOCK_ORDER && buddyType !== type) pageblocks.setRange(asPfn(buddy), order, type as Migratetype);
+      if (order >= BLOCK_ORDER && buddyType !== type) pageblocks.setRange(toPfn(buddy), order, type as Migratetype);
       pfn &= buddy;
       order++;
-      cycles += CYC_BUDDY_STEP;
+      cycles += STEP_CYCLES;
     }
     charge(cycles);
     link(pfn, order, type, mergeIsLikely(pfn, order));
@@ -183,21 +217,21 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** B4: is the buddy of the block one order up free already? Then this one may soon complete the pair. */
   const mergeIsLikely = (pfn: number, order: number): boolean => {
-    if (order >= MAX_PAGE_ORDER - 1) return false;
+    if (order >= TOP_ORDER - 1) return false;
     const higher = pfn & ~(1 << order);
     return isFreeBlock(higher ^ (1 << (order + 1)), order + 1);
   };
 
   const freeBlock = (pfn: Pfn, order: number): number => {
-    if (order < 0 || order > MAX_PAGE_ORDER || pfn < startPfn() || pfn + (1 << order) > endPfn()) return -EINVAL;
+    if (order < 0 || order > TOP_ORDER || pfn < startPfn() || pfn + (1 << order) > endPfn()) return INVALID;
     const flags = port.ld32(flagsBase + pfn * 4);
     // FRM-3: out, of this zone, with this order; an interior frame carries no state bit.
-    if ((flags & PG_OUT) === 0 || (flags & (ZONE_MASK | ORDER_MASK)) !== (zoneBits | (order << ORDER_SHIFT))) {
-      return -EINVAL;
+    if ((flags & PG_OUT) === 0 || (flags & (OF_ZONE | OF_ORDER)) !== (zoneBits | (order << ORDER_AT))) {
+      return INVALID;
     }
-    const type = pageblocks.migratetype(pfn);
+    const type = migratetype(pfn);
     port.st32(flagsBase + pfn * 4, zoneBits);
-    if (order > PAGEBLOCK_ORDER && pageblocks.migratetype(asPfn(pfn + PAGEBLOCK_NR_PAGES)) !== type) {
+    if (order > BLOCK_ORDER && pageblocks.migratetype(toPfn(pfn + BLOCK_PAGES)) !== type) {
       // One of its pageblocks was isolated while the block was out.
       freeByPageblocks(pfn, order);
       return 0;
@@ -208,10 +242,10 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   };
 
   const freeByPageblocks = (pfn: number, order: number): void => {
-    for (let part = pfn; part < pfn + (1 << order); part += PAGEBLOCK_NR_PAGES) {
-      const type = pageblocks.migratetype(asPfn(part));
-      account(PAGEBLOCK_NR_PAGES, type);
-      mergeAndLink(part, PAGEBLOCK_ORDER, type);
+    for (let part = pfn; part < pfn + (1 << order); part += BLOCK_PAGES) {
+      const type = pageblocks.migratetype(toPfn(part));
+      account(BLOCK_PAGES, type);
+      mergeAndLink(part, BLOCK_ORDER, type);
     }
   };
 
@@ -224,20 +258,20 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       order--;
       link(pfn + (1 << order), order, type, false);
     }
-    charge(CYC_BUDDY_FIND + CYC_BUDDY_STEP * (high - low));
+    charge(FIND_CYCLES + STEP_CYCLES * (high - low));
   };
 
   /** Marks an unlinked block from a list of `type` as handed out. */
   const handOut = (pfn: number, order: number, type: number): Pfn => {
-    port.st32(flagsBase + pfn * 4, zoneBits | PG_ALLOCATED | (order << ORDER_SHIFT));
+    port.st32(flagsBase + pfn * 4, zoneBits | OUT | (order << ORDER_AT));
     account(-(1 << order), type);
     noteLeastFree();
-    return asPfn(pfn);
+    return toPfn(pfn);
   };
 
   /** B7: the smallest sufficient block of the own type; 0 if there is none. The block is unlinked and cut. */
   const takeSmallest = (order: number, type: number): number => {
-    for (let current = order; current <= MAX_PAGE_ORDER; current++) {
+    for (let current = order; current <= TOP_ORDER; current++) {
       const pfn = firstOn(current, type);
       if (pfn === 0) continue;
       unlink(pfn, current, type);
@@ -257,23 +291,23 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   };
 
   /** B9: may a request of `type` try to convert the pageblock of a foreign block of `order`? */
-  const mayClaim = (order: number, type: number): boolean => order >= CLAIM_MIN_ORDER || type !== MIGRATE_MOVABLE;
+  const mayClaim = (order: number, type: number): boolean => order >= CLAIM_MIN_ORDER || type !== MOVABLE;
 
   /** Takes over a foreign block with its pageblock, if enough of that is free or alike; 0 otherwise. */
   const claimBlock = (pfn: number, current: number, order: number, type: number, foreign: number): number => {
-    if (current >= PAGEBLOCK_ORDER) {
+    if (current >= BLOCK_ORDER) {
       unlink(pfn, current, foreign);
-      pageblocks.setRange(asPfn(pfn), current, type as Migratetype);
+      pageblocks.setRange(toPfn(pfn), current, type as Migratetype);
       expand(pfn, order, current, type);
       return pfn;
     }
-    const blockStart = pfn & ~(PAGEBLOCK_NR_PAGES - 1);
-    if (blockStart < startPfn() || blockStart + PAGEBLOCK_NR_PAGES > endPfn()) return 0;
+    const blockStart = pfn & ~(BLOCK_PAGES - 1);
+    if (blockStart < startPfn() || blockStart + BLOCK_PAGES > endPfn()) return 0;
     let free = 0;
     let movable = 0;
-    for (let row = blockStart; row < blockStart + PAGEBLOCK_NR_PAGES; ) {
+    for (let row = blockStart; row < blockStart + BLOCK_PAGES; ) {
       const flags = port.ld32(flagsBase + row * 4);
-      if ((flags & PG_BUDDY) !== 0) {
+      if ((flags & FREE) !== 0) {
         free += 1 << orderOfFlags(flags);
         row += 1 << orderOfFlags(flags);
         continue;
@@ -281,18 +315,18 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       if ((flags & PG_LRU) !== 0) movable++;
       row++;
     }
-    const others = PAGEBLOCK_NR_PAGES - free - movable;
-    const alike = type === MIGRATE_MOVABLE ? movable : foreign === MIGRATE_MOVABLE ? others : 0;
-    if (free + alike < PAGEBLOCK_NR_PAGES / 2) return 0;
+    const others = BLOCK_PAGES - free - movable;
+    const alike = type === MOVABLE ? movable : foreign === MOVABLE ? others : 0;
+    if (free + alike < BLOCK_PAGES / 2) return 0;
     retagPageblock(blockStart, type as Migratetype);
     return takeSmallest(order, type);
   };
 
   /** Moves the free blocks of one pageblock to the lists of `type`. */
   const moveFreeBlocks = (blockStart: number, type: Migratetype): void => {
-    for (let row = blockStart; row < blockStart + PAGEBLOCK_NR_PAGES; ) {
+    for (let row = blockStart; row < blockStart + BLOCK_PAGES; ) {
       const flags = port.ld32(flagsBase + row * 4);
-      if ((flags & PG_BUDDY) === 0) {
+      if ((flags & FREE) === 0) {
         row++;
         continue;
       }
@@ -309,13 +343,13 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   /** The same, and gives the pageblock that type. */
   const retagPageblock = (blockStart: number, type: Migratetype): void => {
     moveFreeBlocks(blockStart, type);
-    pageblocks.setMigratetype(asPfn(blockStart), type);
+    pageblocks.setMigratetype(toPfn(blockStart), type);
   };
 
   /** B9, claim: the largest foreign block first. */
   const takeByClaiming = (order: number, type: number, allocFlags: number): number => {
-    const lowest = (allocFlags & ALLOC_NOFRAGMENT) !== 0 ? Math.max(order, PAGEBLOCK_ORDER) : order;
-    for (let current = MAX_PAGE_ORDER; current >= lowest; current--) {
+    const lowest = (allocFlags & NO_FRAGMENT) !== 0 ? Math.max(order, BLOCK_ORDER) : order;
+    for (let current = TOP_ORDER; current >= lowest; current--) {
       if (!mayClaim(current, type)) break;
       const foreign = fallbackWith(current, type);
       if (foreign < 0) continue;
@@ -327,7 +361,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** B9, steal: the smallest foreign block; its pageblock keeps its type. */
   const takeByStealing = (order: number, type: number): number => {
-    for (let current = order; current <= MAX_PAGE_ORDER; current++) {
+    for (let current = order; current <= TOP_ORDER; current++) {
       const foreign = fallbackWith(current, type);
       if (foreign < 0) continue;
       const pfn = firstOn(current, foreign);
@@ -339,26 +373,26 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   };
 
   const allocBlock = (order: number, migratetype: Migratetype, allocFlags: number): Pfn => {
-    if (order < 0 || order > MAX_PAGE_ORDER) return NO_PFN;
-    const mayBorrow = (allocFlags & ALLOC_CMA) !== 0 && migratetype === MIGRATE_MOVABLE;
+    if (order < 0 || order > TOP_ORDER) return NONE;
+    const mayBorrow = (allocFlags & BORROWS) !== 0 && migratetype === MOVABLE;
     if (mayBorrow && cmaIsMostOfFree()) {
-      const borrowed = takeSmallest(order, MIGRATE_CMA);
-      if (borrowed !== 0) return handOut(borrowed, order, MIGRATE_CMA);
+      const borrowed = takeSmallest(order, CMA);
+      if (borrowed !== 0) return handOut(borrowed, order, CMA);
     }
     let pfn = takeSmallest(order, migratetype);
     if (pfn === 0 && mayBorrow) {
-      const borrowed = takeSmallest(order, MIGRATE_CMA);
-      if (borrowed !== 0) return handOut(borrowed, order, MIGRATE_CMA);
+      const borrowed = takeSmallest(order, CMA);
+      if (borrowed !== 0) return handOut(borrowed, order, CMA);
     }
-    if (pfn === 0 && migratetype < MIGRATE_PCPTYPES) {
+    if (pfn === 0 && migratetype < PCP_TYPES) {
       pfn = takeByClaiming(order, migratetype, allocFlags);
-      if (pfn === 0 && (allocFlags & ALLOC_NOFRAGMENT) === 0) pfn = takeByStealing(order, migratetype);
+      if (pfn === 0 && (allocFlags & NO_FRAGMENT) === 0) pfn = takeByStealing(order, migratetype);
     }
-    return pfn === 0 ? NO_PFN : handOut(pfn, order, migratetype);
+    return pfn === 0 ? NONE : handOut(pfn, order, migratetype);
   };
 
   /** B9: so that the area does not lie idle while the rest runs out. */
-  const cmaIsMostOfFree = (): boolean => port.ld32(zoneAddr + Z_NR_FREE_CMA) > port.ld32(zoneAddr + Z_NR_FREE) >>> 1;
+  const cmaIsMostOfFree = (): boolean => port.ld32(zoneAddr + Z_NR_FREE_CMA) > port.ld32(zoneAddr + NR_FREE) >>> 1;
 
   // ── Ranges ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -367,8 +401,8 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     let pfn = start;
     while (pfn < end) {
       let order = 0;
-      while (order < MAX_PAGE_ORDER && pfn % (2 << order) === 0 && pfn + (2 << order) <= end) order++;
-      const type = pageblocks.migratetype(asPfn(pfn));
+      while (order < TOP_ORDER && pfn % (2 << order) === 0 && pfn + (2 << order) <= end) order++;
+      const type = pageblocks.migratetype(toPfn(pfn));
       account(1 << order, type);
       if (merge) mergeAndLink(pfn, order, type);
       else link(pfn, order, type, false);
@@ -378,14 +412,14 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const addFreeRange = (start: Pfn, end: Pfn): void => {
     for (let pfn = start as number; pfn < end; pfn++) {
-      port.st32(flagsBase + pfn * 4, port.ld32(flagsBase + pfn * 4) & ~(PG_STATE | ORDER_MASK | MT_MASK));
+      port.st32(flagsBase + pfn * 4, port.ld32(flagsBase + pfn * 4) & ~(PG_STATE | OF_ORDER | MT_MASK));
     }
     freeFrames(start, end, true);
   };
 
   /** First frame of the free block that covers `pfn`; 0 if the frame is not free. */
   const freeBlockAround = (pfn: number): number => {
-    for (let order = 0; order <= MAX_PAGE_ORDER; order++) {
+    for (let order = 0; order <= TOP_ORDER; order++) {
       const start = pfn & ~((1 << order) - 1);
       if (start !== 0 && isFreeBlockAtLeast(start, order)) return start;
     }
@@ -393,11 +427,11 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   };
   const isFreeBlockAtLeast = (pfn: number, order: number): boolean => {
     const flags = port.ld32(flagsBase + pfn * 4);
-    return (flags & (ZONE_MASK | PG_BUDDY)) === (zoneBits | PG_BUDDY) && orderOfFlags(flags) >= order;
+    return (flags & (OF_ZONE | FREE)) === (zoneBits | FREE) && orderOfFlags(flags) >= order;
   };
 
   const takeRange = (start: Pfn, end: Pfn): number => {
-    if (start >= end || start < startPfn() || end > endPfn()) return -EINVAL;
+    if (start >= end || start < startPfn() || end > endPfn()) return INVALID;
     for (let pfn = start as number; pfn < end; ) {
       const block = freeBlockAround(pfn);
       if (block === 0) return -EBUSY;
@@ -414,7 +448,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       if (blockEnd > end) freeFrames(end, blockEnd, false);
       pfn = Math.min(blockEnd, end);
     }
-    for (let pfn = start as number; pfn < end; pfn++) port.st32(flagsBase + pfn * 4, zoneBits | PG_ALLOCATED);
+    for (let pfn = start as number; pfn < end; pfn++) port.st32(flagsBase + pfn * 4, zoneBits | OUT);
     noteLeastFree();
     return 0;
   };
@@ -427,22 +461,22 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     if (block === 0) return;
     const flags = port.ld32(flagsBase + block * 4);
     const end = block + (1 << orderOfFlags(flags));
-    if (end - block <= PAGEBLOCK_NR_PAGES) return;
+    if (end - block <= BLOCK_PAGES) return;
     const type = migratetypeOfFlags(flags);
     unlink(block, orderOfFlags(flags), type);
-    for (let part = block; part < end; part += PAGEBLOCK_NR_PAGES) link(part, PAGEBLOCK_ORDER, type, false);
+    for (let part = block; part < end; part += BLOCK_PAGES) link(part, BLOCK_ORDER, type, false);
   };
 
   /** BUD-4: a pageblock that is free as a whole may merge with its neighbours under its new type. */
   const mergePageblock = (blockStart: number, type: Migratetype): void => {
-    if (!isFreeBlock(blockStart, PAGEBLOCK_ORDER)) return;
-    unlink(blockStart, PAGEBLOCK_ORDER, type);
-    mergeAndLink(blockStart, PAGEBLOCK_ORDER, type);
+    if (!isFreeBlock(blockStart, BLOCK_ORDER)) return;
+    unlink(blockStart, BLOCK_ORDER, type);
+    mergeAndLink(blockStart, BLOCK_ORDER, type);
   };
 
   const retype = (pfn: Pfn, type: Migratetype): boolean => {
-    const blockStart = pfn & ~(PAGEBLOCK_NR_PAGES - 1);
-    if (blockStart < startPfn() || blockStart + PAGEBLOCK_NR_PAGES > endPfn()) return false;
+    const blockStart = pfn & ~(BLOCK_PAGES - 1);
+    if (blockStart < startPfn() || blockStart + BLOCK_PAGES > endPfn()) return false;
     cutAtPageblock(blockStart);
     retagPageblock(blockStart, type);
     mergePageblock(blockStart, type);
@@ -451,20 +485,20 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const firstFree = (type: Migratetype): Pfn => {
     let pfn = 0;
-    for (let order = 0; order <= MAX_PAGE_ORDER && pfn === 0; order++) pfn = firstOn(order, type);
-    return asPfn(pfn);
+    for (let order = 0; order <= TOP_ORDER && pfn === 0; order++) pfn = firstOn(order, type);
+    return toPfn(pfn);
   };
 
   const isolate = (blockStart: Pfn): void => {
-    if (pageblocks.migratetype(blockStart) === MIGRATE_ISOLATE) return;
+    if (pageblocks.migratetype(blockStart) === ISOLATED) return;
     cutAtPageblock(blockStart);
-    moveFreeBlocks(blockStart, MIGRATE_ISOLATE);
+    moveFreeBlocks(blockStart, ISOLATED);
     pageblocks.isolate(blockStart);
-    mergePageblock(blockStart, MIGRATE_ISOLATE);
+    mergePageblock(blockStart, ISOLATED);
   };
 
   const unisolate = (blockStart: Pfn): void => {
-    if (pageblocks.migratetype(blockStart) !== MIGRATE_ISOLATE) return;
+    if (pageblocks.migratetype(blockStart) !== ISOLATED) return;
     cutAtPageblock(blockStart);
     pageblocks.restore(blockStart);
     const type = pageblocks.migratetype(blockStart);
@@ -481,7 +515,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     unisolate,
     retype,
     firstFree,
-    nrFree: () => port.ld32(zoneAddr + Z_NR_FREE),
+    nrFree: () => port.ld32(zoneAddr + NR_FREE),
     check: () => checkBuddy(deps),
   };
 }

@@ -64,15 +64,22 @@ import {
   gfpNames,
 } from "./gfp.ts";
 import { createHighAtomic } from "./highatomic.ts";
-import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES } from "./migratetype.ts";
 import {
-  freeCountAddr,
+  MIGRATE_CMA,
+  MIGRATE_HIGHATOMIC,
+  MIGRATE_ISOLATE,
+  MIGRATE_MOVABLE,
+  MIGRATE_PCPTYPES,
+  NR_MIGRATETYPES,
+} from "./migratetype.ts";
+import {
   gfpZone,
   MAX_NR_ZONES,
   MAX_PAGE_ORDER,
   WMARK_LOW,
   WMARK_MIN,
   Z_BOOST,
+  Z_FREE_COUNT,
   Z_LOCK,
   Z_LOWMEM_RESERVE,
   Z_MANAGED,
@@ -122,6 +129,8 @@ const BOOST = Z_BOOST;
 const RESERVES = Z_LOWMEM_RESERVE;
 const FAST_PATH_FLAGS = WMARK_LOW | ALLOC_NOFRAGMENT;
 const MAX_ORDER = MAX_PAGE_ORDER;
+const FREE_COUNTS = Z_FREE_COUNT;
+const ROW_OF_COUNTS = NR_MIGRATETYPES * 4;
 const FIND_CYCLES = CYC_BUDDY_FIND;
 const MAY_RECLAIM = __GFP_DIRECT_RECLAIM;
 const MAY_MOVE = __GFP_MOVABLE;
@@ -223,8 +232,16 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   // ── Watermarks (W4) ──────────────────────────────────────────────────────────────────────────────────────────────
 
   /** W4: may a request of `order` take from a zone without going below its mark and reserve? */
-  const watermarkOk = (zone: number, order: number, highestZone: number, allocFlags: number): boolean => {
-    const zoneAddr = toPhys(zonesBase + (zone << STRUCT_SHIFT));
+  const watermarkOk = (zoneAddr: PhysAddr, order: number, highestZone: number, allocFlags: number): boolean => {
+    if (hasCma || (allocFlags & ALLOC_RESERVES) !== 0) return watermarkOkSlow(zoneAddr, order, highestZone, allocFlags);
+    const free = port.ld32(zoneAddr + NR_FREE) - port.ld32(zoneAddr + NR_FREE_HIGHATOMIC) - ((1 << order) - 1);
+    const mark = port.ld32(zoneAddr + MARKS + ((allocFlags & ALLOC_WMARK_MASK) << 2)) + port.ld32(zoneAddr + BOOST);
+    if (free <= mark + port.ld32(zoneAddr + RESERVES + (highestZone << 2))) return false;
+    return order === 0 || hasBlock(zoneAddr, order, allocFlags);
+  };
+
+  /** The same for a request that is entitled to reserves, or on a machine with a contiguous area. */
+  const watermarkOkSlow = (zoneAddr: PhysAddr, order: number, highestZone: number, allocFlags: number): boolean => {
     let free = port.ld32(zoneAddr + NR_FREE) - ((1 << order) - 1);
     if ((allocFlags & ALLOC_RESERVES) === 0) free -= port.ld32(zoneAddr + NR_FREE_HIGHATOMIC);
     if (hasCma && (allocFlags & BORROWS) === 0) free -= port.ld32(zoneAddr + NR_FREE_CMA);
@@ -242,13 +259,14 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   /** W4, second half: is there one free block of at least `order` that this request may use? */
   const hasBlock = (zoneAddr: PhysAddr, order: number, allocFlags: number): boolean => {
-    for (let current = order; current <= MAX_PAGE_ORDER; current++) {
-      for (let type = 0; type < MIGRATE_PCPTYPES; type++) {
-        if (port.ld32(freeCountAddr(zoneAddr, current, type)) !== 0) return true;
+    for (let current = order; current <= MAX_ORDER; current++) {
+      const counts = zoneAddr + FREE_COUNTS + current * ROW_OF_COUNTS;
+      for (let type = 0; type < TYPES; type++) {
+        if (port.ld32(counts + (type << 2)) !== 0) return true;
       }
-      if ((allocFlags & ALLOC_CMA) !== 0 && port.ld32(freeCountAddr(zoneAddr, current, MIGRATE_CMA)) !== 0) return true;
+      if ((allocFlags & BORROWS) !== 0 && port.ld32(counts + MIGRATE_CMA * 4) !== 0) return true;
       const mayUseHighatomic = (allocFlags & (ALLOC_HIGHATOMIC | ALLOC_OOM)) !== 0;
-      if (mayUseHighatomic && port.ld32(freeCountAddr(zoneAddr, current, MIGRATE_HIGHATOMIC)) !== 0) return true;
+      if (mayUseHighatomic && port.ld32(counts + MIGRATE_HIGHATOMIC * 4) !== 0) return true;
     }
     return false;
   };
@@ -272,21 +290,16 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     return pfn;
   };
 
-  const takeFromZone = (ctx: Context, zone: number, order: number, gfp: Gfp, allocFlags: number): Pfn => {
-    if (hasList(order)) {
-      const pfn = pcp.alloc(ctx, zone, order, typeFor(gfp), allocFlags);
-      if (pfn !== NONE) return pfn;
-    }
-    return takeFromBuddy(ctx, zone, order, gfp, allocFlags);
-  };
-
   /** Walks the zonelist once; NO_PFN if no zone can serve the request above its mark. */
   const takeFromFreelist = (ctx: Context, order: number, gfp: Gfp, allocFlags: number): Pfn => {
     const highest = zoneFor(gfp);
     for (let zone = highest; zone >= 0; zone--) {
-      if (port.ld32(zonesBase + (zone << STRUCT_SHIFT) + MANAGED) === 0) continue;
-      if ((allocFlags & ALLOC_NO_WATERMARKS) === 0 && !watermarkOk(zone, order, highest, allocFlags)) continue;
-      const pfn = takeFromZone(ctx, zone, order, gfp, allocFlags);
+      const zoneAddr = toPhys(zonesBase + (zone << STRUCT_SHIFT));
+      if (port.ld32(zoneAddr + MANAGED) === 0) continue;
+      if ((allocFlags & ALLOC_NO_WATERMARKS) === 0 && !watermarkOk(zoneAddr, order, highest, allocFlags)) continue;
+      let pfn = NONE;
+      if (hasList(order)) pfn = pcp.alloc(ctx, zone, order, typeFor(gfp), allocFlags);
+      if (pfn === NONE) pfn = takeFromBuddy(ctx, zone, order, gfp, allocFlags);
       if (pfn === NONE) continue;
       if ((allocFlags & ALLOC_HIGHATOMIC) !== 0) highatomic.reserve(ctx, zone, pfn, order);
       countServed(ctx, zone, 1 << order);
