@@ -175,7 +175,7 @@ export function createContextTracking(
     port.st32(addr, port.ld32(addr) + offset);
   };
   const subtract = (ctx: Context, offset: number): void => {
-    const addr = ctx.area + PREEMPT_COUNT;
+    const addr = (ctx.area + PREEMPT_COUNT) >>> 0;
     const count = port.ld32(addr);
     if ((count & COUNT_MASK) < offset) bug("CTX-4: preempt_count underflow", count, offset);
     port.st32(addr, count - offset);
@@ -307,7 +307,7 @@ export function createContextTracking(
     add,
     subtract,
     preemptDisable(ctx) {
-      const addr = ctx.area + PREEMPT_COUNT;
+      const addr = (ctx.area + PREEMPT_COUNT) >>> 0;
       port.st32(addr, port.ld32(addr) + ONE_LEVEL);
     },
     preemptEnable: (ctx) => subtract(ctx, ONE_LEVEL),

@@ -234,9 +234,10 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   /** W4: may a request of `order` take from a zone without going below its mark and reserve? */
   const watermarkOk = (zoneAddr: PhysAddr, order: number, highestZone: number, allocFlags: number): boolean => {
     if (hasCma || (allocFlags & ALLOC_RESERVES) !== 0) return watermarkOkSlow(zoneAddr, order, highestZone, allocFlags);
-    const free = port.ld32(zoneAddr + NR_FREE) - port.ld32(zoneAddr + NR_FREE_HIGHATOMIC) - ((1 << order) - 1);
-    const mark = port.ld32(zoneAddr + MARKS + ((allocFlags & ALLOC_WMARK_MASK) << 2)) + port.ld32(zoneAddr + BOOST);
-    if (free <= mark + port.ld32(zoneAddr + RESERVES + (highestZone << 2))) return false;
+    const free = port.ld32((zoneAddr + NR_FREE) >>> 0) - port.ld32((zoneAddr + NR_FREE_HIGHATOMIC) >>> 0);
+    const mark = port.ld32((zoneAddr + MARKS + ((allocFlags & ALLOC_WMARK_MASK) << 2)) >>> 0);
+    const most = mark + port.ld32((zoneAddr + BOOST) >>> 0) + (1 << order) - 1;
+    if (free <= most + port.ld32((zoneAddr + RESERVES + (highestZone << 2)) >>> 0)) return false;
     return order === 0 || hasBlock(zoneAddr, order, allocFlags);
   };
 
@@ -294,8 +295,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const takeFromFreelist = (ctx: Context, order: number, gfp: Gfp, allocFlags: number): Pfn => {
     const highest = zoneFor(gfp);
     for (let zone = highest; zone >= 0; zone--) {
-      const zoneAddr = toPhys(zonesBase + (zone << STRUCT_SHIFT));
-      if (port.ld32(zoneAddr + MANAGED) === 0) continue;
+      const zoneAddr = toPhys((zonesBase + (zone << STRUCT_SHIFT)) >>> 0);
+      if (port.ld32((zoneAddr + MANAGED) >>> 0) === 0) continue;
       if ((allocFlags & ALLOC_NO_WATERMARKS) === 0 && !watermarkOk(zoneAddr, order, highest, allocFlags)) continue;
       let pfn = NONE;
       if (hasList(order)) pfn = pcp.alloc(ctx, zone, order, typeFor(gfp), allocFlags);
@@ -310,8 +311,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   /** Makes a taken block ready for its owner: one holder, no leftovers, zeroed on request. */
   const prepNewPage = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
-    port.st32(refcountBase + pfn * 4, 1);
-    port.st32(privateBase + pfn * 4, 0);
+    port.st32((refcountBase + (pfn << 2)) >>> 0, 1);
+    port.st32((privateBase + (pfn << 2)) >>> 0, 0);
     if ((gfp & NEEDS_WORK) !== 0) prepOnRequest(ctx, pfn, order, gfp);
   };
   const prepOnRequest = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
@@ -466,12 +467,14 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     // One masked compare: allocated, of this order, nothing of its owner left. Then one holder. No frame is a number
     // that is not its own 32 unsigned bits.
     if (pfn >>> 0 !== pfn || pfn === 0 || pfn >= nrFrames) return explainBadFree(ctx, pfn, order);
-    const flags = port.ld32(flagsBase + pfn * 4) & ~HEAD_OF_COMPOUND;
-    if ((flags & CHECKED_BITS) !== (OUT | (order << ORDER_AT)) || port.ld32(refcountBase + pfn * 4) !== 1) {
+    const addr = (flagsBase + (pfn << 2)) >>> 0;
+    const holders = (refcountBase + (pfn << 2)) >>> 0;
+    const flags = port.ld32(addr) & ~HEAD_OF_COMPOUND;
+    if ((flags & CHECKED_BITS) !== (OUT | (order << ORDER_AT)) || port.ld32(holders) !== 1) {
       return explainBadFree(ctx, pfn, order);
     }
-    port.st32(flagsBase + pfn * 4, flags & KEPT_BITS);
-    port.st32(refcountBase + pfn * 4, 0);
+    port.st32(addr, flags & KEPT_BITS);
+    port.st32(holders, 0);
     countEvents(ctx, FREED, 1 << order);
     const zone = (flags >>> ZONE_AT) & ZONE_OF_SHIFTED;
     if (hasList(order)) {

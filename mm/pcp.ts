@@ -125,7 +125,7 @@ export interface PerCpuPages {
 export const pcpAllowedOrder = (order: number): boolean => order <= PAGE_ALLOC_COSTLY_ORDER || order === HUGE_ORDER;
 
 const listIndex = (order: number, migratetype: number): number =>
-  order === HUGE_ORDER ? FIRST_HUGE_LIST + (migratetype === MOVABLE ? 1 : 0) : TYPES * order + migratetype;
+  order === HUGE_ORDER ? FIRST_HUGE_LIST + (migratetype === MOVABLE ? 1 : 0) : Math.imul(TYPES, order) + migratetype;
 
 /** log2 of pages of the blocks on list `index`. */
 const orderOfList = (index: number): number => (index >= FIRST_HUGE_LIST ? HUGE_ORDER : Math.floor(index / TYPES));
@@ -165,8 +165,9 @@ function bindPcp(
   const { preemptDisable, preemptEnable } = contexts;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
 
-  const pcpOf = (ctx: Context, zone: number): PhysAddr => toPhys(ctx.area + PCP + (zone << LINE_SHIFT));
-  const headOf = (cpu: number, zone: number, index: number): number => firstHead + (cpu * ZONES + zone) * LISTS + index;
+  const pcpOf = (ctx: Context, zone: number): PhysAddr => toPhys((ctx.area + PCP + (zone << LINE_SHIFT)) >>> 0);
+  const headOf = (cpu: number, zone: number, index: number): number =>
+    (firstHead + Math.imul(Math.imul(cpu, ZONES) + zone, LISTS) + index) >>> 0;
 
   for (let head = firstHead; head < firstHead + pcpHeads(harts.nrCpus); head++) lists.init(head);
 
@@ -293,27 +294,32 @@ function bindPcp(
   // Written out: a port access is inlined whatever the size, but counts against what else may be (920 bytecodes), and a
   // call that is not inlined costs as much as ten accesses (2026, Node 20). The links are those of page_list.ts.
 
+  // `>>> 0` and shifts instead of products: see slab_objects.ts.
+
   const alloc = (ctx: Context, zone: number, order: number, type: Migratetype, allocFlags: number): Pfn => {
     const pcp = pcpOf(ctx, zone);
     if (!tryLock(ctx, pcp)) return NONE;
-    port.st32(pcp + P_FREE_COUNT, port.ld32(pcp + P_FREE_COUNT) >>> 1);
+    const freeCount = (pcp + P_FREE_COUNT) >>> 0;
+    port.st32(freeCount, port.ld32(freeCount) >>> 1);
     const head = headOf(ctx.cpu, zone, listIndex(order, type));
-    let pfn = port.ld32(nextBase + head * 4);
+    const headNext = (nextBase + (head << 2)) >>> 0;
+    let pfn = port.ld32(headNext);
     if (pfn === head) {
       if (refill(ctx, zone, order, type, allocFlags, nrToRefill(pcp, zone, order)) === 0) {
         unlock(ctx, pcp);
         return NONE;
       }
-      pfn = port.ld32(nextBase + head * 4);
+      pfn = port.ld32(headNext);
     }
     // lists.remove() of a first row: its predecessor is the head.
-    const next = port.ld32(nextBase + pfn * 4);
-    port.st32(nextBase + head * 4, next);
-    port.st32(prevBase + next * 4, head);
-    const addr = flagsBase + pfn * 4;
+    const next = port.ld32((nextBase + (pfn << 2)) >>> 0);
+    port.st32(headNext, next);
+    port.st32((prevBase + (next << 2)) >>> 0, head);
+    const addr = (flagsBase + (pfn << 2)) >>> 0;
     // Zone, order and state in one store; the list type is of no use to an owner.
     port.st32(addr, (port.ld32(addr) & OF_ZONE) | (order << ORDER_AT) | OUT);
-    port.st32(pcp + P_COUNT, port.ld32(pcp + P_COUNT) - (1 << order));
+    const count = (pcp + P_COUNT) >>> 0;
+    port.st32(count, (port.ld32(count) - (1 << order)) >>> 0);
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + HIT_CYCLES;
     unlock(ctx, pcp);
     return toPfn(pfn);
@@ -322,23 +328,27 @@ function bindPcp(
   const free = (ctx: Context, zone: number, pfn: Pfn, order: number, type: Migratetype): boolean => {
     const pcp = pcpOf(ctx, zone);
     if (!tryLock(ctx, pcp)) return false;
-    const addr = flagsBase + pfn * 4;
+    const addr = (flagsBase + (pfn << 2)) >>> 0;
     port.st32(addr, (port.ld32(addr) & OF_ZONE) | (order << ORDER_AT) | ON_LIST);
     // lists.addHead()
     const head = headOf(ctx.cpu, zone, listIndex(order, type));
-    const next = port.ld32(nextBase + head * 4);
-    port.st32(nextBase + pfn * 4, next);
-    port.st32(prevBase + pfn * 4, head);
-    port.st32(nextBase + head * 4, pfn);
-    port.st32(prevBase + next * 4, pfn);
-    const count = port.ld32(pcp + P_COUNT) + (1 << order);
-    port.st32(pcp + P_COUNT, count);
-    port.st32(pcp + P_ALLOC_FACTOR, port.ld32(pcp + P_ALLOC_FACTOR) >>> 1);
-    const freeCount = port.ld32(pcp + P_FREE_COUNT);
-    const batch = port.ld32(zonesBase + (zone << STRUCT_SHIFT) + BATCH);
-    if (freeCount < batch << PCP_BATCH_SCALE_MAX) port.st32(pcp + P_FREE_COUNT, freeCount + (1 << order));
+    const headNext = (nextBase + (head << 2)) >>> 0;
+    const next = port.ld32(headNext);
+    port.st32((nextBase + (pfn << 2)) >>> 0, next);
+    port.st32((prevBase + (pfn << 2)) >>> 0, head);
+    port.st32(headNext, pfn);
+    port.st32((prevBase + (next << 2)) >>> 0, pfn);
+    const count = (port.ld32((pcp + P_COUNT) >>> 0) + (1 << order)) >>> 0;
+    port.st32((pcp + P_COUNT) >>> 0, count);
+    const factor = (pcp + P_ALLOC_FACTOR) >>> 0;
+    port.st32(factor, port.ld32(factor) >>> 1);
+    const freeCount = port.ld32((pcp + P_FREE_COUNT) >>> 0);
+    const batch = port.ld32((zonesBase + (zone << STRUCT_SHIFT) + BATCH) >>> 0);
+    if (freeCount < batch << PCP_BATCH_SCALE_MAX) {
+      port.st32((pcp + P_FREE_COUNT) >>> 0, (freeCount + (1 << order)) >>> 0);
+    }
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + HIT_CYCLES;
-    if (count >= port.ld32(pcp + P_HIGH)) spillAfterFree(ctx, zone, pcp);
+    if (count >= port.ld32((pcp + P_HIGH) >>> 0)) spillAfterFree(ctx, zone, pcp);
     unlock(ctx, pcp);
     return true;
   };

@@ -85,15 +85,15 @@ export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCp
   const items: PhysAddr = image.bss("vm_stat", NR_VM_ITEMS * 4, 8);
   return {
     countEvents(ctx, event, delta) {
-      const addr = ctx.area + EVENTS + event * 8;
+      const addr = (ctx.area + EVENTS + (event << 3)) >>> 0;
       const flags = irqOn[ctx.cpu] as number;
       irqOn[ctx.cpu] = 0;
       port.stF64(addr, port.ldF64(addr) + delta);
       irqOn[ctx.cpu] = flags;
     },
     countServed(ctx, zone, nrPages) {
-      const addr = ctx.area + EVENTS + ((FIRST_PGALLOC + zone) << 3);
-      const hits = ctx.area + EVENTS + (HITS << 3);
+      const addr = (ctx.area + EVENTS + ((FIRST_PGALLOC + zone) << 3)) >>> 0;
+      const hits = (ctx.area + EVENTS + (HITS << 3)) >>> 0;
       const { cpu } = ctx;
       const flags = irqOn[cpu] as number;
       irqOn[cpu] = 0;
