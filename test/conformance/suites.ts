@@ -35,6 +35,7 @@ const MEMINIT_C = "lib/test_meminit.c";
 const POOL = "test/mm/dma_pool.test.ts";
 const DMA_DEBUG = "test/mm/dma_debug.test.ts";
 const XV6 = "test/conformance/xv6_usertests.test.ts";
+const REAL = "test/conformance/real_programs.test.ts";
 const IDS = "test/conformance/identities.test.ts";
 const MEMBLOCK = "test/mm/memblock_simulator.test.ts";
 
@@ -96,4 +97,8 @@ export const SUITES: readonly Suite[] = [
   { part: 3, name: "Pintos vm", origin: "Pintos tests/vm", needs: "needs mmap of files and swap" },
   { part: 3, name: "Zephyr mem_slab, heap", origin: "Zephyr tests/kernel", needs: "needs those allocators" },
   { part: 3, name: "FreeRTOS heap_4", origin: "FreeRTOS", needs: "needs that allocator" },
+  { part: 4, name: "procps: free, slabtop, vmstat", origin: "procps", file: REAL, tests: /^procps/ },
+  { part: 4, name: "jc: parsers of /proc", origin: "jc", file: REAL, tests: /^jc/ },
+  { part: 4, name: "node_exporter: five collectors", origin: "Prometheus", file: REAL, tests: /^node_exporter/ },
+  { part: 4, name: "promtool check metrics", origin: "Prometheus", needs: "needs output in its format" },
 ];

@@ -72,9 +72,10 @@ describe("rule ids", () => {
     expect(ruleIdsIn("DMA-1 MAG-S3 W12 kmalloc-C1 M0 FM1 W4x")).toEqual([]);
   });
 
-  it("are read from names of tests, not from comments and values", () => {
-    const source = '// W1\nconst a = "W2"; describe("W3", () => { it.skipIf(a)(`W4 ${a}`, () => f("W5")); test(a); });';
-    expect(testNamesIn(source).flatMap(ruleIdsIn)).toEqual(["W3", "W4"]);
+  it("are read from names of tests and keys of tables, not from comments and values", () => {
+    const source =
+      '// W1\nconst a = "W2"; describe("W3", () => { it.skipIf(a)(`W4 ${a}`, () => f("W5")); it({ "W6 x": a }); });';
+    expect(testNamesIn(source).flatMap(ruleIdsIn)).toEqual(["W3", "W4", "W6"]);
   });
 
   it("those that no test names are few and known to the list", () => {

@@ -24,7 +24,10 @@ export function ruleIdsIn(text: string): string[] {
   });
 }
 
-/** First arguments of `it…(…)`, `test…(…)` and `describe…(…)` in a source text, as far as they are written out. */
+/**
+ * First arguments of `it…(…)`, `test…(…)` and `describe…(…)` in a source text, as far as they are written out, and the
+ * quoted keys of objects: tables of cases by name.
+ */
 export function testNamesIn(source: string): string[] {
   const names: string[] = [];
   const rootOf = (node: ts.Expression): string => {
@@ -37,6 +40,7 @@ export function testNamesIn(source: string): string[] {
       if (name !== undefined && (ts.isStringLiteralLike(name) || ts.isTemplateExpression(name)))
         names.push(name.getText());
     }
+    if (ts.isPropertyAssignment(node) && ts.isStringLiteral(node.name)) names.push(node.name.text);
     ts.forEachChild(node, visit);
   };
   visit(ts.createSourceFile("a.ts", source, ts.ScriptTarget.ES2023, true));
