@@ -24,7 +24,6 @@
  *   FLT-3  requests are counted whether refused or not; two runs with one seed count alike
  *   FLT-4  with fail_nth=N at most one request is refused, the N-th; with N+ all from the N-th on
  *
- * All state is in RAM; the dice are a random stream of their own, so that nobody else's sequence moves.
  * All state is in RAM; the dice are a random stream of their own, so that no other sequence moves.
  *
  * Differences from Linux: fail_nth belongs to the machine and not to a task (/proc/<pid>/fail-nth), and counts in

@@ -13,9 +13,10 @@ import type { Kernel, RunStop } from "../kernel/entry/kernel.ts";
 import { DEFAULT_RAM_BYTES } from "../kernel/params.ts";
 import { builtinPrograms } from "../userland/index.ts";
 import { type CommonOptions, machineRequest } from "./command_options.ts";
+import { checkFaultOptions, type FaultOptions, sweepCommand } from "./fault_sweep_command.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { EXIT_INTERRUPT, EXIT_OK, EXIT_PANIC } from "./metrics.ts";
-import { type MachineOptions, machineArgs, resolveMachine, shellQuote } from "./options.ts";
+import { failing, type MachineOptions, machineArgs, resolveMachine, shellQuote } from "./options.ts";
 import { packageFile } from "./package_files.ts";
 import { PROC_FILES } from "./proc_files.ts";
 import { readInput } from "./readers/input.ts";
@@ -25,7 +26,7 @@ import { createTerminal, type SessionEnd, shellCompleter } from "./terminal.ts";
 import { UsageError } from "./usage_error.ts";
 import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
 
-export interface BootCommandOptions extends CommonOptions {
+export interface BootCommandOptions extends CommonOptions, FaultOptions {
   readonly exec?: string;
   readonly script?: string;
 }
@@ -36,12 +37,42 @@ const PIPE_GRACE_MS = 1000;
 
 /** Boots; the exit code. */
 export async function bootCommand(options: BootCommandOptions, host: HostOutput): Promise<number> {
+  checkFaultOptions(options);
   const input = await consoleInput(options);
+  if (options.faultSweep === true) return sweepBoot(input, options, host);
   if (input === undefined)
     return process.stdin.isTTY && process.stdout.isTTY ? atTerminal(options, host) : demo(options, host);
   if (options.json === true) throw new UsageError("--json is for the demo, not for shell commands", "use `run --json`");
-  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options));
+  const machine = failing(resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options)), options.failAlloc);
   return stoppable(host.stop, () => script(input, machine, options, host));
+}
+
+/** The sweep over a boot with shell commands, or over the demo. */
+async function sweepBoot(input: string | undefined, options: BootCommandOptions, host: HostOutput): Promise<number> {
+  if (input === undefined) {
+    const set = await loadWorkloads([packageFile("scenarios/demo.yaml")], { verify: true });
+    const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
+    const words = ["slabtown", "run", "demo.yaml", "--verify", ...machineArgs(machine)];
+    return sweepCommand({ set, machine, replay: words.map(shellQuote).join(" "), options, host });
+  }
+  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options));
+  const words = ["slabtown", "boot", "--exec", input.trimEnd(), ...machineArgs(machine)];
+  const set = initSet(input);
+  return sweepCommand({ set, machine, replay: words.map(shellQuote).join(" "), options, host });
+}
+
+/** A workload that is init, with a shell that runs `commands`. */
+export function initSet(commands: string): WorkloadSet {
+  const init = { kind: "program", path: "/sbin/init", args: ["init", "-c", commands] } as const;
+  const workload = { ...init, name: "init", atCycles: 0, nrOps: undefined, warnings: [] };
+  return {
+    workloads: [workload],
+    programs: builtinPrograms(),
+    machine: {},
+    expectations: [],
+    modules: [],
+    devices: {},
+  };
 }
 
 /** The demo workload. */
@@ -51,7 +82,8 @@ export async function demoSet(): Promise<WorkloadSet> {
 
 async function demo(options: BootCommandOptions, host: HostOutput): Promise<number> {
   const set = await demoSet();
-  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
+  const asked = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
+  const machine = failing(asked, options.failAlloc);
   const replay = ["slabtown", "run", "scripts/scenarios/demo.yaml", ...machineArgs(machine)].map(shellQuote).join(" ");
   return runAndReport({ set, machine, replay, options, host, showsBoot: true });
 }
@@ -118,7 +150,7 @@ async function script(
 }
 
 async function atTerminal(options: BootCommandOptions, host: HostOutput): Promise<number> {
-  const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options));
+  const machine = failing(resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options)), options.failAlloc);
   const programs = builtinPrograms();
   const complete = shellCompleter(
     programs.keys(),

@@ -3,7 +3,16 @@
  */
 
 import { type Command, Option } from "commander";
-import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
+import {
+  type MachineRequest,
+  parseCmdline,
+  parseCpus,
+  parseCycles,
+  parseFailAlloc,
+  parseMem,
+  parseSeed,
+  parseWhole,
+} from "./options.ts";
 import { colorLevel, createPaint, type Paint } from "./paint.ts";
 import { RECORDING_FORMATS, type RecordingFormat } from "./readers/detect.ts";
 import { TOUCH_MODES, type TouchMode } from "./scenario.ts";
@@ -26,6 +35,7 @@ export interface RecordingOptions {
   readonly lenient?: boolean;
   readonly format?: RecordingFormat;
   readonly touch?: TouchMode;
+  readonly verify?: boolean;
   readonly ops?: string;
 }
 
@@ -52,7 +62,20 @@ export function addRecordingOptions(command: Command): Command {
     .option("--lenient", "go on where a recording has many bad lines")
     .addOption(new Option("--format <F>", "what the recordings are, if it cannot be told").choices(RECORDING_FORMATS))
     .addOption(new Option("--touch <MODE>", "what a heap replay writes into its memory").choices(TOUCH_MODES))
+    .option("--verify", "heap replays stamp their blocks and check the stamps")
     .option("--ops <LIST>", 'a heap as a list: "+3,+0,-1" allocates 3 and 0 bytes, then frees the second');
+}
+
+/** Declares what fails on purpose on `command`. */
+export function addFaultOptions(command: Command): Command {
+  const whole = (label: string) => (text: string) => parseWhole(text, label, 1, Number.MAX_SAFE_INTEGER);
+  return command
+    .option("--fail-alloc <N>", "the N-th allocation fails; with N+ all later ones too", (text) => parseFailAlloc(text))
+    .option("--fault-sweep", "one run for each allocation, in which it fails: leaks, oopses, hangs, lost data")
+    .option("--sweep-from <N>", "first allocation of the sweep (default: 1)", whole("--sweep-from"))
+    .option("--sweep-to <N>", "last allocation of the sweep (default: the last of the run)", whole("--sweep-to"))
+    .option("--sweep-step <K>", "only every K-th allocation", whole("--sweep-step"))
+    .option("--persistent", "sweep: for each N also with all later ones failing (default: for 50 of them)");
 }
 
 /** What the options ask of the machine. */

@@ -113,6 +113,27 @@ export function parseCmdline(text: string, label = "--cmdline"): string {
   return text;
 }
 
+/** The largest N that fail_nth takes: a run never gets there. */
+export const MAX_FAIL_NTH = 999_999_999_999_999;
+
+/** `17` or `17+`: the allocation that is to fail, for the kernel parameter fail_nth. */
+export function parseFailAlloc(text: string, label = "--fail-alloc"): string {
+  if (!/^[1-9]\d{0,14}\+?$/.test(text)) {
+    throw new UsageError(`${label} ${shown(text)} is no allocation`, "17: only the 17th fails; 17+: all from it on");
+  }
+  return text;
+}
+
+/** `machine` with one more kernel parameter. */
+export function withKernelParameter(machine: MachineOptions, parameter: string): MachineOptions {
+  return { ...machine, cmdline: `${machine.cmdline} ${parameter}`.trim() };
+}
+
+/** `machine` on which allocation `failAlloc` fails, if one is to. */
+export function failing(machine: MachineOptions, failAlloc: string | undefined): MachineOptions {
+  return failAlloc === undefined ? machine : withKernelParameter(machine, `fail_nth=${failAlloc}`);
+}
+
 /** The first of `requests` that asks for something decides; then the defaults. */
 export function resolveMachine(defaultRamBytes: number, ...requests: readonly MachineRequest[]): MachineOptions {
   const pick = <K extends keyof MachineRequest>(key: K): MachineRequest[K] =>

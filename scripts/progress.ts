@@ -22,8 +22,12 @@ export interface ProgressStream {
   write(text: string): unknown;
 }
 
-/** Progress lines on `stream`; `clock` in milliseconds. */
-export function createProgress(stream: ProgressStream, clock: () => number = () => performance.now()): Progress {
+/** Progress lines on `stream`; `clock` in milliseconds; `noun`: what is counted. */
+export function createProgress(
+  stream: ProgressStream,
+  clock: () => number = () => performance.now(),
+  noun = "operations",
+): Progress {
   const isTty = stream.isTTY === true;
   const interval = isTty ? TTY_INTERVAL_MS : LOG_INTERVAL_MS;
   const start = clock();
@@ -34,7 +38,7 @@ export function createProgress(stream: ProgressStream, clock: () => number = () 
       const now = clock();
       if (now < next) return;
       next = now + interval;
-      const line = progressLine(done, total, cycles, (now - start) / 1000);
+      const line = progressLine(done, total, noun, cycles, (now - start) / 1000);
       stream.write(isTty ? `\r${line}\x1b[K` : `${line}\n`);
       isShown = isTty;
     },
@@ -45,10 +49,10 @@ export function createProgress(stream: ProgressStream, clock: () => number = () 
   };
 }
 
-function progressLine(done: number, total: number, cycles: number, seconds: number): string {
+function progressLine(done: number, total: number, noun: string, cycles: number, seconds: number): string {
   const rate = done / Math.max(seconds, 0.001);
   const virtual = `${(cycles / 1e6).toFixed(0)} ms virtual`;
-  if (total === 0) return `running: ${done} operations, ${rate.toFixed(0)}/s, ${virtual}`;
+  if (total === 0) return `running: ${done} ${noun}, ${rate.toFixed(0)}/s, ${virtual}`;
   const left = rate > 0 ? `, ${Math.max(0, Math.ceil((total - done) / rate))} s left` : "";
-  return `running: ${done}/${total} operations, ${rate.toFixed(0)}/s${left}, ${virtual}`;
+  return `running: ${done}/${total} ${noun}, ${rate.toFixed(0)}/s${left}, ${virtual}`;
 }

@@ -3,27 +3,30 @@
  */
 
 import { type CommonOptions, machineRequest, paintFor, type RecordingOptions } from "./command_options.ts";
+import { checkFaultOptions, type FaultOptions, sweepCommand } from "./fault_sweep_command.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { judge } from "./metrics.ts";
-import { type MachineOptions, machineArgs, RUN_RAM_BYTES, resolveMachine, shellQuote } from "./options.ts";
+import { failing, type MachineOptions, machineArgs, RUN_RAM_BYTES, resolveMachine, shellQuote } from "./options.ts";
 import { createProgress, NO_PROGRESS } from "./progress.ts";
 import { runWorkloads } from "./run_workloads.ts";
 import { summaryDocument, summaryText } from "./summary.ts";
 import { UsageError } from "./usage_error.ts";
 import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
 
+export type RunOptions = CommonOptions & RecordingOptions & FaultOptions;
+
 /** Runs `targets`; the exit code. */
-export async function runCommand(
-  targets: readonly string[],
-  options: CommonOptions & RecordingOptions,
-  host: HostOutput,
-): Promise<number> {
+export async function runCommand(targets: readonly string[], options: RunOptions, host: HostOutput): Promise<number> {
+  checkFaultOptions(options);
   if (targets.length === 0 && options.ops === undefined) {
     throw new UsageError("run: nothing to run", "slabtown run scripts/samples/tar.rep.gz");
   }
-  const set = await loadWorkloads(targets, options);
-  const machine = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
-  const replay = replayLine(targets, options, machine);
+  const isSweep = options.faultSweep === true;
+  const set = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify });
+  const asked = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
+  const replay = replayLine(targets, options, asked);
+  if (isSweep) return sweepCommand({ set, machine: asked, replay: replay, options, host });
+  const machine = failing(asked, options.failAlloc);
   return runAndReport({ set, machine, replay, options, host });
 }
 
@@ -72,16 +75,14 @@ export async function runAndReport({ set, machine, replay, options, host, showsB
 }
 
 /** The command that does the same run again. */
-function replayLine(
-  targets: readonly string[],
-  options: CommonOptions & RecordingOptions,
-  machine: MachineOptions,
-): string {
+function replayLine(targets: readonly string[], options: RunOptions, machine: MachineOptions): string {
   const words = ["slabtown", "run", ...targets, ...machineArgs(machine)];
   if (options.ops !== undefined) words.push("--ops", options.ops);
   if (options.touch !== undefined) words.push("--touch", options.touch);
   if (options.format !== undefined) words.push("--format", options.format);
   if (options.lenient === true) words.push("--lenient");
+  if (options.verify === true || options.faultSweep === true) words.push("--verify");
+  if (options.failAlloc !== undefined) words.push("--fail-alloc", options.failAlloc);
   if (options.cycles !== undefined) words.push("--cycles", String(options.cycles));
   return words.map(shellQuote).join(" ");
 }

@@ -12,7 +12,7 @@ import { readFileSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseThreads } from "./bench_command.ts";
 import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
-import { addCommonOptions, addRecordingOptions, type CommonOptions, type RecordingOptions } from "./command_options.ts";
+import { addCommonOptions, addFaultOptions, addRecordingOptions, type CommonOptions } from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
@@ -21,7 +21,7 @@ import { parseCmdline, parseSeed, shellQuote } from "./options.ts";
 import { packageFile } from "./package_files.ts";
 import { procfsCommand } from "./procfs_command.ts";
 import { InputError, printable } from "./readers/input_error.ts";
-import { runCommand } from "./run_command.ts";
+import { type RunOptions, runCommand } from "./run_command.ts";
 import { UsageError } from "./usage_error.ts";
 
 const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
@@ -33,6 +33,7 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
       "slabtown run scripts/samples/redis.rep.gz scripts/samples/redis-net.ftrace.gz --cpus 4",
       'slabtown run "stress --ops 1000" --seed 7 --json',
       'slabtown run --ops "+100,+24,-0,+80"',
+      "slabtown run packets.yaml --fault-sweep --sweep-to 200",
     ],
   ],
   ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
@@ -49,7 +50,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
     .helpCommand("help [command]", "show what a command does");
 
   const boot = program.command("boot", { isDefault: true }).argument("[none...]");
-  addCommonOptions(boot, "64M")
+  addFaultOptions(addCommonOptions(boot, "64M"))
     .description("boot to the shell; without a terminal run the demo (this is the default)")
     .option("--exec <COMMANDS>", 'run shell commands, as in "free; ps", and power off')
     .option("--script <FILE>", "run a file of shell commands (- for standard input) and power off")
@@ -60,9 +61,9 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
     });
 
   const run = program.command("run").argument("[FILE|PROGRAM...]", "recordings, a YAML scenario, built-in programs");
-  addRecordingOptions(addCommonOptions(run, "256M"))
+  addFaultOptions(addRecordingOptions(addCommonOptions(run, "256M")))
     .description("boot, run workloads all at once, check them, print a summary")
-    .action(async (targets: string[], options: CommonOptions & RecordingOptions) => {
+    .action(async (targets: string[], options: RunOptions) => {
       done(await runCommand(targets, options, host));
     });
 

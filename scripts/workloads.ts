@@ -14,7 +14,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import type { DeviceSettings } from "../drivers/index.ts";
 import type { Program } from "../kernel/uapi/program.ts";
 import type { HeapRecording, KernelRecording } from "../kernel/uapi/recording.ts";
-import { builtinPrograms, heapReplayProgram } from "../userland/index.ts";
+import { builtinPrograms, type HeapReplayOptions, heapReplayProgram } from "../userland/index.ts";
 import type { Expectation } from "./expectations.ts";
 import { didYouMean } from "./nearest.ts";
 import type { MachineRequest } from "./options.ts";
@@ -67,6 +67,8 @@ export interface WorkloadSet {
 export interface WorkloadOptions extends ReadRecordingOptions {
   /** Which bytes a heap replay writes; undefined: what the scenario or the replayer says. */
   readonly touch?: TouchMode | undefined;
+  /** Heap replays stamp their blocks and check the stamps. */
+  readonly verify?: boolean | undefined;
   /** An operation list to run as well. */
   readonly ops?: string | undefined;
 }
@@ -104,9 +106,13 @@ class WorkloadLoader {
 
   addHeap(recording: HeapRecording, atCycles: number, touch: TouchMode | undefined): void {
     const path = this.#freePath(recording.name);
-    this.#programs.set(path, heapReplayProgram(recording, touch === undefined ? {} : { touch }));
+    this.#programs.set(path, heapReplayProgram(recording, this.#replayOptions(touch)));
     const { name, nrOps, warnings } = recording;
     this.#workloads.push({ kind: "heap", name, atCycles, nrOps, warnings, path, args: [baseName(path)] });
+  }
+
+  #replayOptions(touch: TouchMode | undefined): HeapReplayOptions {
+    return { ...(touch === undefined ? {} : { touch }), verify: this.#options.verify === true };
   }
 
   finish(): WorkloadSet {
