@@ -15,6 +15,7 @@
  *   OBJ-1  a mask without __GFP_DIRECT_RECLAIM never yields a generator
  *   OBJ-2  a failed allocation leaves no page, slab or object behind
  *   OBJ-3  __GFP_ZERO is refused by a cache with a constructor: zeroes are not its constructed state
+ *   OBJ-4  a generator is returned only by who has to sleep: pages in hand are used at once, whoever takes the result
  *
  * Two implementations: magazine.ts, and passthrough.ts without a per-CPU layer. Both are judged by the conformance
  * suite test/conformance/object_layers.ts. Source: mm/slub.c (slab_alloc_node, ___slab_alloc, slab_out_of_memory).
@@ -30,6 +31,7 @@ import {
   type MaySleep,
   NO_PFN,
   NULL,
+  type Pause,
   type Pfn,
   type PhysAddr,
   type Sleeping,
@@ -177,12 +179,23 @@ export function createMissPath({ machine, pageAlloc, slabs, reports }: MissPathD
     }
   }
 
+  function* continueWith(first: Pause, rest: Sleeping<PhysAddr>): Sleeping<PhysAddr> {
+    yield first;
+    return yield* rest;
+  }
+
+  /** OBJ-4: `rest` up to its end or the first place where it really sleeps. */
+  const startNow = (rest: Sleeping<PhysAddr>): MaySleep<PhysAddr> => {
+    const step = rest.next();
+    return step.done === true ? step.value : continueWith(step.value, rest);
+  };
+
   const allocMissed = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     const obj = slabs.allocObject(ctx, cache, gfp);
     if (obj !== NULL) return obj;
     const got = getPages(ctx, cache, gfp);
     if (got === NO_PFN) return fail(ctx, cache, gfp);
-    if ((gfp & __GFP_DIRECT_RECLAIM) !== 0) return refill(ctx as TaskContext, cache, gfp, got);
+    if ((gfp & __GFP_DIRECT_RECLAIM) !== 0) return startNow(refill(ctx as TaskContext, cache, gfp, got));
     if (slabs.growWith(ctx, cache, got as Pfn, gfp)) return slabs.allocObject(ctx, cache, gfp);
     pageAlloc.freePages(ctx, got as Pfn, port.ld32(cache + CACHE_ORDER));
     return fail(ctx, cache, gfp);

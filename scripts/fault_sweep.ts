@@ -238,9 +238,10 @@ function endState(kernel: Kernel): EndState {
     if (INTERNAL_CACHE.test(name)) return;
     objects.set(name, activeObjects - (name === "task_struct" ? nrPermanent : 0));
   });
-  const { largeKmalloc, anon, pageTables, kernelStacks, other } = kernel.census();
+  const { largeKmalloc, anon, pageTables, kernelStacks, dmaPools, other } = kernel.census();
   const stacks = kernelStacks - STACK_PAGES * nrPermanent;
-  const pages = { largeKmalloc, anon, pageTables, stacks, other };
+  // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
+  const pages = { largeKmalloc, anon, pageTables, stacks, other: other + dmaPools };
   const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
   return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
 }

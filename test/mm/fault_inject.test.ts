@@ -6,9 +6,10 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { NO_PFN, NULL, type Pfn } from "../../kernel/types.ts";
+import { NO_PFN, NULL, type Pfn, type PhysAddr } from "../../kernel/types.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
-import { __GFP_NOFAIL, __GFP_NOWARN, type AtomicGfp, GFP_ATOMIC, GFP_NOWAIT } from "../../mm/gfp.ts";
+import { __GFP_NOFAIL, __GFP_NOWARN, type AtomicGfp, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
+import { NO_CACHE } from "../../mm/slab_descriptor.ts";
 import type { TestKernel } from "../support/boot_kernel.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 
@@ -66,6 +67,25 @@ describe("fault injection", () => {
     expect(machine.kernel.census()).toEqual(before);
     expect(machine.kernel.faultStats()).toEqual({ nrRequests: 10, nrForced: 10 });
     machine.expectNoLeak();
+  });
+
+  // Regression: with a refused first attempt and pages at the second, the object came as a generator that task and VMA
+  // allocations do not iterate, and the pages of its slab were lost.
+  it("OBJ-4 an object whose slab grows at the second attempt is there at once", () => {
+    for (const nth of [1, 2, 3, 4]) {
+      const machine = bootWith(`fail_nth=${nth}`);
+      const { slab } = machine.kernel.memory;
+      const ctx = machine.kernel.contexts.taskContext(0);
+      const cache = slab.kmemCacheCreate(ctx, { name: "big", size: 2048, align: 8, flags: 0 });
+      if (cache !== NO_CACHE) {
+        const obj = slab.layer.kmemCacheAllocAny(ctx, cache, GFP_KERNEL);
+        expect(obj).toBeTypeOf("number");
+        if (obj !== NULL) slab.layer.kmemCacheFree(ctx, cache, obj as PhysAddr);
+        expect(slab.kmemCacheDestroy(ctx, cache)).toBe(0);
+      }
+      expect(machine.kernel.faultStats()?.nrForced).toBe(1);
+      machine.expectNoLeak();
+    }
   });
 
   it("interval, space and times are Linux's", () => {
