@@ -13,6 +13,7 @@
  *   POOL-3  pages go back at destroy only, and only if no block is live
  *   POOL-4  debug: a free block is 0xa7 behind its links, a handed out one 0xa9 unless zeroed; a change is reported
  *   POOL-5  a free of what is no live block of the pool is reported and changes nothing
+ *   POOL-6  debug: links of a free block that lead out of the pool (a device wrote there) are reported and not followed
  *
  * struct dma_pool, a kmalloc block: | 0 pages, list | 8 node in its device's list | 16 lock | 20 size | 24 allocation
  * | 28 boundary | 32 blocks | 36 active | 40 pages | 44 first free block | 48 device | 52 magic | 56 align
@@ -244,9 +245,36 @@ export function createDmaPools(deps: DmaPoolDeps): DmaPools {
     }
   };
 
+  /** Does a block of the pool begin at this CPU address? O(pages). */
+  const isBlock = (pool: DmaPool, block: number): boolean => {
+    let isFound = false;
+    forEachPage(pool, (page) => {
+      const offset = block - field(page, PAGE_VADDR);
+      if (offset < 0 || offset >= field(pool, POOL_ALLOCATION)) return;
+      isFound = (offset % field(pool, POOL_BOUNDARY)) % field(pool, POOL_SIZE) === 0;
+    });
+    return isFound;
+  };
+
+  const hasSoundLinks = (pool: DmaPool, block: PhysAddr): boolean => {
+    const next = nextOf(block);
+    return (next === NULL || isBlock(pool, next)) && findPage(pool, asDma(loadWord(block + 4))) !== NULL;
+  };
+
+  /** POOL-6: the blocks behind `block` cannot be found any more; those that are live come back by and by. */
+  const dropFreeBlocks = (pool: DmaPool, block: PhysAddr): void => {
+    complain(pool, `pool_check_block ${nameOf(pool)}, ${hex(block)} (corrupted links, free blocks are given up)`);
+    setField(pool, POOL_NEXT_BLOCK, NULL);
+    setField(pool, POOL_NR_BLOCKS, field(pool, POOL_NR_ACTIVE));
+  };
+
   const pop = (ctx: Context, pool: DmaPool, gfp: Gfp): DmaMemory | null => {
     const flags = spinlocks.spinLockIrqsave(ctx, asPhys(pool + POOL_LOCK));
-    const block = asPhys(field(pool, POOL_NEXT_BLOCK));
+    let block = asPhys(field(pool, POOL_NEXT_BLOCK));
+    if (isDebug && block !== NULL && !hasSoundLinks(pool, block)) {
+      dropFreeBlocks(pool, block);
+      block = NULL;
+    }
     if (block !== NULL) {
       setField(pool, POOL_NEXT_BLOCK, nextOf(block));
       setField(pool, POOL_NR_ACTIVE, field(pool, POOL_NR_ACTIVE) + 1);
@@ -297,6 +325,7 @@ export function createDmaPools(deps: DmaPoolDeps): DmaPools {
       return `dma_pool_free ${nameOf(pool)}, ${hex(cpu)} (bad vaddr)/${hex(dma)}`;
     }
     for (let block = isDebug ? field(pool, POOL_NEXT_BLOCK) : 0; block !== 0; block = nextOf(block)) {
+      if (!isBlock(pool, block)) break; // POOL-6: the next allocation tells
       if (block === cpu) return `dma_pool_free ${nameOf(pool)}, dma ${hex(dma)} already free`;
     }
     return null;

@@ -11,7 +11,7 @@ import { createProgress, NO_PROGRESS } from "./progress.ts";
 import { runWorkloads } from "./run_workloads.ts";
 import { summaryDocument, summaryText } from "./summary.ts";
 import { UsageError } from "./usage_error.ts";
-import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
+import { loadWorkloads, type WorkloadSet, withoutStrayWrites } from "./workloads.ts";
 
 export type RunOptions = CommonOptions & RecordingOptions & FaultOptions;
 
@@ -22,7 +22,8 @@ export async function runCommand(targets: readonly string[], options: RunOptions
     throw new UsageError("run: nothing to run", "slabtown run scripts/samples/tar.rep.gz");
   }
   const isSweep = options.faultSweep === true;
-  const set = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify });
+  const loaded = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify });
+  const set = isSweep || options.failAlloc !== undefined ? withoutStrayWrites(loaded) : loaded;
   const asked = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
   const replay = replayLine(targets, options, asked);
   if (isSweep) return sweepCommand({ set, machine: asked, replay: replay, options, host });

@@ -73,6 +73,17 @@ export interface WorkloadOptions extends ReadRecordingOptions {
   readonly ops?: string | undefined;
 }
 
+/**
+ * `set` with devices that write nowhere they should not: what such a write hits by chance would be taken for the doing
+ * of an injected allocation failure. All other faults stay.
+ */
+export function withoutStrayWrites(set: WorkloadSet): WorkloadSet {
+  const devices = Object.entries(set.devices).map(
+    ([name, { stray_write: _, ...settings }]) => [name, settings] as const,
+  );
+  return { ...set, devices: Object.fromEntries(devices) };
+}
+
 const SCENARIO_ENDING = /\.ya?ml$/i;
 
 /** Reads all of `targets`. Throws `InputError` and `UsageError`. */

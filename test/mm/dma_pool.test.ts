@@ -145,6 +145,29 @@ describe("misuse", () => {
     expect(w.dma.poolsText(dev)).toBe(`poolinfo - 0.1\nring${" ".repeat(12)}    1   64   64  1\n`);
   });
 
+  // Regression: the fault sweep over isa-disk.yaml. A device wrote over a free block; its link was taken for a block, and
+  // the driver was given the address 0xeeeeeeee.
+  it("POOL-6 links that a device wrote over are reported and not followed", () => {
+    const { w, dev, pool, block } = rig();
+    const other = take(w, pool);
+    w.dma.poolFree(w.ctx, pool, block.cpu, block.dma);
+    w.machine.port.fill(block.cpu, 0xee, 64);
+    w.dma.poolFree(w.ctx, pool, other.cpu, other.dma);
+    expect(w.takeLog()).toBe("");
+    expect(take(w, pool)).toEqual(other);
+    const fresh = take(w, pool);
+    expect(w.takeLog()).toContain(
+      `e1000 eth0: pool_check_block ring, ${hex(block.cpu)} (corrupted links, free blocks are given up)`,
+    );
+    expect(fresh.cpu).not.toBe(block.cpu);
+    expect(fresh.cpu).toBeLessThan(0xeee_eeee);
+    expect(w.dma.check()).toBeNull();
+    for (const { cpu, dma } of [other, fresh]) w.dma.poolFree(w.ctx, pool, cpu, dma);
+    expect(w.takeLog()).toBe("");
+    expect(w.dma.check()).toBeNull();
+    expect(w.dma.poolsText(dev)).toContain("ring");
+  });
+
   it("POOL-4 a free block that was written to is reported at its next allocation", () => {
     const { w, pool, block } = rig();
     w.dma.poolFree(w.ctx, pool, block.cpu, block.dma);
