@@ -247,8 +247,8 @@ function endState(kernel: Kernel): EndState {
 }
 
 /**
- * What `now` has and the reference has not. At power-off, programs may be left and modules loaded because the shell that
- * should have waited for them or removed them died: what they hold is theirs, and nothing can be said.
+ * What `now` has and the reference has not. At power-off, programs may be left and modules loaded because the shell
+ * that should have waited for them or removed them died: what they hold is theirs, and nothing can be said.
  */
 function leakText(now: EndState, reference: EndState, isPowerOff: boolean): string {
   if (now.modules > reference.modules || (isPowerOff && now.tasks > reference.tasks)) return "";
