@@ -73,6 +73,19 @@ export const LIST_NR = 4;
 export const LIST_MIN = 8;
 const LIST_REAPLIMIT = 12;
 
+/** Copies for the exchange of magazines: why, see slab_objects.ts. */
+const LOCK = DEPOT_LOCK;
+const CONTENTION = DEPOT_CONTENTION;
+const FULL_LIST = DEPOT_FULL;
+const EMPTY_LIST = DEPOT_EMPTY;
+const NR = LIST_NR;
+const LEAST = LIST_MIN;
+const NOTHING = NULL;
+const DEPOT_CYCLES = CYC_DEPOT;
+const toLink = toGranule;
+const fromLink = fromGranule;
+const addTo = physAdd;
+
 /** Which list. */
 export const FULL = true;
 export const EMPTY = false;
@@ -172,50 +185,50 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
 
   /** M6: a lock that is not free at the first try counts. */
   const lockDepot = (ctx: Context, cache: KmemCache): PhysAddr => {
-    const lock = physAdd(cache, DEPOT_LOCK);
+    const lock = addTo(cache, LOCK);
     if (spinTryLock(ctx, lock)) return lock;
     spinLock(ctx, lock);
-    port.st32(cache + DEPOT_CONTENTION, port.ld32(cache + DEPOT_CONTENTION) + 1);
+    port.st32(cache + CONTENTION, port.ld32(cache + CONTENTION) + 1);
     return lock;
   };
 
   const pushLocked = (cache: KmemCache, list: number, magazine: PhysAddr): void => {
     port.st32(magazine, port.ld32(cache + list));
-    port.st32(cache + list, toGranule(magazine));
-    port.st32(cache + list + LIST_NR, port.ld32(cache + list + LIST_NR) + 1);
+    port.st32(cache + list, toLink(magazine));
+    port.st32(cache + list + NR, port.ld32(cache + list + NR) + 1);
   };
 
   const popLocked = (cache: KmemCache, list: number): PhysAddr => {
-    const taken = fromGranule(port.ld32(cache + list));
-    if (taken === NULL) return NULL;
-    const nr = port.ld32(cache + list + LIST_NR) - 1;
+    const taken = fromLink(port.ld32(cache + list));
+    if (taken === NOTHING) return NOTHING;
+    const nr = port.ld32(cache + list + NR) - 1;
     port.st32(cache + list, port.ld32(taken));
-    port.st32(cache + list + LIST_NR, nr);
-    if (nr < port.ld32(cache + list + LIST_MIN)) port.st32(cache + list + LIST_MIN, nr);
+    port.st32(cache + list + NR, nr);
+    if (nr < port.ld32(cache + list + LEAST)) port.st32(cache + list + LEAST, nr);
     return taken;
   };
 
   /** Takes a magazine from list `from`, and if there was one leaves `other` on list `to`. */
   const exchange = (ctx: Context, cache: KmemCache, from: number, to: number, other: PhysAddr): PhysAddr => {
     // A look without the lock: while a cache grows there is nothing to fetch, and nothing is lost by missing one.
-    if (port.ldAtomic(cache + from) === 0) return NULL;
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_DEPOT;
+    if (port.ldAtomic(cache + from) === 0) return NOTHING;
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + DEPOT_CYCLES;
     const lock = lockDepot(ctx, cache);
     const taken = popLocked(cache, from);
-    if (taken !== NULL && other !== NULL) pushLocked(cache, to, other);
+    if (taken !== NOTHING && other !== NOTHING) pushLocked(cache, to, other);
     spinUnlock(ctx, lock);
     return taken;
   };
 
   const walkList = (cache: KmemCache, list: number, visit: (magazine: PhysAddr) => void): string | null => {
-    const nr = port.ld32(cache + list + LIST_NR);
+    const nr = port.ld32(cache + list + NR);
     let length = 0;
-    let magazine = fromGranule(port.ld32(cache + list));
-    for (; magazine !== NULL && length < nr; length++) {
+    let magazine = fromLink(port.ld32(cache + list));
+    for (; magazine !== NOTHING && length < nr; length++) {
       visit(magazine);
-      magazine = fromGranule(port.ld32(magazine));
+      magazine = fromLink(port.ld32(magazine));
     }
-    return lengthViolation(port, cache, list, magazine === NULL ? length : -1);
+    return lengthViolation(port, cache, list, magazine === NOTHING ? length : -1);
   };
 
   return {
@@ -225,10 +238,10 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
     adopt: () => true,
     disown: () => {},
     release: () => {},
-    takeFull: (ctx, cache, empty) => exchange(ctx, cache, DEPOT_FULL, DEPOT_EMPTY, empty),
-    takeEmpty: (ctx, cache, full) => exchange(ctx, cache, DEPOT_EMPTY, DEPOT_FULL, full),
+    takeFull: (ctx, cache, empty) => exchange(ctx, cache, FULL_LIST, EMPTY_LIST, empty),
+    takeEmpty: (ctx, cache, full) => exchange(ctx, cache, EMPTY_LIST, FULL_LIST, full),
     addEmpty(ctx, cache, magazine) {
-      const lock = physAdd(cache, DEPOT_LOCK);
+      const lock = addTo(cache, LOCK);
       spinLock(ctx, lock);
       pushLocked(cache, DEPOT_EMPTY, magazine);
       spinUnlock(ctx, lock);

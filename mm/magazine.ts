@@ -114,6 +114,18 @@ import { hexAddr, type SlabReports } from "./slab_report.ts";
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const HAND = CC_HAND;
+const LOADED = CC_LOADED;
+const PREVIOUS = CC_PREVIOUS;
+const PREVIOUS_ROUNDS = CC_PROUNDS;
+const MAGSIZE = CC_MAGSIZE;
+const FULL_LOADS = CC_FULL_LOADS;
+const EMPTY_LOADS = CC_EMPTY_LOADS;
+const ALLOC_MISSES = CC_ALLOC_MISSES;
+const FREE_MISSES = CC_FREE_MISSES;
+const SWAP_CYCLES = CYC_MAGAZINE_SWAP;
+const NOTHING = NULL;
+const toPhys = asPhys;
+const roundsOf = loadedRounds;
 const ROUNDS = HAND_ROUNDS;
 const ROOM = HAND_ROOM;
 /** What an allocation and a free add to the word: an operation, and a round becomes room or room a round. */
@@ -161,11 +173,11 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const { setLoaded, setPrevious, fold } = createMagazineCpu(port);
 
   const exchangePrevious = (ctx: Context, cc: number): void => {
-    const loaded = port.ld32(cc + CC_LOADED);
-    const rounds = loadedRounds(port, cc);
-    setLoaded(cc, port.ld32(cc + CC_PREVIOUS), port.ld32(cc + CC_PROUNDS));
+    const loaded = port.ld32(cc + LOADED);
+    const rounds = roundsOf(port, cc);
+    setLoaded(cc, port.ld32(cc + PREVIOUS), port.ld32(cc + PREVIOUS_ROUNDS));
     setPrevious(cc, loaded, rounds);
-    charge(ctx, CYC_MAGAZINE_SWAP);
+    charge(ctx, SWAP_CYCLES);
   };
 
   // ── Alloc ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,27 +194,27 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   /** M2, after the fast path gave up: true when the loaded magazine has a round. Interrupts are off. */
   const reloadFull = (ctx: Context, cache: KmemCache, cc: number): boolean => {
     fold(cc);
-    if (loadedRounds(port, cc) > 0) return true;
-    const prounds = port.ld32(cc + CC_PROUNDS) | 0;
+    if (roundsOf(port, cc) > 0) return true;
+    const prounds = port.ld32(cc + PREVIOUS_ROUNDS) | 0;
     if (prounds > 0) {
       exchangePrevious(ctx, cc);
       return true;
     }
-    const magsize = port.ld32(cc + CC_MAGSIZE);
+    const magsize = port.ld32(cc + MAGSIZE);
     if (magsize === 0) return false;
-    const full = depot.takeFull(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
-    if (full === NULL) return false;
-    setPrevious(cc, port.ld32(cc + CC_LOADED), loadedRounds(port, cc));
+    const full = depot.takeFull(ctx, cache, toPhys(port.ld32(cc + PREVIOUS)));
+    if (full === NOTHING) return false;
+    setPrevious(cc, port.ld32(cc + LOADED), roundsOf(port, cc));
     setLoaded(cc, full, magsize);
-    count(cc + CC_FULL_LOADS, 1);
+    count(cc + FULL_LOADS, 1);
     return true;
   };
 
   const allocSlow = (ctx: Context, cache: KmemCache, gfp: Gfp, irq: number): MaySleep<PhysAddr> => {
     const cc = ccOf(cache, ctx.cpu);
     const isReloaded = reloadFull(ctx, cache, cc);
-    if (!isReloaded) port.fetchAdd(cc + CC_ALLOC_MISSES, 1);
-    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + CC_HAND)) : NULL;
+    if (!isReloaded) port.fetchAdd(cc + ALLOC_MISSES, 1);
+    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + HAND)) : NOTHING;
     localIrqRestore(ctx, irq);
     return isReloaded ? obj : miss.allocMissed(ctx, cache, gfp);
   };
@@ -237,20 +249,20 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** M3, after the fast path gave up: true when the loaded magazine has room. Interrupts are off. */
   const reloadEmpty = (ctx: Context, cache: KmemCache, cc: number): boolean => {
-    const magsize = port.ld32(cc + CC_MAGSIZE);
+    const magsize = port.ld32(cc + MAGSIZE);
     if (magsize === 0) return false;
     fold(cc);
-    const rounds = loadedRounds(port, cc);
+    const rounds = roundsOf(port, cc);
     if (rounds >= 0 && rounds < magsize) return true;
-    if (port.ld32(cc + CC_PROUNDS) === 0) {
+    if (port.ld32(cc + PREVIOUS_ROUNDS) === 0) {
       exchangePrevious(ctx, cc);
       return true;
     }
-    const empty = depot.takeEmpty(ctx, cache, asPhys(port.ld32(cc + CC_PREVIOUS)));
-    if (empty === NULL) return false;
-    setPrevious(cc, port.ld32(cc + CC_LOADED), rounds);
+    const empty = depot.takeEmpty(ctx, cache, toPhys(port.ld32(cc + PREVIOUS)));
+    if (empty === NOTHING) return false;
+    setPrevious(cc, port.ld32(cc + LOADED), rounds);
     setLoaded(cc, empty, 0);
-    count(cc + CC_EMPTY_LOADS, 1);
+    count(cc + EMPTY_LOADS, 1);
     return true;
   };
 
@@ -259,15 +271,15 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     for (;;) {
       const cc = ccOf(cache, ctx.cpu);
       if (reloadEmpty(ctx, cache, cc)) {
-        addRound(ctx, cc, port.ld32(cc + CC_HAND), obj, state);
+        addRound(ctx, cc, port.ld32(cc + HAND), obj, state);
         localIrqRestore(ctx, irq);
         return 0;
       }
-      const isCached = port.ld32(cc + CC_MAGSIZE) !== 0;
+      const isCached = port.ld32(cc + MAGSIZE) !== 0;
       localIrqRestore(ctx, irq);
       // Nothing of ours is held while memory is asked for: an interrupt may free to this cache meanwhile.
       if (!isCached || !stock.makeEmpty(ctx, cache)) {
-        port.fetchAdd(cc + CC_FREE_MISSES, 1);
+        port.fetchAdd(cc + FREE_MISSES, 1);
         return slabs.freeObject(ctx, cache, obj);
       }
       irq = localIrqSave(ctx);

@@ -26,7 +26,6 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import { NULL } from "../kernel/types.ts";
 
 export const CC_LOADED = 0;
 export const CC_HAND = 4;
@@ -68,6 +67,20 @@ export function unfoldedOperations(port: MemoryPort, cc: number, isAlloc: boolea
 /** Round i of a magazine is at i times this, i ≥ 1: granule of the object, address of its state byte. */
 export const MAGAZINE_ROUND_BYTES = 8;
 
+/** Copies for the exchange of magazines, one in ten operations of a mixed load: why, see slab_objects.ts. */
+const LOADED = CC_LOADED;
+const HAND = CC_HAND;
+const PREVIOUS = CC_PREVIOUS;
+const PROUNDS = CC_PROUNDS;
+const MAGSIZE = CC_MAGSIZE;
+const FIRST_ROUNDS = CC_FIRST_ROUNDS;
+const ALLOCS = CC_ALLOCS;
+const FREES = CC_FREES;
+const ROUNDS = HAND_ROUNDS;
+const ROOM_ONE = HAND_ROOM_ONE;
+const OPERATIONS_AT = HAND_OPERATIONS_SHIFT;
+const NONE = HAND_NONE;
+
 export interface MagazineCpu {
   /** Loads `magazine` with `rounds`, or none (NULL, −1). The word before it must have been folded. */
   setLoaded(cc: number, magazine: number, rounds: number): void;
@@ -77,25 +90,28 @@ export interface MagazineCpu {
 }
 
 export function createMagazineCpu(port: MemoryPort): MagazineCpu {
-  const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
   return {
     setLoaded(cc, magazine, rounds) {
-      const room = port.ld32(cc + CC_MAGSIZE) - rounds;
-      port.st32(cc + CC_LOADED, magazine);
-      port.st32(cc + CC_HAND, magazine === NULL ? HAND_NONE : rounds + room * HAND_ROOM_ONE);
-      port.st32(cc + CC_FIRST_ROUNDS, magazine === NULL ? 0 : rounds);
+      const room = port.ld32(cc + MAGSIZE) - rounds;
+      port.st32(cc + LOADED, magazine);
+      port.st32(cc + HAND, magazine === 0 ? NONE : rounds + room * ROOM_ONE);
+      port.st32(cc + FIRST_ROUNDS, magazine === 0 ? 0 : rounds);
     },
     setPrevious(cc, magazine, rounds) {
-      port.st32(cc + CC_PREVIOUS, magazine);
-      port.st32(cc + CC_PROUNDS, rounds);
+      port.st32(cc + PREVIOUS, magazine);
+      port.st32(cc + PROUNDS, rounds);
     },
     fold(cc) {
-      if (port.ld32(cc + CC_LOADED) === 0) return;
-      count(cc + CC_ALLOCS, unfoldedOperations(port, cc, true));
-      count(cc + CC_FREES, unfoldedOperations(port, cc, false));
-      const hand = port.ld32(cc + CC_HAND);
-      port.st32(cc + CC_HAND, hand & ((1 << HAND_OPERATIONS_SHIFT) - 1));
-      port.st32(cc + CC_FIRST_ROUNDS, hand & HAND_ROUNDS);
+      if (port.ld32(cc + LOADED) === 0) return;
+      const hand = port.ld32(cc + HAND);
+      const rounds = hand & ROUNDS;
+      // unfoldedOperations() of both kinds: sum and difference of two whole numbers, so both halves are whole.
+      const gained = rounds - port.ld32(cc + FIRST_ROUNDS);
+      const operations = hand >>> OPERATIONS_AT;
+      port.stF64(cc + ALLOCS, port.ldF64(cc + ALLOCS) + ((operations - gained) >> 1));
+      port.stF64(cc + FREES, port.ldF64(cc + FREES) + ((operations + gained) >> 1));
+      port.st32(cc + HAND, hand & ((1 << OPERATIONS_AT) - 1));
+      port.st32(cc + FIRST_ROUNDS, rounds);
     },
   };
 }
