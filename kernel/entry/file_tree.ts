@@ -1,7 +1,7 @@
 /**
  * The file tree: one place that knows which path leads where.
  *
- *   /proc /sys   texts made by procfs when opened          /dev   console, null, kmsg, devices
+ *   /proc /sys   texts made by procfs when opened          /dev   console, null, zero, kmsg, devices
  *   /bin /sbin   the programs, by name (for ls)             rest   ramfs: files in RAM, created by open(O_CREAT)
  */
 
@@ -19,6 +19,7 @@ import {
   ramfsFile,
   textFile,
   truncateNode,
+  zeroFile,
 } from "./files.ts";
 import type { Procfs } from "./procfs/index.ts";
 import type { FileTree } from "./syscall.ts";
@@ -40,7 +41,7 @@ export interface KernelFiles extends FileTree {
 }
 
 const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
-const DEVICES = ["console", "kmsg", "null", "tty"];
+const DEVICES = ["console", "kmsg", "null", "tty", "zero"];
 
 /** Removes empty and dot parts; null for a relative path or one that climbs above the root. */
 function normalize(path: string): string | null {
@@ -80,6 +81,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
 
   const special = (path: string, flags: number): OpenFile | number | undefined => {
     if (path === "/dev/null") return nullFile();
+    if (path === "/dev/zero") return zeroFile();
     if (path === "/dev/console" || path === "/dev/tty") return consoleDevice.open();
     if (path === "/dev/kmsg" || path === "/proc/kmsg") return textFile(kernelLog());
     if (path.startsWith("/dev/")) return registry.device(path.slice("/dev/".length))?.(flags);

@@ -62,6 +62,14 @@ export const nullFile = (): OpenFile => ({
   release() {},
 });
 
+/** Zeroes without end, at most 64 KiB in one read: /dev/zero. */
+export const zeroFile = (): OpenFile => ({
+  ...nullFile(),
+  *read(_task, max) {
+    return new Uint8Array(Math.min(max, 0x1_0000));
+  },
+});
+
 // ── Frames with bytes ──────────────────────────────────────────────────────────────────────────────────────────────
 
 export interface PageBytes {

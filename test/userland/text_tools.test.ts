@@ -1,5 +1,5 @@
 /**
- * Goal: head, grep and wc do in a pipeline what the programs of these names do. Method: the real kernel and shell.
+ * Goal: head, tail, grep and wc do in a pipeline what the programs of these names do. Method: the real kernel and shell.
  */
 import { expect, it } from "vitest";
 import { builtinPrograms } from "../../userland/index.ts";
@@ -32,6 +32,13 @@ it.each([
   ["grep '(' /tmp/f", "usage: grep [-ivcE] PATTERN [FILE...]\n", 2],
   ["head /nope", "head: /nope: No such file or directory\n", 1],
   ["grep x /nope", "grep: /nope: No such file or directory\n", 2],
+  ["tail -n 1 /tmp/f", "Three\n", 0],
+  ["tail -n 0 /tmp/f", "", 0],
+  ["cat /tmp/f | tail -1", "Three\n", 0],
+  ["tail /nope", "tail: /nope: No such file or directory\n", 1],
+  ["tail -n x", "usage: tail [-n LINES] [FILE]\n", 2],
+  ["dd if=/dev/zero of=/tmp/z bs=4096 count=3 2> /dev/null; wc < /tmp/z", "0 1 12288\n", 0],
+  ["echo -n > /tmp/e; wc /tmp/e", "0 0 0\n", 0],
   ["head -n x", "usage: head [-n LINES] [FILE]\n", 2],
 ])("%s", (command, expected, status) => {
   const result = sh(MAKE + command);
