@@ -167,6 +167,8 @@ export function createDiskQueue(platform: Platform): DiskQueue {
     if (tag >= 0) {
       setWord(disk, BUSY, (word(disk, BUSY) | (1 << tag)) >>> 0);
       setWord(disk, TAGS + tag * 4, toGranule(request));
+      // The disk may report the tag's last command once more before this one is rung: the slot must not say OK then.
+      port.st32(disk.slots.cpu + tag * DISK_SLOT_BYTES + SLOT_STATUS, DISK_STATUS_NONE);
     }
     contexts.localIrqRestore(ctx, flags);
     return tag;
