@@ -182,6 +182,8 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
     });
     if (addr === NULL) {
       setWord(DISABLED, 1);
+      // Nobody looks entries up from here on; kept, they would keep their pages when the last device is gone.
+      locked(ctx, entries.forget);
       printk(KERN_ERR, "DMA-API: debugging out of memory - disabling");
     } else if (other !== NULL) {
       complain(ctx, entry.dev, "cacheline tracking EEXIST, overlapping mappings aren't supported");

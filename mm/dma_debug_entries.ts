@@ -108,6 +108,8 @@ export interface DebugEntries {
   nrTotal(): number;
   /** Pages that hold entries: kept until drop(). */
   nrPages(): number;
+  /** Removes every entry: nobody will ask for them again. */
+  forget(): void;
   /** Gives the pages back if nothing is remembered. */
   drop(ctx: Context): void;
   check(): string | null;
@@ -176,6 +178,14 @@ export function createDebugEntries(port: MemoryPort, pageAlloc: PageAllocator, s
 
   const lastLine = (phys: number, bytes: number): number => Math.floor((phys + bytes - 1) / CACHE_LINE);
 
+  const remove = (addr: PhysAddr): void => {
+    byAddress.erase(root, addr);
+    if (deviceWrites(read(addr).direction)) byLine.erase(lineRoot, asPhys(addr + LINE_NODE));
+    port.st32(addr, word(FREE));
+    setWord(FREE, addr);
+    setWord(NUM_FREE, word(NUM_FREE) + 1);
+  };
+
   return {
     add(ctx, entry) {
       const addr = takeFree(ctx);
@@ -188,12 +198,9 @@ export function createDebugEntries(port: MemoryPort, pageAlloc: PageAllocator, s
       if (deviceWrites(entry.direction)) byLine.insert(lineRoot, asPhys(addr + LINE_NODE));
       return addr;
     },
-    remove(addr) {
-      byAddress.erase(root, addr);
-      if (deviceWrites(read(addr).direction)) byLine.erase(lineRoot, asPhys(addr + LINE_NODE));
-      port.st32(addr, word(FREE));
-      setWord(FREE, addr);
-      setWord(NUM_FREE, word(NUM_FREE) + 1);
+    remove,
+    forget() {
+      for (let node = byAddress.first(root); node !== NULL; node = byAddress.first(root)) remove(node);
     },
     read,
     setMapErr: (addr, state) => port.st32(addr + E_MAP_ERR, state),

@@ -323,6 +323,25 @@ describe("the layer itself", () => {
     expect(w.dma.nrLive()).toBe(0);
   });
 
+  // Regression: a fault sweep over insmod nic; rmmod nic. The entries of before kept their page for ever.
+  it("DBG-3 when the second page of entries is refused, those of the first are forgotten and the page goes", () => {
+    const w = createDmaWorld({ nrCpus: 1, ramBytes: 16 << 20 });
+    const { dev } = w.device();
+    const buffer = w.lowPages(0);
+    const mapped = [map(w, dev, buffer, 64, DMA_TO_DEVICE)];
+    expect(w.system.debug?.entries.nrPages()).toBe(1);
+    w.failPages(1, true);
+    for (let i = 1; w.system.debug?.isDisabled() === false && i < 200; i++) {
+      mapped.push(map(w, dev, buffer, 64, DMA_TO_DEVICE));
+    }
+    expect(w.system.debug?.isDisabled()).toBe(true);
+    expect(w.system.debug?.entries.numFree()).toBe(w.system.debug?.entries.nrTotal());
+    for (const dma of mapped) unmap(w, dev, dma, 64, DMA_TO_DEVICE);
+    expect(w.dma.check()).toBeNull();
+    w.system.debug?.drop(w.ctx);
+    expect(w.system.debug?.entries.nrPages()).toBe(0);
+  });
+
   it("D4 D5 D2 the files below /sys", () => {
     const w = createDmaWorld({ nrCpus: 1, ramBytes: 32 << 20 });
     const registry = createFileRegistry();
