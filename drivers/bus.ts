@@ -8,8 +8,8 @@
  * comes second is told −EBUSY. Removing in order calls the driver first and takes the device out then; a device that
  * vanished by itself stays bound until somebody writes `remove`.
  *
- *   BUS-1  a bound device has a loaded module, and its driver's probe returned 0 and remove was not called since
- *   BUS-2  between begin and end of a change nobody else changes the same device
+ *   DBUS-1  a bound device has a loaded module, and its driver's probe returned 0 and remove was not called since
+ *   DBUS-2  between begin and end of a change nobody else changes the same device
  *
  * Real kernels: drivers/base/{bus,dd}.c; drivers/pci/pci-sysfs.c (remove, rescan).
  */

@@ -8,10 +8,10 @@
  * since another waiter may have been faster. `while (!condition) yield* waitOn(wq, task)` is as good where only tasks
  * make the condition true: kernel code between two yields is not interleaved with other tasks.
  *
- *   WQ-1  a task is on one queue at most, and not on one while it runs
- *   WQ-2  a wake-up meant for one waiter is used by one: a waiter that a fatal signal unwinds after it was chosen
+ *   WTQ-1  a task is on one queue at most, and not on one while it runs
+ *   WTQ-2  a wake-up meant for one waiter is used by one: a waiter that a fatal signal unwinds after it was chosen
  *         passes it on
- *   WQ-3  waitOnTimeout returns true if and only if somebody woke the task before it ran again
+ *   WTQ-3  waitOnTimeout returns true if and only if somebody woke the task before it ran again
  */
 
 import type { Machine } from "./arch/machine.ts";
@@ -49,7 +49,7 @@ export interface WaitQueues {
 export interface ExclusiveTurn {
   /** Takes it without waiting, if it is there: called with interrupts off. */
   readonly take: () => boolean;
-  /** Gives it to somebody else: a fatal signal came after the hand-over (WQ-2). */
+  /** Gives it to somebody else: a fatal signal came after the hand-over (WTQ-2). */
   readonly passOn: () => void;
   /** Clock value at which the waiter gives up. */
   readonly untilCycles?: number;

@@ -19,10 +19,10 @@
  * 3. It stands in front of the page allocator and of the per-CPU layer as a wrapper, put there by the composition when
  *    a parameter asks for it. Without one there is nothing on any path.
  *
- *   FLT-1  nothing is refused before arm() (boot), in mustNotFail(), to init, or with __GFP_NOFAIL
- *   FLT-2  a refused request has changed nothing but the counters here
- *   FLT-3  requests are counted whether refused or not; two runs with one seed count alike
- *   FLT-4  with fail_nth=N at most one request is refused, the N-th; with N+ all from the N-th on
+ *   FIN-1  nothing is refused before arm() (boot), in mustNotFail(), to init, or with __GFP_NOFAIL
+ *   FIN-2  a refused request has changed nothing but the counters here
+ *   FIN-3  requests are counted whether refused or not; two runs with one seed count alike
+ *   FIN-4  with fail_nth=N at most one request is refused, the N-th; with N+ all from the N-th on
  *
  * All state is in RAM; the dice are a random stream of their own, so that no other sequence moves.
  *
@@ -157,7 +157,7 @@ export function createFaultInjection(
 
   // ── The decision ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** FLT-1: who loses init loses the system, on a real kernel too. */
+  /** FIN-1: who loses init loses the system, on a real kernel too. */
   const isInit = (ctx: Context): boolean => {
     const task = contexts.currentTask(ctx);
     return task !== 0 && port.ld32(task + TASK_PID) === 1 && taskComm(port, task) === "init" && contexts.inTask(ctx);

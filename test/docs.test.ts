@@ -44,3 +44,14 @@ it("docs/architecture.md has a row for every file of kernel, mm and drivers", ()
   expect(files.length).toBeGreaterThan(150);
   expect(files.filter((name) => !text.includes(`${name}\``))).toEqual([]);
 });
+
+it("docs/rules uses each id once", () => {
+  const pages = readdirSync(new URL("../docs/rules", import.meta.url));
+  const ids = pages.flatMap((page) =>
+    [
+      ...readFileSync(new URL(`../docs/rules/${page}`, import.meta.url), "utf8").matchAll(/^\| ([A-Z]\w*-\d+) \|/gm),
+    ].map(([, id]) => id),
+  );
+  expect(ids.length).toBeGreaterThan(100);
+  expect(ids.filter((id, i) => ids.indexOf(id) !== i)).toEqual([]);
+});

@@ -116,7 +116,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       file.refs += 2;
       const parent = processes.get(1)?.isInit === true ? 1 : 0;
       const start = (): number => processes.spawn(parent, path, args, [file, file, file], options);
-      // FLT-1: without init there is no system.
+      // FIN-1: without init there is no system.
       const pid = path === "/sbin/init" && deps.faults !== undefined ? deps.faults.mustNotFail(start) : start();
       if (pid < 0) file.refs -= 3;
       else if (path === "/sbin/init") printk(KERN_INFO, "Run /sbin/init as init process");

@@ -57,7 +57,7 @@ describe("fault sweep", () => {
     expect(result.nrPersistent).toBeGreaterThan(9);
   });
 
-  it("a heap recording: failing programs are fine; FLT-3, SWP-1, SWP-2 the same again", async () => {
+  it("a heap recording: failing programs are fine; FIN-3, SWP-1, SWP-2 the same again", async () => {
     const set = await loadWorkloads([], { ops: "+100,+5000,+70000,-1,+24,-0,-2,-3", verify: true });
     const whole = await sweep(set);
     expect(whole.findings).toEqual([]);

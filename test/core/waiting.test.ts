@@ -1,7 +1,7 @@
 /**
  * Wait queues, completions, semaphores.
  *
- * Goal: WQ-1 … WQ-3, CMP-1 … CMP-3, SEM-1 … SEM-3 and C2, C3 for each of them. Method: tasks on a real scheduler; kills at
+ * Goal: WTQ-1 … WTQ-3, CMP-1 … CMP-3, SEM-1 … SEM-3 and C2, C3 for each of them. Method: tasks on a real scheduler; kills at
  * every moment that matters; random producers and consumers, some of which are killed, against a count.
  */
 
@@ -44,7 +44,7 @@ const boot = (nrCpus = 1) => {
 };
 
 describe("wait queues", () => {
-  it("WQ-3 waitOnTimeout: woken in time is true, too late or never is false", () => {
+  it("WTQ-3 waitOnTimeout: woken in time is true, too late or never is false", () => {
     const t = boot();
     const results: (readonly [string, boolean, number])[] = [];
     const waiter = (comm: string, until: number): Task =>
@@ -145,7 +145,7 @@ describe("wait queues", () => {
     t.expectClean();
   });
 
-  it("WQ-1 a killed sleeper leaves the queue and the alarms", () => {
+  it("WTQ-1 a killed sleeper leaves the queue and the alarms", () => {
     const t = boot();
     const sleepers = [
       t.start("plain", (task) => t.waits.waitOn(t.queue, task)),

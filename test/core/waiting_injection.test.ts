@@ -1,7 +1,7 @@
 /**
  * Interrupts at every point of a wait.
  *
- * Goal: WQ-2, CMP-1, SEM-1: no wake-up is lost, wherever it comes. Method: a task begins to wait; an interrupt that ends the
+ * Goal: WTQ-2, CMP-1, SEM-1: no wake-up is lost, wherever it comes. Method: a task begins to wait; an interrupt that ends the
  * wait is injected before each access that the task makes with interrupts on, one fresh machine per point; afterwards
  * the task must have gone on. The plain loop of test and waitOn, which is not made for wake-ups by interrupts, is the
  * planted mistake.

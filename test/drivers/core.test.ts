@@ -1,7 +1,7 @@
 /**
  * The driver core and its first driver, the clock.
  *
- * Goal: MOD-1 … MOD-3, DFL-1 … DFL-3, BUS-1, HW-1. Method: a whole kernel with the shell's programs; after each test
+ * Goal: MOD-1 … MOD-3, DFL-1 … DFL-3, DBUS-1, HW-1. Method: a whole kernel with the shell's programs; after each test
  * the module is unloaded and nothing is left.
  */
 

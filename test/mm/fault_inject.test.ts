@@ -46,21 +46,21 @@ describe("fault injection", () => {
     expect(kernel.readFile("/sys/kernel/debug/failslab/times")).toBeNull();
   });
 
-  it("FLT-4 fail_nth=N refuses the N-th request, N+ all from it on", () => {
+  it("FIN-4 fail_nth=N refuses the N-th request, N+ all from it on", () => {
     expect(pageOutcomes(bootWith("fail_nth=3"), 6)).toBe("++-+++");
     expect(pageOutcomes(bootWith("fail_nth=3+"), 6)).toBe("++----");
     expect(objectOutcomes(bootWith("fail_nth=1"), 3)).toBe("-++");
     expect(objectOutcomes(bootWith("fail_nth=1+"), 3)).toBe("---");
   });
 
-  it("FLT-1 boot is not refused anything, and no request with __GFP_NOFAIL", () => {
+  it("FIN-1 boot is not refused anything, and no request with __GFP_NOFAIL", () => {
     const machine = bootWith("fail_nth=1+ failslab=1,100,0,-1 fail_page_alloc=1,100,0,-1");
     expect(machine.kernel.faultStats()).toEqual({ nrRequests: 0, nrForced: 0 });
     expect(pageOutcomes(machine, 3, (GFP_ATOMIC | __GFP_NOFAIL) as AtomicGfp)).toBe("+++");
     expect(machine.kernel.faultStats()).toEqual({ nrRequests: 0, nrForced: 0 });
   });
 
-  it("FLT-2 what was refused has changed nothing", () => {
+  it("FIN-2 what was refused has changed nothing", () => {
     const machine = bootWith("fail_nth=1+");
     const before = machine.kernel.census();
     expect(pageOutcomes(machine, 5) + objectOutcomes(machine, 5)).toBe("----------");
