@@ -135,7 +135,7 @@ describe("options of fault injection", () => {
 
   it("devices keep their faults, but for stray writes", async () => {
     const { devices } = withoutStrayWrites(await loadWorkloads(["isa-disk.yaml"]));
-    expect(devices["disk0"]).toHaveProperty("corrupt");
-    expect(devices["disk0"]).not.toHaveProperty("stray_write");
+    expect(devices).toHaveProperty(["disk0", "corrupt"]);
+    expect(devices).not.toHaveProperty(["disk0", "stray_write"]);
   });
 });

@@ -74,6 +74,7 @@ describe("rule ids", () => {
 
   it("are read from names of tests and keys of tables, not from comments and values", () => {
     const source =
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the text of a program
       '// W1\nconst a = "W2"; describe("W3", () => { it.skipIf(a)(`W4 ${a}`, () => f("W5")); it({ "W6 x": a }); });';
     expect(testNamesIn(source).flatMap(ruleIdsIn)).toEqual(["W3", "W4", "W6"]);
   });

@@ -66,7 +66,6 @@ const tail: ToolDefinition = {
     const wanted = parseLines(tool.args);
     if (wanted === null) return yield* tool.usage();
     const last: string[] = [];
-    // biome-ignore lint/correctness/useYield: it has nothing to wait for
     const status = yield* forEachLine(tool, wanted.path, function* (line) {
       last.push(line);
       if (last.length > wanted.nr) last.shift();
