@@ -17,7 +17,7 @@ import { bootWorld, type ThreadWorld, type WorldSetup } from "./thread_world.ts"
 
 const setup = workerData as WorldSetup;
 let world: ThreadWorld | undefined;
-let freeAtRest = 0;
+let rest: Rest | undefined;
 let logAtRest = 0;
 
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
@@ -31,11 +31,32 @@ function getWorld(): ThreadWorld {
   return world;
 }
 
-/** Everything back where it came from; pages that are free then. All other threads rest. */
-function bringToRest({ kernel, ctx }: ThreadWorld): number {
-  kernel.memory.slab.shrinkAll(ctx);
-  kernel.memory.pageAlloc.drainAllPages(ctx);
-  return kernel.memory.zones.totalFree();
+/** What a machine at rest has. */
+interface Rest {
+  readonly freePages: number;
+  readonly nrCaches: number;
+  /** In pages: what describes caches and their slabs. It grows with caches only. */
+  readonly descriptorPages: number;
+}
+
+/** Everything back where it came from. All other threads rest. */
+function bringToRest({ kernel, ctx }: ThreadWorld): Rest {
+  const { slab, pageAlloc, zones } = kernel.memory;
+  slab.shrinkAll(ctx);
+  pageAlloc.drainAllPages(ctx);
+  let [nrCaches, descriptorPages] = [0, 0];
+  slab.forEachCache((cache) => {
+    const { name, nrSlabs, order } = slab.slabInfo(cache);
+    nrCaches++;
+    if (/^(kmem_cache$|slab-)/.test(name)) descriptorPages += nrSlabs << order;
+  });
+  return { freePages: zones.totalFree(), nrCaches, descriptorPages };
+}
+
+/** Pages that were free at `before` and are neither free now nor hold descriptors of caches made since (M6). */
+function lostPages(before: Rest, now: Rest): number {
+  const describing = now.nrCaches > before.nrCaches ? now.descriptorPages - before.descriptorPages : 0;
+  return before.freePages - now.freePages - describing;
 }
 
 function firstComplaint(kernel: Kernel): string | undefined {
@@ -46,8 +67,9 @@ function finish(ready: ThreadWorld): string | null {
   const { kernel } = ready;
   const before = kernel.check();
   if (before !== null) return before;
-  const free = bringToRest(ready);
-  if (free !== freeAtRest) return `${freeAtRest - free} pages are lost`;
+  if (rest === undefined) throw new Error("bench: a thread was asked to finish before it had settled");
+  const nrLost = lostPages(rest, bringToRest(ready));
+  if (nrLost !== 0) return `${nrLost} pages are lost`;
   if (kernel.nrReports() !== 0) return `${kernel.nrReports()} kernel reports: ${firstComplaint(kernel) ?? "no text"}`;
   const complaint = firstComplaint(kernel);
   return complaint === undefined ? kernel.check() : `kernel log: ${complaint}`;
@@ -120,7 +142,7 @@ async function answer(request: Request): Promise<Reply> {
   }
   const ready = getWorld();
   if (request.do === "settle") {
-    freeAtRest = bringToRest(ready);
+    rest = bringToRest(ready);
     logAtRest = ready.kernel.printk.nextSeq();
     return { kind: "settled", names: lockNames(ready.kernel) };
   }
