@@ -12,6 +12,7 @@ export default defineConfig({
     include: [...new Set(SUITES.flatMap(({ file }) => file ?? []))],
     env: { SLABTOWN_CONFORMANCE: "full" },
     reporters: [new ConformanceReporter()],
+    setupFiles: ["test/support/seed.ts"],
     pool: "forks",
     maxWorkers: 2,
     testTimeout: 300_000,

@@ -385,6 +385,18 @@ describe("random readers", () => {
       stacks[cpu]?.pop();
       w.rcu.rcuReadUnlock(w.idle(cpu));
     };
+    // A task that gets a CPU whose idle loop reads: the kernel ends the section, and has to say so (RCU-8).
+    let nrEnded = 0;
+    const step = (): void => {
+      w.step();
+      stacks.forEach((stack, cpu) => {
+        if (stack.length === 0 || w.contexts.rcuDepth(w.idle(cpu)) !== 0) return;
+        stack.length = 0;
+        nrEnded++;
+      });
+      const nrReports = w.log().split("Illegal context switch in RCU read-side critical section!").length - 1;
+      if (nrReports !== nrEnded) problems.push(`RCU-8: ${nrEnded} sections ended, ${nrReports} reported`);
+    };
     for (const { kind, cpu } of ops) {
       const ctx = w.idle(cpu);
       const isReading = (stacks[cpu] as number[]).length > 0;
@@ -419,7 +431,7 @@ describe("random readers", () => {
           stacks[cpu]?.pop();
           w.rcu.rcuReadUnlock(irq);
         });
-      } else if (!isReading || kind === "step") w.step();
+      } else if (!isReading || kind === "step") step();
       if (endsGracePeriodEarly)
         w.machine.port.fetchAdd(w.image.symbols.find((s) => s.name === "rcu_state")?.start ?? 0, 2);
       lookForFreed();
@@ -444,6 +456,14 @@ describe("random readers", () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  it("RCU-8 ksoftirqd on the CPU of an idle reader ends its section (a random run once took this for RCU-1)", () => {
+    const ops = ["kfree 0", "lock 0", "step 0", "lock 1", "kfree 1", "irqReader 1", "step 0"].map((text) => {
+      const [kind, cpu] = text.split(" ");
+      return { kind: kind as string, cpu: Number(cpu) };
+    });
+    expect(run(ops)).toBe("");
   });
 
   it("a mutant whose grace periods end by themselves is caught", () => {
