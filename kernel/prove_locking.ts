@@ -34,6 +34,27 @@ export function proveContexts(plain: ContextTracking, lockdep: Lockdep): Context
 
 type Take = (ctx: Context, lock: PhysAddr) => void;
 
+type Try = (ctx: Context, lock: PhysAddr) => boolean;
+
+/** Take, give back and try of one mode of a lock, each told to lockdep; `mode` is 0 or LD_SHARED. */
+function told(lockdep: Lockdep, mode: number, lock: Take, unlock: Take, tryLock: Try) {
+  return {
+    lock(ctx: Context, at: PhysAddr): void {
+      lockdep.acquire(ctx, at, mode);
+      lock(ctx, at);
+    },
+    unlock(ctx: Context, at: PhysAddr): void {
+      lockdep.release(ctx, at);
+      unlock(ctx, at);
+    },
+    tryLock(ctx: Context, at: PhysAddr): boolean {
+      const isTaken = tryLock(ctx, at);
+      if (isTaken) lockdep.acquire(ctx, at, mode | LD_TRY);
+      return isTaken;
+    },
+  };
+}
+
 /** The irqsave and bh forms of a lock that is taken by `take` and given back by `give`. */
 function formsOf(contexts: ContextTracking, bottomHalves: BottomHalves, take: Take, give: Take) {
   return {
@@ -58,14 +79,7 @@ function formsOf(contexts: ContextTracking, bottomHalves: BottomHalves, take: Ta
 }
 
 export function proveSpinlocks(plain: Spinlocks, contexts: ContextTracking, lockdep: Lockdep): Spinlocks {
-  const spinLock: Take = (ctx, lock) => {
-    lockdep.acquire(ctx, lock, 0);
-    plain.spinLock(ctx, lock);
-  };
-  const spinUnlock: Take = (ctx, lock) => {
-    lockdep.release(ctx, lock);
-    plain.spinUnlock(ctx, lock);
-  };
+  const spin = told(lockdep, 0, plain.spinLock, plain.spinUnlock, plain.spinTryLock);
   const bottomHalves = {
     ...plain.bottomHalves,
     localBhEnable(ctx: Context): void {
@@ -74,7 +88,7 @@ export function proveSpinlocks(plain: Spinlocks, contexts: ContextTracking, lock
       plain.bottomHalves.localBhEnable(ctx);
     },
   };
-  const forms = formsOf(contexts, bottomHalves, spinLock, spinUnlock);
+  const forms = formsOf(contexts, bottomHalves, spin.lock, spin.unlock);
   return {
     ...plain,
     bottomHalves,
@@ -82,13 +96,9 @@ export function proveSpinlocks(plain: Spinlocks, contexts: ContextTracking, lock
       lockdep.initLock(contexts.taskContext(0), lock, name);
       plain.init(lock, name);
     },
-    spinLock,
-    spinUnlock,
-    spinTryLock(ctx, lock) {
-      const isTaken = plain.spinTryLock(ctx, lock);
-      if (isTaken) lockdep.acquire(ctx, lock, LD_TRY);
-      return isTaken;
-    },
+    spinLock: spin.lock,
+    spinUnlock: spin.unlock,
+    spinTryLock: spin.tryLock,
     spinLockIrqsave: forms.irqsave,
     spinUnlockIrqrestore: forms.irqrestore,
     spinLockIrq: (ctx, lock) => void forms.irqsave(ctx, lock),
@@ -104,44 +114,22 @@ export function proveRwlocks(
   contexts: ContextTracking,
   lockdep: Lockdep,
 ): Rwlocks {
-  const readLock: Take = (ctx, lock) => {
-    lockdep.acquire(ctx, lock, LD_SHARED);
-    plain.readLock(ctx, lock);
-  };
-  const readUnlock: Take = (ctx, lock) => {
-    lockdep.release(ctx, lock);
-    plain.readUnlock(ctx, lock);
-  };
-  const writeLock: Take = (ctx, lock) => {
-    lockdep.acquire(ctx, lock, 0);
-    plain.writeLock(ctx, lock);
-  };
-  const writeUnlock: Take = (ctx, lock) => {
-    lockdep.release(ctx, lock);
-    plain.writeUnlock(ctx, lock);
-  };
-  const read = formsOf(contexts, bottomHalves, readLock, readUnlock);
-  const write = formsOf(contexts, bottomHalves, writeLock, writeUnlock);
+  const reading = told(lockdep, LD_SHARED, plain.readLock, plain.readUnlock, plain.readTryLock);
+  const writing = told(lockdep, 0, plain.writeLock, plain.writeUnlock, plain.writeTryLock);
+  const read = formsOf(contexts, bottomHalves, reading.lock, reading.unlock);
+  const write = formsOf(contexts, bottomHalves, writing.lock, writing.unlock);
   return {
     ...plain,
     init(lock, name) {
       lockdep.initLock(contexts.taskContext(0), lock, name);
       plain.init(lock, name);
     },
-    readLock,
-    readUnlock,
-    readTryLock(ctx, lock) {
-      const isTaken = plain.readTryLock(ctx, lock);
-      if (isTaken) lockdep.acquire(ctx, lock, LD_SHARED | LD_TRY);
-      return isTaken;
-    },
-    writeLock,
-    writeUnlock,
-    writeTryLock(ctx, lock) {
-      const isTaken = plain.writeTryLock(ctx, lock);
-      if (isTaken) lockdep.acquire(ctx, lock, LD_TRY);
-      return isTaken;
-    },
+    readLock: reading.lock,
+    readUnlock: reading.unlock,
+    readTryLock: reading.tryLock,
+    writeLock: writing.lock,
+    writeUnlock: writing.unlock,
+    writeTryLock: writing.tryLock,
     readLockIrqsave: read.irqsave,
     readUnlockIrqrestore: read.irqrestore,
     writeLockIrqsave: write.irqsave,

@@ -2,7 +2,7 @@
  * Open files: the console, pipes, files of the ramfs, and texts that the kernel makes on the spot (/proc, /sys).
  *
  * The bytes of ramfs files and pipes are in RAM, in frames of the page allocator (NR_FILE_PAGES); names, sizes and
- * positions are host objects for now: the file system is not what this kernel is about.
+ * positions are host objects: the file system is not what this kernel is about.
  */
 
 import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";

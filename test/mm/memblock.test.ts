@@ -12,15 +12,8 @@ import { KernelBug } from "../../kernel/bug.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../../kernel/params.ts";
 import { asPhys, NULL } from "../../kernel/types.ts";
 import { ENOMEM } from "../../kernel/uapi/errno.ts";
-import {
-  createMemblock,
-  MEMBLOCK_NOMAP,
-  MEMBLOCK_NONE,
-  type Memblock,
-  type MemblockOptions,
-  type MemblockRegion,
-  memblockTableBytes,
-} from "../../mm/memblock.ts";
+import { createMemblock, type Memblock, type MemblockOptions, memblockTableBytes } from "../../mm/memblock.ts";
+import { MEMBLOCK_NOMAP, MEMBLOCK_NONE, type MemblockRegion } from "../../mm/memblock_regions.ts";
 
 const K = 1024;
 const M = 1024 * K;

@@ -13,14 +13,8 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createMachine } from "../../kernel/arch/machine.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../../kernel/params.ts";
 import { asPhys, NULL } from "../../kernel/types.ts";
-import {
-  createMemblock,
-  INIT_MEMBLOCK_REGIONS,
-  MEMBLOCK_NOMAP,
-  MEMBLOCK_NONE,
-  type Memblock,
-  type MemblockWindow,
-} from "../../mm/memblock.ts";
+import { createMemblock, INIT_MEMBLOCK_REGIONS, type Memblock, type MemblockWindow } from "../../mm/memblock.ts";
+import { MEMBLOCK_NOMAP, MEMBLOCK_NONE } from "../../mm/memblock_regions.ts";
 
 const K = 1024;
 const M = 1024 * K;
