@@ -10,79 +10,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { NULL, type PhysAddr } from "../../kernel/types.ts";
-import { createLockedDepot, DEPOT_FULL, type Depot, type DepotKind, EMPTY, FULL } from "../../mm/depot.ts";
-import { createLockfreeDepot, MAX_SLOTS } from "../../mm/depot_lockfree.ts";
+import { DEPOT_FULL, EMPTY, FULL } from "../../mm/depot.ts";
+import { MAX_SLOTS } from "../../mm/depot_lockfree.ts";
 import { GFP_NOWAIT } from "../../mm/gfp.ts";
-import type { KmemCache } from "../../mm/slab_descriptor.ts";
-import { SLAB_INTERNAL } from "../../mm/slab_layout.ts";
-import { bootObjectLevel, type ObjectLevelMachine } from "../support/object_level.ts";
-
-interface DepotWorld {
-  readonly m: ObjectLevelMachine;
-  readonly depot: Depot;
-  /** A cache that only serves as the owner of a depot: nobody allocates from it. */
-  readonly cache: KmemCache;
-  readonly magazine: () => PhysAddr;
-  /** Runs `before` ahead of the n-th port operation from now (0 = first), once. */
-  interrupt(n: number, before: () => void): { readonly hasFired: () => boolean; end(): void };
-}
-
-const OPERATIONS = ["ld32", "st32", "ldAtomic", "stAtomic", "cas", "fetchAdd"] as const;
-
-function bootDepot(kind: DepotKind): DepotWorld {
-  const m = bootObjectLevel("passthrough", { ramBytes: 12 * 1024 * 1024, nrCpus: 2 });
-  const { slabs } = m.slab;
-  const statics = m.image.bss("test_depot", 8, 8);
-  const depot =
-    kind === "locked"
-      ? createLockedDepot(m.machine, m.spinlocks)
-      : createLockfreeDepot(m.machine, m.spinlocks, slabs, statics);
-  const cache = slabs.createCache(m.ctx, { name: "owner", size: 64 });
-  const magazines = slabs.createCache(m.ctx, { name: "test-magazines", size: 64, flags: SLAB_INTERNAL });
-  depot.prepare(m.ctx);
-  depot.init(cache, 3, 7, magazines);
-  const { port } = m.machine;
-  return {
-    m,
-    depot,
-    cache,
-    magazine() {
-      const magazine = slabs.allocObject(m.ctx, magazines, GFP_NOWAIT);
-      expect(depot.hasRoom(m.ctx, cache)).toBe(true);
-      expect(depot.adopt(m.ctx, cache, magazine)).toBe(true);
-      return magazine;
-    },
-    interrupt(n, before) {
-      let left = n;
-      let hasFired = false;
-      const restore = OPERATIONS.map((name) => {
-        const original = port[name] as (...args: number[]) => number;
-        port[name] = ((...args: number[]) => {
-          if (!hasFired && left-- === 0) {
-            hasFired = true;
-            before();
-          }
-          return original.apply(port, args);
-        }) as never;
-        return () => {
-          port[name] = original as never;
-        };
-      });
-      return {
-        hasFired: () => hasFired,
-        end() {
-          for (const undo of restore) undo();
-        },
-      };
-    },
-  };
-}
-
-const contents = (w: DepotWorld): { full: PhysAddr[]; empty: PhysAddr[] } => {
-  const [full, empty] = [[] as PhysAddr[], [] as PhysAddr[]];
-  expect(w.depot.walk(w.cache, (magazine, isFull) => (isFull ? full : empty).push(magazine))).toBeNull();
-  return { full, empty };
-};
+import { bootDepot, contents, type DepotWorld } from "../support/depot_world.ts";
 
 for (const kind of ["locked", "lockfree"] as const) {
   describe(`the ${kind} depot`, () => {

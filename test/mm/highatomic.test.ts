@@ -6,12 +6,14 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { asPfn, type Pfn } from "../../kernel/types.ts";
+import { asPfn, asPhys, NO_PFN, type Pfn } from "../../kernel/types.ts";
+import type { FrameAllocator } from "../../mm/frame_allocator.ts";
 import { __GFP_DMA, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
 import { createHighAtomic, highatomicCap } from "../../mm/highatomic.ts";
 import { MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE } from "../../mm/migratetype.ts";
 import {
   WMARK_LOW,
+  Z_LOCK,
   Z_MANAGED,
   Z_NR_FREE,
   Z_NR_FREE_HIGHATOMIC,
@@ -162,6 +164,71 @@ describe("B10 reserving and giving up", () => {
     expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_UNMOVABLE, true)).toBe(true);
     expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_UNMOVABLE, true)).toBe(false);
     expect(m.zones.field(ZONE_DMA32, Z_NR_FREE_HIGHATOMIC)).toBe(0);
+    m.expectNoLeak();
+  });
+
+  it("HIA-1 a block that would lead beyond the cap is reserved as far as the cap, one of a pageblock once", () => {
+    const m = bootPageLevel({ ramBytes: 256 * 1024 * 1024, nrCpus: 1, port: "raw" });
+    const highatomic = createHighAtomic(m.spinlocks, m.zones, m.pageblocks, m.frames);
+    const reserved = (): number => m.zones.field(ZONE_DMA32, Z_NR_RESERVED_HIGHATOMIC);
+    const types = (pfn: Pfn): number[] => [0, 512].map((i) => m.pageblocks.migratetype(asPfn(pfn + i)));
+    const [a, b] = [0, 0].map(() => m.pageAlloc.tryAllocPages(m.ctx, 10, GFP_KERNEL)) as [Pfn, Pfn];
+    const [typeOfA, typeOfB] = [types(a), types(b)];
+    highatomic.reserve(m.ctx, ZONE_DMA32, a, 9);
+    expect(reserved()).toBe(512);
+    expect(types(a)).toEqual([MIGRATE_HIGHATOMIC, typeOfA[1]]);
+    expect(highatomicCap(m.zones.field(ZONE_DMA32, Z_MANAGED))).toBe(1024);
+    highatomic.reserve(m.ctx, ZONE_DMA32, b, 10);
+    expect(reserved()).toBe(1024);
+    expect(types(b)).toEqual([MIGRATE_HIGHATOMIC, typeOfB[1]]);
+    for (const block of [a, b]) m.pageAlloc.freePages(m.ctx, block, 10);
+    while (highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, true));
+    expect(reserved()).toBe(0);
+    m.expectNoLeak();
+  });
+
+  it("a zone that has no reserve to give, or to get, is not locked", () => {
+    const m = bootPageLevel({ ramBytes: 256 * 1024 * 1024, nrCpus: 2, port: "raw" });
+    const highatomic = createHighAtomic(m.spinlocks, m.zones, m.pageblocks, m.frames);
+    const lock = asPhys(m.zones.addr(ZONE_DMA32) + Z_LOCK);
+    const block = m.pageAlloc.tryAllocPages(m.ctx, 10, GFP_KERNEL);
+    const onCpu1 = m.contexts.taskContext(1);
+    m.spinlocks.spinLock(onCpu1, lock);
+    // The test can fail: a CPU that comes for this lock would wait for ever.
+    expect(() => highatomic.reserve(m.ctx, ZONE_DMA32, block, 10)).toThrow("spinlock: lockup");
+    m.contexts.preemptEnable(m.ctx);
+    m.machine.harts.irqOn[0] = 1;
+    for (const force of [false, true]) {
+      expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, force)).toBe(false);
+    }
+    m.spinlocks.spinUnlock(onCpu1, lock);
+    highatomic.reserve(m.ctx, ZONE_DMA32, block, 10);
+    m.spinlocks.spinLock(onCpu1, lock);
+    highatomic.reserve(m.ctx, ZONE_DMA32, block, 10);
+    m.spinlocks.spinUnlock(onCpu1, lock);
+    m.pageAlloc.freePages(m.ctx, block, 10);
+    while (highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, true));
+    m.expectNoLeak();
+  });
+
+  it("HIA-2 a reserve that is all in use is not given up; a lower zone's is, down to the lowest", () => {
+    const m = bootPageLevel({ ramBytes: 256 * 1024 * 1024, nrCpus: 1, port: "raw" });
+    const highatomic = createHighAtomic(m.spinlocks, m.zones, m.pageblocks, m.frames);
+    const reserved = (): number[] => [0, 1].map((zone) => m.zones.field(zone, Z_NR_RESERVED_HIGHATOMIC));
+    const block = m.pageAlloc.tryAllocPages(m.ctx, 10, GFP_KERNEL);
+    highatomic.reserve(m.ctx, ZONE_DMA32, block, 10);
+    expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, true)).toBe(false);
+    expect(reserved()).toEqual([0, 1024]);
+    // A pageblock of ZONE_DMA, whose percent is less than that: as if it were larger.
+    const frames = m.frames[0] as FrameAllocator;
+    expect(frames.retype(asPfn(1024), MIGRATE_HIGHATOMIC)).toBe(true);
+    m.zones.setField(0, Z_NR_RESERVED_HIGHATOMIC, 512);
+    expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, false)).toBe(false);
+    expect(highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, true)).toBe(true);
+    expect(reserved()).toEqual([0, 1024]);
+    expect(frames.firstFree(MIGRATE_HIGHATOMIC)).toBe(NO_PFN);
+    m.pageAlloc.freePages(m.ctx, block, 10);
+    while (highatomic.unreserve(m.ctx, ZONE_DMA32, MIGRATE_MOVABLE, true));
     m.expectNoLeak();
   });
 });
