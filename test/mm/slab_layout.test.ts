@@ -107,6 +107,20 @@ describe("slab layout", () => {
     expect([1, 8, 20, 100].map((n) => offsetOf(n, true))).toEqual([8, 8, 24, 104]);
   });
 
+  it("S7 S8 red zones: behind an object that ends on a word a word more; a small one has its free pointer behind", () => {
+    const layoutOf = (objectSize: number, flags: number): number[] => {
+      const layout = calculateSizes({ objectSize, align: 0, flags, hasCtor: false }, TWO_CPUS);
+      return [layout.size, layout.freePointerOffset, layout.leftRedZone];
+    };
+    // size = left + object, rounded up + (a word if that is the object) + (free pointer, if behind) + right
+    expect(layoutOf(20, SLAB_RED_ZONE)).toEqual([8 + 24 + 8, 8 + 8, 8]);
+    expect(layoutOf(24, SLAB_RED_ZONE)).toEqual([8 + 24 + 8 + 8, 8 + 8, 8]);
+    expect(layoutOf(8, SLAB_RED_ZONE)).toEqual([8 + 8 + 8 + 8, 8, 8]);
+    expect(layoutOf(4, SLAB_RED_ZONE)).toEqual([8 + 8 + 8 + 8, 8 + 8, 8]);
+    expect(layoutOf(4, 0)).toEqual([8, 0, 0]);
+    expect(layoutOf(24, SLAB_RED_ZONE | SLAB_POISON)).toEqual([8 + 24 + 8 + 8 + 8, 8 + 32, 8]);
+  });
+
   it("S4 every size gets a slab that holds it, and wastes no more than half", () => {
     for (let size = 8; size <= 300_000; size += size < 40_000 ? 8 : 1000) {
       const order = calculateOrder(size, TWO_CPUS);
