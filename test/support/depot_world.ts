@@ -19,8 +19,8 @@ export interface DepotWorld {
   readonly magazine: () => PhysAddr;
   /** The cache that slot tables come from; NO_CACHE before prepare(), and for the locked depot. */
   readonly slotTables: () => KmemCache;
-  /** Runs `before` ahead of the n-th port operation from now (0 = first), once. */
-  interrupt(n: number, before: () => void): { readonly hasFired: () => boolean; end(): void };
+  /** Runs `before` ahead of the n-th port operation from now (0 = first), once; of those that `counts`. */
+  interrupt(n: number, before: () => void, counts?: () => boolean): { readonly hasFired: () => boolean; end(): void };
 }
 
 const OPERATIONS = ["ld32", "st32", "ldAtomic", "stAtomic", "cas", "fetchAdd"] as const;
@@ -49,13 +49,13 @@ export function bootDepot(kind: DepotKind, isPrepared = true): DepotWorld {
       expect(depot.adopt(m.ctx, cache, magazine)).toBe(true);
       return magazine;
     },
-    interrupt(n, before) {
+    interrupt(n, before, counts = () => true) {
       let left = n;
       let hasFired = false;
       const restore = OPERATIONS.map((name) => {
         const original = port[name] as (...args: number[]) => number;
         port[name] = ((...args: number[]) => {
-          if (!hasFired && left-- === 0) {
+          if (!hasFired && counts() && left-- === 0) {
             hasFired = true;
             before();
           }
