@@ -129,7 +129,7 @@ describe("DEP-5 the lock-free depot with another CPU in between", () => {
   });
 
   /** CPU 0 pops; before its swap CPU 1 pops A, pops B and pushes A back. `spoil` may turn the tag back. */
-  const aba = (spoil: (w: DepotWorld, headBefore: number) => void): { mine: PhysAddr[]; places: PhysAddr[] } => {
+  const aba = (spoil: (w: DepotWorld, headBefore: number) => void): { w: DepotWorld; places: PhysAddr[] } => {
     const w = bootDepot("lockfree");
     const { depot, cache, m } = w;
     const [a, b, c] = [w.magazine(), w.magazine(), w.magazine()];
@@ -148,15 +148,16 @@ describe("DEP-5 the lock-free depot with another CPU in between", () => {
     point.end();
     expect(point.hasFired()).toBe(true);
     const next = depot.takeEmpty(m.ctx, cache, NULL);
-    return { mine, places: [...mine, ...others, next] };
+    return { w, places: [...mine, ...others, next] };
   };
 
   it("ABA: the tag makes the swap fail, and it is counted as contention", () => {
-    const { places } = aba((w, before) => {
-      expect(w.m.machine.port.ld32(w.cache + DEPOT_FULL + 16) % 1024).toBe(before % 1024);
-      expect(w.depot.contention(w.cache)).toBe(0);
+    const { w, places } = aba((during, before) => {
+      expect(during.m.machine.port.ld32(during.cache + DEPOT_FULL + 16) % 1024).toBe(before % 1024);
+      expect(during.depot.contention(during.cache)).toBe(0);
     });
     expect(new Set(places).size).toBe(3);
+    expect(w.depot.contention(w.cache)).toBe(1);
   });
 
   it("ABA: with a tag that has come round the same program hands one magazine out twice (the test can fail)", () => {

@@ -214,6 +214,13 @@ describe("DEP-4 the slots of a lock-free depot", () => {
     for (let addr = 0; addr < 256; addr += 4) expect(port.ld32(addr)).toBe(0xa5a5_a5a5);
   });
 
+  it("prepare() once more changes nothing", () => {
+    const w = bootDepot("lockfree");
+    const tables = w.slotTables();
+    w.depot.prepare(w.m.ctx);
+    expect(w.slotTables()).toBe(tables);
+  });
+
   it("tables are cleared: memory that was used before is no slot", () => {
     const w = bootDepot("lockfree");
     const { slabs } = w.m.slab;

@@ -115,7 +115,10 @@ describe("what is an element", () => {
     expect(m.mempools.free(m.ctx, small, same)).toBe(0);
 
     const blocks = create(m, { minNr: 1, bytes: 3 * 4096 });
-    const [one, two] = [1, 2].map((order) => m.pageAlloc.getFreePages(m.ctx, order, GFP_KERNEL)) as [number, number];
+    const [one, two] = [1, 2].map((order) => m.pageAlloc.tryAllocPages(m.ctx, order, GFP_ATOMIC) * 4096) as [
+      number,
+      number,
+    ];
     const pfn = (two / 4096) as never;
     m.pages.setRefcount(pfn, 2);
     for (const bad of [one, two, two + 8, two + 4096, m.machine.port.sizeBytes - 4096]) refused(blocks, bad);
