@@ -247,7 +247,7 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
     // False for NaN, fractions and negative numbers too: those are not their own 32 unsigned bits.
     if (size >>> 0 !== size || (size - 1) >>> 0 >= MAX_CACHE_SIZE) return kmallocOther(ctx, size, gfp);
     const kind = (gfp & SPECIAL_BITS) === 0 ? KMALLOC_NORMAL : kindOf(gfp);
-    const word = (statics + kind * ROW_BYTES + (lookupIndex(size) << 2)) >>> 0;
+    const word = statics + kind * ROW_BYTES + (lookupIndex(size) << 2);
     const cache = toCache((port.ld32(word) << 3) >>> 0);
     return kmemCacheAllocAny(ctx, cache, gfp);
   };

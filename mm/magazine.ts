@@ -91,6 +91,7 @@ import {
   HAND_ROOM,
   HAND_ROOM_ONE,
   HAND_ROUNDS,
+  HAND_SLOW,
   loadedRounds,
 } from "./magazine_cpu.ts";
 import { createMagazineStock } from "./magazine_stock.ts";
@@ -127,7 +128,9 @@ const NOTHING = NULL;
 const toPhys = asPhys;
 const roundsOf = loadedRounds;
 const ROUNDS = HAND_ROUNDS;
-const ROOM = HAND_ROOM;
+/** Parts of the word that are positive together iff the fast path may alloc, or free: the rest, and bit 31. */
+const CAN_ALLOC = HAND_ROUNDS | HAND_SLOW;
+const CAN_FREE = HAND_ROOM | HAND_SLOW;
 /** What an allocation and a free add to the word: an operation, and a round becomes room or room a round. */
 const AFTER_ALLOC = HAND_ONE_OPERATION + HAND_ROOM_ONE - 1;
 const AFTER_FREE = HAND_ONE_OPERATION - HAND_ROOM_ONE + 1;
@@ -184,9 +187,9 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Takes the last round of the loaded magazine, whose word `hand` has one. Interrupts are off. */
   const takeRound = (ctx: Context, cc: number, hand: number): PhysAddr => {
-    const round = (port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT)) >>> 0;
-    port.st32((cc + HAND) >>> 0, (hand + AFTER_ALLOC) | 0);
-    port.st8(port.ld32((round + 4) >>> 0), LIVE);
+    const round = port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT);
+    port.st8(port.ld32(round + 4), LIVE);
+    port.st32(cc + HAND, (hand + AFTER_ALLOC) | 0);
     charge(ctx, HIT_CYCLES);
     return ((port.ld32(round) << 3) >>> 0) as PhysAddr;
   };
@@ -222,8 +225,8 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32((cc + HAND) >>> 0) | 0;
-    if (hand < 0 || (hand & ROUNDS) === 0) return allocSlow(ctx, cache, gfp, irq);
+    const hand = port.ld32(cc + HAND);
+    if ((hand & CAN_ALLOC) <= 0) return allocSlow(ctx, cache, gfp, irq);
     const obj = takeRound(ctx, cc, hand);
     localIrqRestore(ctx, irq);
     return obj;
@@ -239,11 +242,11 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
 
   /** Adds a round to the loaded magazine, whose word `hand` has room. Interrupts are off. */
   const addRound = (ctx: Context, cc: number, hand: number, obj: PhysAddr, state: number): void => {
-    const round = (port.ld32(cc) + (((hand & ROUNDS) + 1) << ROUND_SHIFT)) >>> 0;
+    const round = port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT);
     port.st8(state, CACHED);
-    port.st32(round, toLink(obj));
-    port.st32((round + 4) >>> 0, state);
-    port.st32((cc + HAND) >>> 0, (hand + AFTER_FREE) | 0);
+    port.st32(round + 8, toLink(obj));
+    port.st32(round + 12, state);
+    port.st32(cc + HAND, (hand + AFTER_FREE) | 0);
     charge(ctx, HIT_CYCLES);
   };
 
@@ -289,11 +292,11 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const freeFromSlab = (ctx: Context, slab: Slab, obj: PhysAddr): number => {
     const state = stateOf(slab, obj);
     if (state === 0 || port.ld8(state) !== LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
-    const cache = toCache((port.ld32((slab + OWNER) >>> 0) << 3) >>> 0);
+    const cache = toCache((port.ld32(slab + OWNER) << 3) >>> 0);
     const irq = localIrqSave(ctx);
     const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32((cc + HAND) >>> 0) | 0;
-    if (hand < 0 || (hand & ROOM) === 0) return freeSlow(ctx, cache, obj, state, irq);
+    const hand = port.ld32(cc + HAND);
+    if ((hand & CAN_FREE) <= 0) return freeSlow(ctx, cache, obj, state, irq);
     addRound(ctx, cc, hand, obj, state);
     localIrqRestore(ctx, irq);
     return 0;

@@ -48,6 +48,8 @@ export const HAND_ROOM = 0xff00;
 export const HAND_ROOM_ONE = 0x100;
 export const HAND_ONE_OPERATION = 0x1_0000;
 export const HAND_OPERATIONS_SHIFT = 16;
+/** Bit 31, as `&` sees it. */
+export const HAND_SLOW = -0x8000_0000;
 /** No magazine is loaded: negative, and so is a word whose operations have run over. */
 export const HAND_NONE = -1;
 

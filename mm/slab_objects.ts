@@ -91,15 +91,15 @@ export function createSlabObjects(port: MemoryPort, pages: Pages, reports: SlabR
   const slabOf = (addr: number): Slab => {
     const pfn = addr >>> 12;
     if (addr >>> 0 !== addr || pfn >= nrFrames) return none;
-    const owner = port.ld32((privateBase + (pfn << 2)) >>> 0) | 0;
+    const owner = port.ld32(privateBase + (pfn << 2)) | 0;
     // Negative: PRIVATE_IS_SLAB is set. The shift to bytes drops that bit.
     return owner < 0 ? toSlab((owner << 3) >>> 0) : none;
   };
 
   const stateOf = (slab: Slab, addr: number): number => {
-    const offset = (addr - port.ld32((slab + BASE) >>> 0)) | 0;
-    const index = indexOfOffset(offset, port.ld32((slab + RECIPROCAL) >>> 0));
-    return Math.imul(index, port.ld32((slab + SIZE) >>> 0)) === offset ? (slab + STATES + index) >>> 0 : 0;
+    const offset = ((addr >>> 0) - port.ld32(slab + BASE)) | 0;
+    const index = indexOfOffset(offset, port.ld32(slab + RECIPROCAL));
+    return Math.imul(index, port.ld32(slab + SIZE)) === offset ? slab + STATES + index : 0;
   };
 
   const cacheOfSlab = (slab: Slab): KmemCache => asCache(fromGranule(port.ld32(slab + SLAB_CACHE)));

@@ -8,6 +8,7 @@
  * process ends when nothing is left to do.
  */
 
+import "./v8_settings.ts";
 import { readFileSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseThreads } from "./bench_command.ts";

@@ -5,6 +5,7 @@
  * what the compiler learnt from one workload changes the code of the next.
  */
 
+import "../v8_settings.ts";
 import type { ChildReply, ChildRequest } from "./single_suite.ts";
 import { bootForBench, pairSize, SINGLE_WORKLOADS, type SingleWorkload, type Subject } from "./single_workloads.ts";
 import type { OpStream } from "./streams.ts";
