@@ -2,6 +2,7 @@
  * Who may import whom: the rooms of the kernel as rules, [rooms-look-down] and [front-door].
  *
  *   scripts/                 may import every room; labs/ and test/ are imported by scripts/ and test/ only
+ *   explore/                 interleavings over kernel and mm: labs, scripts and tests use it by its front door
  *   kernel/entry/            boot: the composition root       userland/  sees the floor only; scripts/ hands
  *   drivers/                                                             its programs in, boot never imports them
  *   mm/
@@ -22,7 +23,7 @@ const DRIVERS = [...MM, "^drivers/"];
 const ENTRY = [...DRIVERS, "^kernel/entry/"];
 
 const PORT = "^kernel/arch/port\\.ts$";
-const PORTABLE = "^(kernel|mm|drivers|userland)/";
+const PORTABLE = "^(kernel|mm|drivers|userland|explore)/";
 const ON_TOP = "^(labs|test)/";
 
 /** A room imports, of all local files, only what `allowed` names. labs/ and test/ have a rule of their own. */
@@ -80,6 +81,12 @@ module.exports = {
       [...FLOOR, "^userland/"],
       "A program knows the system calls and nothing else of the kernel.",
     ),
+    looksDown(
+      "explore-looks-down",
+      { path: "^explore/" },
+      [...MM, "^explore/"],
+      "Exploration composes its machines from kernel/ and mm/; it needs neither drivers nor boot.",
+    ),
     {
       name: "labs-and-tests-on-top",
       severity: "error",
@@ -90,6 +97,7 @@ module.exports = {
     frontDoor("mm"),
     frontDoor("drivers"),
     frontDoor("userland"),
+    frontDoor("explore"),
     {
       name: "portable-no-npm",
       severity: "error",
@@ -118,7 +126,7 @@ module.exports = {
       name: "no-orphans",
       severity: "error",
       comment: "This file imports nothing and nobody imports it.",
-      from: { orphan: true, pathNot: ["^(mm|drivers|userland)/index\\.ts$", "^scripts/slabtown\\.ts$"] },
+      from: { orphan: true, pathNot: ["^(mm|drivers|userland|explore)/index\\.ts$", "^scripts/slabtown\\.ts$"] },
       to: {},
     },
     {

@@ -221,7 +221,7 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
   };
 
   const walkList = (cache: KmemCache, list: number, visit: (magazine: PhysAddr) => void): string | null => {
-    const nr = port.ld32(cache + list + NR);
+    const nr = port.ld32(cache + list + NR) | 0;
     let length = 0;
     let magazine = fromLink(port.ld32(cache + list));
     for (; magazine !== NOTHING && length < nr; length++) {

@@ -275,7 +275,8 @@ export function createLockfreeDepot(
   // ── Checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const walkList = (cache: KmemCache, list: number, visit: (magazine: PhysAddr) => void): string | null => {
-    const nr = port.ld32(cache + list + LIST_NR);
+    // Signed: what is below zero is a fault, and no reason to walk 2^32 links.
+    const nr = port.ld32(cache + list + LIST_NR) | 0;
     let length = 0;
     let slot = port.ld32(cache + list) & SLOT_MASK;
     for (; slot !== 0 && length < nr; length++) {

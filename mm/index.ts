@@ -4,6 +4,8 @@
 
 export { type Census, takeCensus } from "./census.ts";
 export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./cma.ts";
+export { createLockedDepot, DEPOT_EMPTY, DEPOT_FULL, type Depot, type DepotKind } from "./depot.ts";
+export { createLockfreeDepot } from "./depot_lockfree.ts";
 export type { Dma } from "./dma.ts";
 export type { DmaMemory } from "./dma_coherent.ts";
 export { type DmaDevice, NO_DEVICE } from "./dma_device.ts";
@@ -28,6 +30,7 @@ export {
   GFP_ATOMIC,
   GFP_KERNEL,
   GFP_NOIO,
+  GFP_NOWAIT,
   type Gfp,
   gfpAllowsBlocking,
   gfpMigratetype,
@@ -72,6 +75,7 @@ export {
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
+  ZONE_BYTES,
   ZONE_DMA32_LIMIT,
   ZONE_NAMES,
   type Zones,

@@ -15,10 +15,19 @@ import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseTh
 import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
 import { addCommonOptions, addFaultOptions, addRecordingOptions, type CommonOptions } from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
+import {
+  type ExploreCommandOptions,
+  exploreCommand,
+  parseBound,
+  parseDepth,
+  parseIrqs,
+  parseProgramLength,
+  parseRuns,
+} from "./explore_command.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
-import { parseCmdline, parseSeed, shellQuote } from "./options.ts";
+import { parseCmdline, parseCpus, parseSeed, shellQuote } from "./options.ts";
 import { packageFile } from "./package_files.ts";
 import { procfsCommand } from "./procfs_command.ts";
 import { InputError, printable } from "./readers/input_error.ts";
@@ -39,6 +48,15 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
   ],
   ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
   ["bench", ["slabtown bench", "slabtown bench --parallel 2", "slabtown bench --filter A3 --json"]],
+  [
+    "explore",
+    [
+      "slabtown explore --list",
+      "slabtown explore depot-lockfree --bound 2",
+      "slabtown explore depot-lockfree --mutant untagged --strategy random",
+      "slabtown explore --adequacy",
+    ],
+  ],
   ["completion", ["source <(slabtown completion bash)", "slabtown completion fish > slabtown.fish"]],
 ]);
 
@@ -76,6 +94,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
     });
 
   addBench(program, host, done);
+  addExplore(program, host, done);
 
   program
     .command("completion")
@@ -109,6 +128,35 @@ function addBench(program: Command, host: HostOutput, done: (exitCode: number) =
     .allowExcessArguments(false)
     .action(async (options: BenchCommandOptions) => {
       done(await benchCommand(options, host));
+    });
+}
+
+function addExplore(program: Command, host: HostOutput, done: (exitCode: number) => void): void {
+  program
+    .command("explore")
+    .argument("[SCENARIO]", "what to explore; --list names them")
+    .description("search the interleavings of CPUs and interrupts over the kernel's own code")
+    .option("--list", "the scenarios, their operations, the bugs that can be planted")
+    .option("--strategy <NAME>", "dfs, pct, random, dpor or stress (default: dfs)")
+    .option("--bound <N>", "dfs: most preemptions and interrupts (default: 2)", parseBound)
+    .option("--depth <N>", "pct, random: orderings per schedule (default: 3, 2)", parseDepth)
+    .option("--ops <N>", "random: operations per CPU (default: 40)", parseProgramLength)
+    .option("--runs <N>", "most schedules (default: all, or 100000 of pct, random, stress)", parseRuns)
+    .option("--seed <S>", "same seed, same schedules (default: 1)", (text) => parseSeed(text))
+    .option("--cpus <N>", "CPUs that take part", (text) => parseCpus(text))
+    .option("--irqs <N>", "most interrupts per CPU", parseIrqs)
+    .option("--programs <TEXT>", 'what each CPU does, as in "ppU | pU"')
+    .option("--mutant <NAME>", "plant a bug")
+    .option("--schedule <TEXT>", "one schedule, as printed by a search")
+    .option("--adequacy", "how soon each planted bug is found, against stress")
+    .option("--json", "the result as one JSON document")
+    .option("--host", "with --json: also what depends on the speed of this computer")
+    .option("--quiet", "no progress")
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--debug", "stack traces for errors in slabtown itself")
+    .allowExcessArguments(false)
+    .action(async (name: string | undefined, options: ExploreCommandOptions) => {
+      done(await exploreCommand(name, options, host));
     });
 }
 

@@ -13,7 +13,7 @@ import { cruise, type IConfiguration, type ICruiseResult } from "dependency-crui
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
-const ROOMS = ["kernel", "mm", "drivers", "userland", "scripts"];
+const ROOMS = ["kernel", "mm", "drivers", "userland", "explore", "scripts"];
 const config: IConfiguration = createRequire(import.meta.url)("../.dependency-cruiser.cjs");
 
 type Tree = Readonly<Record<string, string>>;
@@ -95,6 +95,10 @@ const PLANTED: Readonly<Record<string, readonly Tree[]>> = {
     { "userland/a.ts": use("../kernel/lib/b.ts"), "kernel/lib/b.ts": leaf() },
     { "userland/a.ts": useType("../mm/index.ts"), "mm/index.ts": leaf() },
   ],
+  "explore-looks-down": [
+    { "explore/a.ts": use("../drivers/index.ts"), "drivers/index.ts": leaf() },
+    { "explore/a.ts": useType("../kernel/entry/boot.ts"), "kernel/entry/boot.ts": leaf() },
+  ],
   "labs-and-tests-on-top": [
     { "mm/a.ts": use("../labs/02_buddy/b.ts"), "labs/02_buddy/b.ts": leaf() },
     { "kernel/bug.ts": use("../test/support/b.ts"), "test/support/b.ts": leaf() },
@@ -106,6 +110,7 @@ const PLANTED: Readonly<Record<string, readonly Tree[]>> = {
   ],
   "drivers-front-door": [{ "kernel/entry/boot.ts": use("../../drivers/nic.ts"), "drivers/nic.ts": leaf() }],
   "userland-front-door": [{ "scripts/a.ts": use("../userland/sh.ts"), "userland/sh.ts": leaf() }],
+  "explore-front-door": [{ "scripts/a.ts": use("../explore/engine.ts"), "explore/engine.ts": leaf() }],
   "portable-no-npm": [
     {
       "mm/a.ts": use("leftpad"),

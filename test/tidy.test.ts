@@ -12,7 +12,7 @@ import ts from "typescript";
 import { describe, expect, it } from "vitest";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
-const PORTABLE_ROOMS = ["kernel", "mm", "drivers", "userland"];
+const PORTABLE_ROOMS = ["kernel", "mm", "drivers", "userland", "explore"];
 const ROOMS = [...PORTABLE_ROOMS, "scripts", "labs"];
 const MAX_COLUMNS = 120;
 const MAX_LINES = 600;
