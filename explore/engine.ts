@@ -12,7 +12,7 @@
  *    before. Between two such points a CPU touches only what nobody else may touch meanwhile; that this is so is what
  *    the race detector checks, so nothing is lost by not changing there. Interrupts come before any access.
  *
- * 2. A CPU that waits is not offered until what it waits for holds. If nobody can run and no interrupt can come, that is
+ * 2. A CPU that waits is not offered until what it waits for holds. If nobody can run and no interrupt can come, it is
  *    a *deadlock*; lock words name their holders, so the cycle is told. A CPU that keeps running while others could
  *    must give way after SPIN_LIMIT points (it spins on something); if all do until `maxSteps`, that is a *livelock*.
  *

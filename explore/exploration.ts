@@ -1,5 +1,5 @@
 /**
- * An exploration: run after run under a strategy until one fails or none is left; then the failure made small and plain.
+ * An exploration: run after run under a strategy until one fails or none is left; then the failure made small.
  *
  *   explore(strategy)   ─▶ run … run ─▶ fails? ─▶ run again: the same? ─▶ shrink ─▶ trace ─▶ Finding
  *   replay(schedule)    ─▶ that one run, traced

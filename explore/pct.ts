@@ -2,7 +2,7 @@
  * Strategies that draw: PCT, and plain stress to compare with.
  *
  * *PCT* (probabilistic concurrency testing). CPUs get random priorities, the highest that can run runs; at d − 1 random
- * points of the run the one that is running falls below all others (or takes an interrupt). A bug that needs d orderings
+ * points of the run the one that is running falls below all others (or takes an interrupt). A bug of d orderings
  * is found by a run of n CPUs and k points with probability ≥ 1 / (n · k^(d−1)), whatever the program: no other
  * strategy promises that. k is learnt from the runs so far.
  *

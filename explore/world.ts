@@ -2,8 +2,8 @@
  * Machines to explore: as kernel/entry/boot.ts builds one, over an ExplorePort, up to the pages or up to the objects.
  *
  * Everything is the kernel's own code. Two things differ: a spinlock that is taken makes its CPU wait in the engine
- * instead of reporting a lockup, and taking locks is told to the usage checker. A scenario may exchange parts before the
- * allocators are built over them: that is how bugs are planted.
+ * instead of reporting a lockup, and taking locks is told to the usage checker. A scenario may exchange parts before
+ * the allocators are built over them: that is how bugs are planted.
  */
 
 import { ExplorePort } from "../kernel/arch/explore_port.ts";
