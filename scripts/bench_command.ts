@@ -1,18 +1,19 @@
 /**
  * `slabtown bench`: how fast the memory subsystem is, on this computer.
  *
- * Without `--parallel` one thread and the whole kernel, each figure in a fresh process; with it a machine whose CPUs
- * are threads. There is no verdict about time: figures of one computer say nothing about another one. The exit code is
- * 1 when an invariant does not hold afterwards, or an allocation failed with memory left.
+ * Without `--parallel` the figures A1-A12 of the whole kernel beside its peers, each sample in a fresh process; with it
+ * a machine whose CPUs are threads. There is no verdict about time: figures of one computer say nothing about another
+ * one. The exit code is 1 when an invariant does not hold afterwards, or an allocation failed with memory left.
  */
 
 import { availableParallelism } from "node:os";
 import { DEFAULT_SEED, MAX_CPUS } from "../kernel/params.ts";
 import { type BenchReport, benchDocument, benchFaults, benchText } from "./bench/bench_report.ts";
-import type { BenchRun } from "./bench/bench_run.ts";
+import { type BenchRun, matchesFilter } from "./bench/bench_run.ts";
 import { ParallelFailure } from "./bench/parallel_machine.ts";
 import { PARALLEL_NAMES, runParallelSuite, runStressSuite } from "./bench/parallel_suite.ts";
-import { runSingleSuite, SINGLE_NAMES } from "./bench/single_suite.ts";
+import { isUtf8Locale } from "./bench/plot.ts";
+import { FIGURE_NAMES, runSuite } from "./bench/suite.ts";
 import { paintFor } from "./command_options.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { EXIT_OK } from "./metrics.ts";
@@ -22,6 +23,8 @@ import { UsageError } from "./usage_error.ts";
 export interface BenchCommandOptions {
   readonly json?: boolean;
   readonly filter?: string;
+  /** False for `--no-peers`. */
+  readonly peers?: boolean;
   readonly parallel?: number;
   readonly seed?: string;
   readonly samples?: number;
@@ -53,9 +56,9 @@ export function parseOps(text: string): number {
 function checkFilter(options: BenchCommandOptions): (name: string) => boolean {
   const { filter } = options;
   if (filter === undefined) return () => true;
-  const wants = (name: string): boolean => name.toLowerCase().includes(filter.toLowerCase());
-  const names = options.parallel === undefined ? SINGLE_NAMES : PARALLEL_NAMES;
-  if (filter === "" || !names.some(wants)) {
+  const wants = (name: string): boolean => matchesFilter(filter, name);
+  const names = options.parallel === undefined ? FIGURE_NAMES : PARALLEL_NAMES;
+  if (!names.some(wants)) {
     throw new UsageError(`bench: --filter ${shellQuote(filter)} matches no figure`, names.join("; "));
   }
   return wants;
@@ -65,6 +68,7 @@ function replayLine(options: BenchCommandOptions, seed: string): string {
   const words = ["slabtown", "bench"];
   if (options.parallel !== undefined) words.push("--parallel", String(options.parallel));
   if (options.filter !== undefined) words.push("--filter", options.filter);
+  if (options.peers === false) words.push("--no-peers");
   if (options.ops !== undefined) words.push("--ops", String(options.ops));
   if (options.samples !== undefined) words.push("--samples", String(options.samples));
   if (options.cmdline !== undefined) words.push("--cmdline", options.cmdline);
@@ -84,8 +88,11 @@ export async function benchCommand(options: BenchCommandOptions, host: HostOutpu
     nrSamples: options.samples ?? DEFAULT_SAMPLES,
     nrOps: options.ops ?? DEFAULT_OPS,
     wants,
-    progress(text) {
-      if (!isQuiet) host.err(showLine ? `\r${text}\x1b[K` : `bench: ${text}\n`);
+    progress(figure) {
+      if (!isQuiet) host.err(showLine ? `\r${clipped(figure)}\x1b[K` : `bench: ${figure}\n`);
+    },
+    detail(text) {
+      if (!isQuiet && showLine) host.err(`\r${clipped(text)}\x1b[K`);
     },
     isStopped: () => host.stop.reason !== "none",
   };
@@ -111,21 +118,24 @@ export async function benchCommand(options: BenchCommandOptions, host: HostOutpu
 }
 
 const text = (report: BenchReport, options: BenchCommandOptions): string =>
-  benchText(report, paintFor({ color: options.color }));
+  benchText(report, paintFor({ color: options.color }), isUtf8Locale(process.env));
 
-async function measure(
-  options: BenchCommandOptions,
-  run: BenchRun,
-): Promise<Pick<BenchReport, "single" | "threads" | "stress" | "isInterrupted">> {
+/** A line that is rewritten must not be longer than the terminal is wide. */
+const clipped = (line: string): string => line.slice(0, (process.stderr.columns ?? 80) - 1);
+
+type Measured = Pick<BenchReport, "figures" | "growth" | "skipped" | "threads" | "stress" | "isInterrupted">;
+
+async function measure(options: BenchCommandOptions, run: BenchRun): Promise<Measured> {
   if (options.parallel === undefined) {
-    const single = await runSingleSuite(run);
-    return { single, threads: [], stress: null, isInterrupted: run.isStopped() };
+    const result = await runSuite(run, options.peers !== false);
+    return { ...result, threads: [], stress: null, isInterrupted: run.isStopped() };
   }
   const { parallel: nrThreads, cmdline = "" } = options;
   const suite = { nrThreads, ramBytes: PARALLEL_RAM_BYTES, cmdline };
   const threads = await runParallelSuite(suite, run);
   const stress = await runStressSuite(suite, run);
-  return { single: [], threads, stress, isInterrupted: run.isStopped() };
+  const none = { figures: [], growth: [], skipped: [] };
+  return { ...none, threads, stress, isInterrupted: run.isStopped() };
 }
 
 function checkThreads(nrThreads: number, warn: (text: string) => void): void {

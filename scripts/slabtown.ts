@@ -47,7 +47,15 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
     ],
   ],
   ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
-  ["bench", ["slabtown bench", "slabtown bench --parallel 2", "slabtown bench --filter A3 --json"]],
+  [
+    "bench",
+    [
+      "slabtown bench",
+      "slabtown bench --filter A3,A7 --json",
+      "slabtown bench --no-peers",
+      "slabtown bench --parallel 2",
+    ],
+  ],
   [
     "explore",
     [
@@ -114,7 +122,8 @@ function addBench(program: Command, host: HostOutput, done: (exitCode: number) =
     .command("bench")
     .description("measure the memory subsystem on this computer")
     .option("--parallel <N>", "CPUs that are threads over one RAM, 1 to 64", (text) => parseThreads(text))
-    .option("--filter <TEXT>", "only the figures whose name has TEXT in it")
+    .option("--filter <LIST>", "only these figures: ids or parts of names, as in A3,A7,churn")
+    .option("--no-peers", "only Slabtown, no other allocators")
     .option("--ops <N>", "timed operations per sample, as in 500k (default: 5M)", (text) => parseOps(text))
     .option("--samples <N>", "samples per figure, of which the median counts (default: 5)", (text) =>
       parseSamples(text),

@@ -1,24 +1,15 @@
 /**
- * The workloads of one thread, A1-A5: the whole kernel (context, counters, statistics) as it is booted for a run.
- *
- * A *subject* is an allocator that a stream is replayed on. `none` takes the stream and allocates nothing: what the
- * loop itself costs, shown beside the others and subtracted nowhere. Other subjects (peers) join here.
+ * The workloads of one thread, A1-A5: the whole kernel (context, counters, statistics) as it is booted for a run, and
+ * what peers are asked for when the kernel is asked for pages.
  */
 
 import { boot } from "../../kernel/entry/boot.ts";
 import type { Kernel } from "../../kernel/entry/kernel.ts";
+import { PAGE_SHIFT } from "../../kernel/params.ts";
 import { asPfn, asPhys } from "../../kernel/types.ts";
 import { GFP_KERNEL } from "../../mm/index.ts";
+import type { Subject } from "./replay.ts";
 import { drawOrder, drawPareto, drawStream, type OpStream } from "./streams.ts";
-
-export const SUBJECTS = ["slabtown", "none"] as const;
-export type SubjectName = (typeof SUBJECTS)[number];
-
-/** An allocator under test; `free` is told the size that `alloc` was asked for. 0 is a failed allocation. */
-export interface Subject {
-  alloc(size: number): number;
-  free(addr: number, size: number): void;
-}
 
 export interface SingleWorkload {
   readonly id: string;
@@ -26,46 +17,43 @@ export interface SingleWorkload {
   /** Nanoseconds per operation that the project wants to stay within. */
   readonly bar: number;
   readonly createSubject: (kernel: Kernel) => Subject;
-  /** Operations to replay; null: pairs of one allocation and one free. */
+  /** Operations to replay; null: pairs. */
   readonly createStream: ((kernel: Kernel, seed: string, nrOps: number) => OpStream) | null;
-  /** Allocations, then as many frees, of a workload without a stream. */
+  /** Without a stream: so many allocations, then as many frees, of what size. */
   readonly burst: number;
+  readonly size: number;
+  /** Sizes are orders: a peer is asked for `1 << (shift + size)` bytes. 0: sizes are bytes. */
+  readonly shift: number;
+  /** What a peer's arena has to hold. */
+  readonly arenaBytes: number;
 }
 
 const MAX_ORDER = 5;
-const RAM_BYTES = 256 * 1024 * 1024;
+export const BENCH_RAM_BYTES = 256 * 1024 * 1024;
 
-/** A machine of 65,536 frames, as `run` boots it. */
-export function bootForBench(seed: string): Kernel {
-  return boot({
-    nrCpus: 2,
-    ramBytes: RAM_BYTES,
-    seed,
-    port: "raw",
-    cmdline: "quiet",
-    console: () => {},
-    programs: new Map(),
-  });
+/** A machine as `run` boots it; by default of 65,536 frames. */
+export function bootForBench(seed: string, ramBytes = BENCH_RAM_BYTES): Kernel {
+  return boot({ nrCpus: 2, ramBytes, seed, port: "raw", cmdline: "quiet", console: () => {}, programs: new Map() });
 }
 
-const pageSubject = (kernel: Kernel): Subject => {
+export const pageSubject = (kernel: Kernel): Subject => {
   const { pageAlloc } = kernel.memory;
   const ctx = kernel.contexts.taskContext(0);
   return {
     alloc: (order) => pageAlloc.allocPages(ctx, order, GFP_KERNEL) as number,
     free(pfn, order) {
-      pageAlloc.freePages(ctx, asPfn(pfn), order);
+      pageAlloc.freePages(ctx, asPfn(pfn as number), order);
     },
   };
 };
 
-const kmallocSubject = (kernel: Kernel): Subject => {
+export const kmallocSubject = (kernel: Kernel): Subject => {
   const { kmalloc, kfree } = kernel.memory.slab.kmalloc;
   const ctx = kernel.contexts.taskContext(0);
   return {
     alloc: (size) => kmalloc(ctx, size, GFP_KERNEL) as number,
     free(addr) {
-      kfree(ctx, asPhys(addr));
+      kfree(ctx, asPhys(addr as number));
     },
   };
 };
@@ -78,12 +66,13 @@ const cacheSubject = (kernel: Kernel): Subject => {
   return {
     alloc: () => kmemCacheAlloc(ctx, cache, GFP_KERNEL) as number,
     free(addr) {
-      kmemCacheFree(ctx, cache, asPhys(addr));
+      kmemCacheFree(ctx, cache, asPhys(addr as number));
     },
   };
 };
 
-const pageChurn =
+/** Pages of order 0-5 around `share` of what the machine has. */
+export const pageChurn =
   (share: number) =>
   (kernel: Kernel, seed: string, nrOps: number): OpStream =>
     drawStream({
@@ -94,7 +83,8 @@ const pageChurn =
       weigh: (order) => 2 ** order,
     });
 
-const objectChurn =
+/** Around `nrLive` objects of `low` to `high` bytes. */
+export const objectChurn =
   (nrLive: number, low: number, high: number) =>
   (_kernel: Kernel, seed: string, nrOps: number): OpStream =>
     drawStream({
@@ -105,22 +95,37 @@ const objectChurn =
       weigh: () => 1,
     });
 
-const pages = { createSubject: pageSubject, burst: 0 };
-const objects = { createSubject: kmallocSubject, burst: 0 };
+const pages = {
+  createSubject: pageSubject,
+  createStream: null,
+  burst: 1,
+  size: 0,
+  shift: PAGE_SHIFT,
+  // Headers and what a first fit leaves unused come on top of the pages.
+  arenaBytes: 2 * BENCH_RAM_BYTES,
+};
+const objects = {
+  createSubject: kmallocSubject,
+  createStream: null,
+  burst: 1,
+  size: 64,
+  shift: 0,
+  arenaBytes: 64 * 1024 * 1024,
+};
 
 export const SINGLE_WORKLOADS: readonly SingleWorkload[] = [
-  { ...pages, id: "A1", title: "order-0 page pair, through pcp", bar: 6, createStream: null, burst: 1 },
-  { ...pages, id: "A1b", title: "128 order-0 pages, then 128 frees", bar: 6, createStream: null, burst: 128 },
+  { ...pages, id: "A1", title: "order-0 page pair, through pcp", bar: 6 },
+  { ...pages, id: "A1b", title: "128 order-0 pages, then 128 frees", bar: 6, burst: 128 },
   { ...pages, id: "A2", title: "page churn, orders 0-5, 50 % full", bar: 15, createStream: pageChurn(0.5) },
   { ...pages, id: "A2b", title: "page churn, orders 0-5, 90 % full", bar: 16, createStream: pageChurn(0.9) },
-  { ...objects, id: "A3", title: "kmalloc(64) pair", bar: 6, createStream: null, burst: 1 },
+  { ...objects, id: "A3", title: "kmalloc(64) pair", bar: 6 },
   {
+    ...objects,
     id: "A4",
     title: "named cache, 256 B, 10,000 live",
     bar: 7,
     createSubject: cacheSubject,
     createStream: objectChurn(10_000, 256, 256),
-    burst: 0,
   },
   {
     ...objects,
@@ -130,7 +135,3 @@ export const SINGLE_WORKLOADS: readonly SingleWorkload[] = [
     createStream: objectChurn(20_000, 16, 4096),
   },
 ];
-
-/** What a pair without a stream asks for. */
-const PAIR_SIZE: Readonly<Record<string, number>> = { A3: 64 };
-export const pairSize = (id: string): number => PAIR_SIZE[id] ?? 0;

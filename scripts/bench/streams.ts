@@ -22,7 +22,7 @@ export interface StreamSpec {
 
 export interface OpStream {
   readonly words: Int32Array;
-  readonly sizes: Uint16Array;
+  readonly sizes: Uint16Array | Int32Array;
   /** Slots that the stream uses: [0, nrSlots). */
   readonly nrSlots: number;
   /** Operations at the front that only fill up to the target. */

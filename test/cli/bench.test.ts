@@ -10,6 +10,8 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { createRandomStreams } from "../../kernel/lib/prng.ts";
+import { PAGE_STRUCT_BYTES } from "../../mm/index.ts";
+import { matchesFilter } from "../../scripts/bench/bench_run.ts";
 import { median } from "../../scripts/bench/statistics.ts";
 import { drawOrder, drawPareto, drawStream } from "../../scripts/bench/streams.ts";
 import { parseOps } from "../../scripts/bench_command.ts";
@@ -24,24 +26,78 @@ function slabtown(...args: string[]) {
 
 const FAST = ["--ops", "20k", "--samples", "1"];
 
+interface Document {
+  readonly schema: string;
+  readonly figures: readonly {
+    readonly id: string;
+    readonly unit: string;
+    readonly better: string;
+    readonly subjects: readonly {
+      readonly name: string;
+      readonly role: string;
+      readonly value: number;
+      readonly ratio: number | null;
+      readonly samples: readonly number[];
+    }[];
+  }[];
+  readonly growth: readonly { readonly subject: string; readonly points: readonly { readonly cpuNs: number }[] }[];
+  readonly skipped: readonly { readonly name: string; readonly needs: string; readonly install: string }[];
+  readonly faults: readonly string[];
+}
+
 describe.skipIf(!isBuilt)("slabtown bench", () => {
-  it("--json is one document on stdout, progress is on stderr, from any directory", () => {
-    const { status, stdout, stderr } = slabtown("bench", "--filter", "A3", ...FAST, "--json");
+  it("--json is one document on stdout, progress is a line per figure on stderr, from any directory", () => {
+    const { status, stdout, stderr } = slabtown("bench", "--filter", "A12,A8", ...FAST, "--json");
     expect(status).toBe(0);
-    const document = JSON.parse(stdout) as { schema: string; results: { id: string; nsPerOp: number }[] };
+    const document = JSON.parse(stdout) as Document;
     expect(document.schema).toBe("slabtown/bench/v1");
-    expect(document.results.map(({ id }) => id)).toEqual(["A3", "A3"]);
-    expect(document.results.every(({ nsPerOp }) => nsPerOp > 0)).toBe(true);
-    expect(stderr).toContain("bench: A3");
+    expect(document.figures.map(({ id }) => id)).toEqual(["A8", "A8b", "A12"]);
+    for (const { unit, better, subjects } of document.figures) {
+      expect(["B", "%", "ns"]).toContain(unit);
+      expect(better).toBe("lower");
+      expect(subjects.map(({ name, role }) => [name, role])).toEqual([["slabtown", "slabtown"]]);
+      expect(subjects[0]?.value).toBeGreaterThan(0);
+      expect(subjects[0]?.samples.length).toBeGreaterThan(0);
+    }
+    expect(stderr.trimEnd().split("\n")).toHaveLength(3);
+    expect(stderr).toContain("bench: A8 struct page");
+  });
+
+  it("figures of metadata are counted: A8 is what struct page takes, A8b the rest of what boot keeps", () => {
+    const { stdout } = slabtown("bench", "--filter", "A8", ...FAST, "--json", "--quiet");
+    const { figures } = JSON.parse(stdout) as Document;
+    const [frame, share] = figures.map(({ subjects }) => subjects[0]?.value ?? 0);
+    expect(frame).toBeGreaterThanOrEqual(PAGE_STRUCT_BYTES);
+    expect(frame).toBeLessThan(PAGE_STRUCT_BYTES + 1);
+    expect(share).toBeGreaterThan((100 * PAGE_STRUCT_BYTES) / 4096);
   });
 
   it("churn at 50 and 90 % can be measured, and no allocation fails while there is memory", () => {
-    const { status, stdout, stderr } = slabtown("bench", "--filter", "churn", ...FAST, "--quiet", "--json");
+    const args = ["bench", "--filter", "A2", "--no-peers", ...FAST, "--quiet", "--json"];
+    const { status, stdout, stderr } = slabtown(...args);
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    const { results, faults } = JSON.parse(stdout) as { results: { failures: number }[]; faults: string[] };
-    expect(results).toHaveLength(4);
-    expect(faults).toEqual([]);
+    const { figures, faults, skipped } = JSON.parse(stdout) as Document;
+    expect([faults, skipped]).toEqual([[], []]);
+    expect(figures.map(({ id }) => id)).toEqual(["A2", "A2b"]);
+    for (const { subjects } of figures) {
+      expect(subjects.map(({ name }) => name)).toEqual(["slabtown", "loop alone"]);
+      expect(subjects[0]).toMatchObject({ failures: 0, fault: null });
+    }
+  });
+
+  it("beside peers: V8's own heap always, every other one is here or said to be missing", () => {
+    const { status, stdout } = slabtown("bench", "--filter", "A4", ...FAST, "--quiet", "--json");
+    expect(status).toBe(0);
+    const { figures, skipped } = JSON.parse(stdout) as Document;
+    const subjects = figures[0]?.subjects ?? [];
+    const names = subjects.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(["slabtown", "loop alone", "V8 Uint8Array", "V8 array"]));
+    for (const { role, ratio } of subjects) expect(ratio === null).toBe(role !== "peer");
+    const all = [...names, ...skipped.map(({ name }) => name)];
+    for (const name of ["@thi.ng/malloc", "codemix malloc", "AssemblyScript TLSF", "emscripten dlmalloc", "jemalloc"]) {
+      expect(all).toContain(name);
+    }
   });
 
   it("--parallel: a row per workload, the stress, all invariants walked", () => {
@@ -75,7 +131,8 @@ describe.skipIf(!isBuilt)("slabtown bench", () => {
   });
 
   it.each([
-    { name: "one thread", args: ["--filter", "A3"] },
+    { name: "one thread", args: ["--filter", "A12"] },
+    { name: "peers", args: ["--filter", "A3"] },
     { name: "threads", args: ["--parallel", "2", "--filter", "churn"] },
   ])("Ctrl-C with $name prints what there is and ends with 130", async ({ args }) => {
     const child = spawn(process.execPath, [PROGRAM, "bench", ...args, "--ops", "50M", "--json"]);
@@ -90,7 +147,7 @@ describe.skipIf(!isBuilt)("slabtown bench", () => {
   });
 
   it("a reader that goes away ends it quietly", async () => {
-    const child = spawn(process.execPath, [PROGRAM, "bench", "--filter", "A3", ...FAST, "--quiet"]);
+    const child = spawn(process.execPath, [PROGRAM, "bench", "--filter", "A12", ...FAST, "--quiet"]);
     child.stdout.destroy();
     let stderr = "";
     child.stderr.on("data", (chunk: Buffer) => {
@@ -110,6 +167,16 @@ describe("parts of bench", () => {
   it("parseOps() knows units and limits", () => {
     expect(["1000", "20k", "5M"].map((text) => parseOps(text))).toEqual([1000, 20_000, 5_000_000]);
     for (const text of ["", "k", "1.5M", "-5k", "999", "1000M"]) expect(() => parseOps(text)).toThrow("--ops");
+  });
+
+  it("matchesFilter() takes ids with their variants, parts of names, and lists of both", () => {
+    const names = ["A1 order-0 page pair", "A1b 128 pages", "A12 getpid()", "A3 kmalloc(64) pair"];
+    const found = (filter: string): string[] => names.filter((name) => matchesFilter(filter, name));
+    expect(found("a1")).toEqual(names.slice(0, 2));
+    expect(found("A12,A3")).toEqual(names.slice(2));
+    expect(found("pair")).toEqual([names[0], names[3]]);
+    expect(found("A1b")).toEqual([names[1]]);
+    expect([found(""), found(","), found("A2")]).toEqual([[], [], []]);
   });
 
   it("median()", () => {

@@ -28,6 +28,7 @@ type HeapFacts = readonly [string, number, number, number, number, number];
 const SAMPLE_HEAPS: readonly HeapFacts[] = [
   ["ffmpeg", 98_488, 48_900, 6_780_383, 3, 4_356],
   ["tar", 37_823, 18_602, 467_764, 1, 0],
+  ["redis", 2_106_905, 1_047_126, 18_181_292, 3, 228_482],
 ];
 const OTHER_HEAPS: readonly HeapFacts[] = [
   ["bash", 5_000_000, 2_497_312, 685_649, 1, 0],
@@ -39,7 +40,6 @@ const OTHER_HEAPS: readonly HeapFacts[] = [
   ["php", 587_508, 211_781, 9_946_163, 1, 0],
   ["python-json", 682_195, 332_401, 7_305_685, 1, 0],
   ["python-pymalloc", 219_914, 101_673, 10_132_725, 1, 0],
-  ["redis", 2_106_905, 1_047_126, 18_181_292, 3, 228_482],
   ["rocksdb", 2_000_000, 1_002_993, 5_587_522, 41, 24_480],
   ["sqlite3", 302_151, 150_852, 4_302_483, 1, 0],
   ["vim", 450_121, 253_907, 7_208_623, 1, 0],

@@ -1,0 +1,166 @@
+/**
+ * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10), a system call (A12), the fault
+ * sweep (D4). Each runs in a process of its own and warms up by doing the same thing once before.
+ */
+
+import { E820_RAM } from "../../kernel/arch/firmware_map.ts";
+import { boot } from "../../kernel/entry/boot.ts";
+import { PAGE_SIZE } from "../../kernel/params.ts";
+import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
+import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
+import { SYS_getpid } from "../../kernel/uapi/syscall.ts";
+import { builtinPrograms } from "../../userland/index.ts";
+import { faultSweep } from "../fault_sweep.ts";
+import { RUN_RAM_BYTES } from "../options.ts";
+import { runWorkloads } from "../run_workloads.ts";
+import { loadWorkloads, type WorkloadSet } from "../workloads.ts";
+import type { Sample } from "./child_tasks.ts";
+import { bootForBench } from "./single_workloads.ts";
+
+const plain = (value: number, nrOps: number): Sample => ({
+  value,
+  cpu: null,
+  worst: null,
+  nrOps,
+  failures: 0,
+  fault: null,
+});
+
+/** Bytes of struct page for a frame, and the part (in %) of RAM that boot keeps from the buddies. */
+export interface MetadataReply {
+  readonly bytesPerFrame: Sample;
+  readonly share: Sample;
+}
+
+export function sampleMetadata(seed: string, ramBytes: number): MetadataReply {
+  const kernel = bootForBench(seed, ramBytes);
+  const { pages, zones } = kernel.memory;
+  const usable = kernel.machine.firmwareMap
+    .filter(({ type }) => type === E820_RAM)
+    .reduce((sum, { start, end }) => sum + end - start, 0);
+  const kept = usable - zones.totalManaged() * PAGE_SIZE;
+  return {
+    bytesPerFrame: { ...plain(pages.bytes / pages.nrFrames, pages.nrFrames), fault: kernel.check() },
+    share: plain((100 * kept) / usable, pages.nrFrames),
+  };
+}
+
+/** Operations per second of a replay as `slabtown run FILE` does it, reading of the file and boot not counted. */
+export async function sampleRecording(file: string, seed: string): Promise<Sample> {
+  const set = await loadWorkloads([file]);
+  const machine = { nrCpus: 2, ramBytes: RUN_RAM_BYTES, seed, cmdline: "" };
+  const replay = async (): Promise<Sample> => {
+    const cpuBefore = process.cpuUsage();
+    const { result } = await runWorkloads({ machine, set });
+    const { user, system } = process.cpuUsage(cpuBefore);
+    const nrOps = result.workloads.reduce((sum, workload) => sum + workload.nrOps, 0);
+    return {
+      value: nrOps / result.hostSeconds / 1e6,
+      cpu: nrOps / (user + system),
+      worst: null,
+      nrOps,
+      failures: result.workloads.reduce((sum, { nrFailed }) => sum + nrFailed, 0),
+      fault: result.violation ?? result.panicReport,
+    };
+  };
+  await replay();
+  return replay();
+}
+
+const CALLS_PER_CHUNK = 1_024;
+
+interface CallTiming {
+  ns: number;
+  cpuNs: number;
+  worst: number;
+}
+
+/** A program that calls getpid `nrCalls` times and notes what the host's clock says. */
+function getpidProgram(nrCalls: number, timing: CallTiming): Program {
+  const callChunk = (env: ProgramEnv): number => {
+    let sum = 0;
+    for (let i = 0; i < CALLS_PER_CHUNK; i++) sum += env.syscall(SYS_getpid) as number;
+    return sum;
+  };
+  return function* getpidLoop(env): Sleeping<number> {
+    const pid = env.syscall(SYS_getpid) as number;
+    const cpu = process.cpuUsage();
+    const start = performance.now();
+    let last = start;
+    for (let done = 0; done < nrCalls; done += CALLS_PER_CHUNK) {
+      if (callChunk(env) !== pid * CALLS_PER_CHUNK) return 1;
+      if (env.timeIsUp()) yield PREEMPTED;
+      const now = performance.now();
+      timing.worst = Math.max(timing.worst, ((now - last) * 1e6) / CALLS_PER_CHUNK);
+      last = now;
+    }
+    const { user, system } = process.cpuUsage(cpu);
+    timing.ns = ((last - start) * 1e6) / nrCalls;
+    timing.cpuNs = ((user + system) * 1000) / nrCalls;
+    return 0;
+  };
+}
+
+/** Nanoseconds of a getpid() from a program, by way of the system call table, and back. */
+export function sampleGetpid(seed: string, nrCalls: number): Sample {
+  const timing: CallTiming = { ns: 0, cpuNs: 0, worst: 0 };
+  const rounded = Math.ceil(nrCalls / CALLS_PER_CHUNK) * CALLS_PER_CHUNK;
+  const programs = new Map(builtinPrograms());
+  programs.set("/bin/warmup", getpidProgram(rounded, { ...timing }));
+  programs.set("/bin/getpid", getpidProgram(rounded, timing));
+  const kernel = boot({
+    nrCpus: 2,
+    ramBytes: RUN_RAM_BYTES,
+    seed,
+    port: "raw",
+    cmdline: "quiet",
+    console: () => {},
+    programs,
+  });
+  let fault: string | null = null;
+  for (const path of ["/bin/warmup", "/bin/getpid"]) {
+    const pid = kernel.spawn(path, [path]);
+    while (pid > 0 && kernel.exitStatus(pid) === undefined) kernel.run({ untilCycles: kernel.now() + 1e9 });
+    if (pid <= 0 || kernel.exitStatus(pid) !== 0) fault ??= `${path} ended with ${kernel.exitStatus(pid) ?? pid}`;
+  }
+  return {
+    value: timing.ns,
+    cpu: timing.cpuNs,
+    worst: timing.worst,
+    nrOps: rounded,
+    failures: 0,
+    fault: fault ?? kernel.check(),
+  };
+}
+
+/** Runs per second of a fault sweep over a boot with one shell command. */
+export async function sampleSweep(seed: string, nrRuns: number): Promise<Sample> {
+  const init = { kind: "program", path: "/sbin/init", args: ["init", "-c", "true\n"] } as const;
+  const workload = { ...init, name: "init", atCycles: 0, nrOps: undefined, warnings: [] };
+  const set: WorkloadSet = {
+    workloads: [workload],
+    programs: builtinPrograms(),
+    machine: {},
+    expectations: [],
+    modules: [],
+    devices: {},
+  };
+  const machine = { nrCpus: 2, ramBytes: 16 * 1024 * 1024, seed, cmdline: "" };
+  const stop = { reason: "none" } as const;
+  const sweep = (to: number) =>
+    faultSweep({
+      machine,
+      set,
+      from: 1,
+      to,
+      step: 1,
+      nrPersistent: 0,
+      stop,
+      onProgress: () => {},
+      onFinding: () => {},
+    });
+  await sweep(Math.ceil(nrRuns / 4));
+  const { nrOnce, hostSeconds, findings } = await sweep(nrRuns);
+  const [first] = findings;
+  return { ...plain(nrOnce / hostSeconds, nrOnce), fault: first === undefined ? null : `${first.nth}: ${first.what}` };
+}

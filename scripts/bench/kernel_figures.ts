@@ -1,0 +1,124 @@
+/**
+ * A7-A10, A12 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
+ */
+
+import { spawn } from "node:child_process";
+import { packageFile } from "../package_files.ts";
+import type { BenchRun } from "./bench_run.ts";
+import { builtFile, runCommand, runTask } from "./child.ts";
+import type { Sample } from "./child_tasks.ts";
+import type { Figure, FigureSubject } from "./figures.ts";
+import type { MetadataReply } from "./kernel_child.ts";
+import { BENCH_RAM_BYTES } from "./single_workloads.ts";
+import { LOOP_NAME, OWN_NAME } from "./stream_figures.ts";
+
+/** What the shell prints when it is there. */
+const READY = "ready";
+const SWEEP_RUNS = 40;
+
+/** Milliseconds from the start of the process until the shell has run its first command. */
+function bootTime(mem: string, run: BenchRun): Promise<Sample | null> {
+  return new Promise((resolve, reject) => {
+    const start = performance.now();
+    const args = [builtFile("slabtown.js"), "boot", "--mem", mem, "--seed", run.seed, "--exec", `echo ${READY}`];
+    const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "ignore"] });
+    let [output, ms] = ["", Number.NaN];
+    const timer = setInterval(() => {
+      if (run.isStopped()) child.kill("SIGKILL");
+    }, 50);
+    child.stdout.on("data", (chunk: Buffer) => {
+      output += chunk.toString();
+      if (Number.isNaN(ms) && output.includes(`${READY}\n`)) ms = performance.now() - start;
+    });
+    child.on("error", reject);
+    child.on("close", (code) => {
+      clearInterval(timer);
+      if (run.isStopped()) resolve(null);
+      else if (code !== 0 || Number.isNaN(ms)) reject(new Error(`bench: boot --mem ${mem} ended with ${code}`));
+      else resolve({ value: ms, cpu: null, worst: null, nrOps: 1, failures: 0, fault: null });
+    });
+  });
+}
+
+/** Node alone: a process that does nothing. */
+async function nodeStart(run: BenchRun): Promise<Sample | null> {
+  const start = performance.now();
+  const output = await runCommand({ file: process.execPath, args: ["-e", "0"] }, run);
+  if (output === null) return null;
+  return { value: performance.now() - start, cpu: null, worst: null, nrOps: 1, failures: 0, fault: null };
+}
+
+function bootFigure(id: string, mem: string, title: string, bar: number, run: BenchRun): Figure {
+  return {
+    id,
+    title,
+    unit: "ms",
+    bar,
+    better: "lower",
+    note: "loop alone: Node itself, a process that does nothing",
+    prepare: async () => [
+      { name: OWN_NAME, role: "slabtown", measure: () => bootTime(mem, run) },
+      { name: LOOP_NAME, role: "loop", measure: () => nodeStart(run) },
+    ],
+  };
+}
+
+function metadataFigures(run: BenchRun): Figure[] {
+  const own = (of: (reply: MetadataReply) => Sample): FigureSubject => ({
+    name: OWN_NAME,
+    role: "slabtown",
+    async measure() {
+      const reply = await runTask<MetadataReply>({ do: "metadata", ramBytes: BENCH_RAM_BYTES, seed: run.seed }, run);
+      return reply === null ? null : of(reply);
+    },
+  });
+  const common = { better: "lower", isCounted: true } as const;
+  return [
+    {
+      ...common,
+      id: "A8",
+      title: "struct page, bytes a frame",
+      unit: "B",
+      bar: 32,
+      prepare: async () => [own(({ bytesPerFrame }) => bytesPerFrame)],
+    },
+    {
+      ...common,
+      id: "A8b",
+      title: "RAM that boot keeps for metadata and kernel, 256 MiB",
+      unit: "%",
+      bar: 1.2,
+      prepare: async () => [own(({ share }) => share)],
+    },
+  ];
+}
+
+function ownFigure(figure: Omit<Figure, "prepare">, measure: () => Promise<Sample | null>): Figure {
+  return { ...figure, prepare: async () => [{ name: OWN_NAME, role: "slabtown", measure }] };
+}
+
+function recordingFigure(id: string, name: string, title: string, bar: number, run: BenchRun): Figure {
+  return ownFigure({ id, title, unit: "M/s", bar, better: "higher" }, () =>
+    runTask<Sample>({ do: "recording", file: packageFile(`samples/${name}`), seed: run.seed }, run),
+  );
+}
+
+/** A7-A10. */
+export const bootAndReplayFigures = (run: BenchRun): readonly Figure[] => [
+  bootFigure("A7", "64M", "boot, 64 MiB, process start to first command", 400, run),
+  bootFigure("A7b", "4G", "boot, 4 GiB, process start to first command", 900, run),
+  ...metadataFigures(run),
+  recordingFigure("A9", "redis.mtc.gz", "replay of redis: malloc of a program, 2.1 M operations", 5, run),
+  recordingFigure("A10", "redis-net.ftrace.gz", "replay of a kernel's allocations, 165,000 events", 3, run),
+];
+
+/** A12 and D4. */
+export const callFigures = (run: BenchRun): readonly Figure[] => [
+  ownFigure({ id: "A12", title: "getpid() from a program and back", unit: "ns", bar: 300, better: "lower" }, () =>
+    runTask<Sample>({ do: "getpid", seed: run.seed, nrCalls: Math.ceil(run.nrOps / 5) }, run),
+  ),
+  ownFigure(
+    { id: "D4", title: "fault sweep over a boot and a command", unit: "runs/s", bar: 7_000, better: "higher" },
+    () => runTask<Sample>({ do: "sweep", seed: run.seed, nrRuns: SWEEP_RUNS }, run),
+  ),
+];
