@@ -96,6 +96,7 @@ export {
   PG_TABLE,
 } from "./page.ts";
 export type { PageAllocator } from "./page_alloc.ts";
+export { type PageOwners, pageOwners } from "./page_owners.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";

@@ -66,6 +66,21 @@ export function addRecordingOptions(command: Command): Command {
     .option("--ops <LIST>", 'a heap as a list: "+3,+0,-1" allocates 3 and 0 bytes, then frees the second');
 }
 
+/** How a run can be gone back into. */
+export interface SnapshotOptions {
+  readonly snapshotEvery?: number;
+  readonly snapshot?: string;
+}
+
+/** Declares what is kept of a run to go back into it. */
+export function addSnapshotOptions(command: Command): Command {
+  return command
+    .option("--snapshot-every <N>", "a snapshot every N cycles, as in 50M, for `slabtown replay`", (text) =>
+      parseCycles(text, "--snapshot-every"),
+    )
+    .option("--snapshot <FILE>", "where to write them (default: slabtown.snap); alone: one at the end");
+}
+
 /** Declares what fails on purpose on `command`. */
 export function addFaultOptions(command: Command): Command {
   const whole = (label: string) => (text: string) => parseWhole(text, label, 1, Number.MAX_SAFE_INTEGER);

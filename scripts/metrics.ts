@@ -98,7 +98,7 @@ export function judge(result: RunResult, expectations: readonly Expectation[]): 
 
 function complaintAbout({ name, exitStatus }: WorkloadResult, result: RunResult): string | undefined {
   if (exitStatus === undefined) {
-    const isCut = result.end === "cycles" || result.end === "interrupt";
+    const isCut = result.end === "cycles" || result.end === "interrupt" || result.end === "watch";
     return isCut ? undefined : `${name}: did not end`;
   }
   if (exitStatus < 0) return `${name}: could not be started (error ${-exitStatus})`;

@@ -97,6 +97,25 @@ export function parseCycles(text: string, label = "--cycles"): number {
   return cycles;
 }
 
+/** A place in a recorded run: at a cycle, at snapshot `from`, or so many cycles from it. */
+export interface Place {
+  readonly from: number | "last" | "start";
+  readonly cycles: number;
+}
+
+/** `50M`, `+10M` and `-10M` from the last snapshot, `@3`, `@3+10M`. Cycles count from power-on, as in the log. */
+export function parsePlace(text: string, label: string): Place {
+  const match = /^(@\d{1,6})?(?:(^|[+-])(\d+[kmg]?))?$/i.exec(text.trim());
+  const [, mark, sign, amount] = match ?? [];
+  if (match === null || (mark === undefined && amount === undefined)) {
+    throw new UsageError(`${label} ${shown(text)} is no place`, "for example 50M, +10M, -10M, @3 or @3+500k");
+  }
+  const size = amount === undefined || /^0+$/.test(amount) ? 0 : parseCycles(amount, label);
+  const cycles = sign === "-" ? -size : size;
+  if (mark !== undefined) return { from: Number(mark.slice(1)), cycles };
+  return { from: sign === "" ? "start" : "last", cycles };
+}
+
 /** A seed is any short text; the same text gives the same run. */
 export function parseSeed(text: string, label = "--seed"): string {
   if (text === "" || text.length > MAX_SEED_LENGTH || printable(text) !== text) {

@@ -2,7 +2,7 @@
  * Files that ship with the package: found from the sources (scripts/) and from the build (dist/scripts/) alike.
  */
 
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 /** Path of `name` inside scripts/, as in `samples/tar.rep.gz`. Throws if the package lacks it. */
@@ -24,4 +24,11 @@ export function shippedFile(name: string): string | undefined {
     }
   }
   return undefined;
+}
+
+/** Version of the package. */
+export function packageVersion(): string {
+  const parsed: unknown = JSON.parse(readFileSync(packageFile("../package.json"), "utf8"));
+  const isPackage = typeof parsed === "object" && parsed !== null && "version" in parsed;
+  return isPackage ? String(parsed.version) : "unknown";
 }

@@ -2,18 +2,30 @@
  * `slabtown run`: workloads on a fresh machine, from start to end, and what came of it.
  */
 
-import { type CommonOptions, machineRequest, paintFor, type RecordingOptions } from "./command_options.ts";
+import {
+  type CommonOptions,
+  machineRequest,
+  paintFor,
+  type RecordingOptions,
+  type SnapshotOptions,
+} from "./command_options.ts";
 import { checkFaultOptions, type FaultOptions, sweepCommand } from "./fault_sweep_command.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { judge } from "./metrics.ts";
 import { failing, type MachineOptions, machineArgs, RUN_RAM_BYTES, resolveMachine, shellQuote } from "./options.ts";
+import { packageVersion } from "./package_files.ts";
 import { createProgress, NO_PROGRESS } from "./progress.ts";
-import { runWorkloads } from "./run_workloads.ts";
+import type { InputFile } from "./readers/input.ts";
+import { type RunWatch, runWorkloads } from "./run_workloads.ts";
+import { createRecorder, MAX_MARKS, type Recorder, writeWhole } from "./snapshots/recorder.ts";
+import { type FileSum, fileSum, type RunDefinition } from "./snapshots/run_definition.ts";
 import { summaryDocument, summaryText } from "./summary.ts";
 import { UsageError } from "./usage_error.ts";
 import { loadWorkloads, type WorkloadSet, withoutStrayWrites } from "./workloads.ts";
 
-export type RunOptions = CommonOptions & RecordingOptions & FaultOptions;
+export type RunOptions = CommonOptions & RecordingOptions & FaultOptions & SnapshotOptions;
+
+const DEFAULT_SNAPSHOT = "slabtown.snap";
 
 /** Runs `targets`; the exit code. */
 export async function runCommand(targets: readonly string[], options: RunOptions, host: HostOutput): Promise<number> {
@@ -22,13 +34,59 @@ export async function runCommand(targets: readonly string[], options: RunOptions
     throw new UsageError("run: nothing to run", "slabtown run scripts/samples/tar.rep.gz");
   }
   const isSweep = options.faultSweep === true;
-  const loaded = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify });
+  const isRecorded = options.snapshot !== undefined || options.snapshotEvery !== undefined;
+  if (isRecorded) checkRecordable(targets, isSweep);
+  const files: FileSum[] = [];
+  const onInput = (file: InputFile): void => {
+    if (isRecorded) files.push(fileSum(file));
+  };
+  const loaded = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify, onInput });
   const set = isSweep || options.failAlloc !== undefined ? withoutStrayWrites(loaded) : loaded;
   const asked = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
   const replay = replayLine(targets, options, asked);
   if (isSweep) return sweepCommand({ set, machine: asked, replay: replay, options, host });
   const machine = failing(asked, options.failAlloc);
-  return runAndReport({ set, machine, replay, options, host });
+  if (!isRecorded) return runAndReport({ set, machine, replay, options, host });
+  const recorder = createRecorder(options.snapshotEvery);
+  const exitCode = await runAndReport({ set, machine, replay, options, host, watch: recorder.watch });
+  const run = { machine, targets: [...targets], options: recordedOptions(options), files };
+  await saveSnapshots(options.snapshot ?? DEFAULT_SNAPSHOT, recorder, run, host);
+  return exitCode;
+}
+
+function checkRecordable(targets: readonly string[], isSweep: boolean): void {
+  if (isSweep) throw new UsageError("--fault-sweep makes many runs, a snapshot is of one", "use --fail-alloc N");
+  if (targets.includes("-")) {
+    throw new UsageError(
+      "a run of standard input cannot be repeated from a snapshot",
+      "save the input to a file first",
+    );
+  }
+}
+
+function recordedOptions({
+  ops,
+  touch,
+  format,
+  lenient,
+  verify,
+  failAlloc,
+  cycles,
+}: RunOptions): RunDefinition["options"] {
+  return { ops, touch, format, lenient, verify, failAlloc, cycles };
+}
+
+async function saveSnapshots(path: string, recorder: Recorder, run: RunDefinition, host: HostOutput): Promise<void> {
+  const bytes = recorder.finish(run, packageVersion());
+  await writeWhole(path, bytes);
+  const [nr, size] = [recorder.nrMarks(), (bytes.length / 1024 ** 2).toFixed(1)];
+  const back = `to go back: slabtown replay ${shellQuote(path)} --to @1`;
+  host.err(`slabtown: ${nr} snapshot${nr === 1 ? "" : "s"} in ${path} (${size} MiB); ${back}\n`);
+  if (recorder.nrLeftOut() > 0) {
+    host.err(
+      `slabtown: ${recorder.nrLeftOut()} more were due; ${MAX_MARKS} are kept: take a larger --snapshot-every\n`,
+    );
+  }
 }
 
 export interface ReportedRun {
@@ -39,10 +97,12 @@ export interface ReportedRun {
   readonly host: HostOutput;
   /** Show the boot log. */
   readonly showsBoot?: boolean;
+  readonly watch?: RunWatch;
 }
 
 /** Runs, prints the summary and the failures; the exit code. */
-export async function runAndReport({ set, machine, replay, options, host, showsBoot }: ReportedRun): Promise<number> {
+export async function runAndReport(reported: ReportedRun): Promise<number> {
+  const { set, machine, replay, options, host, showsBoot, watch } = reported;
   const isJson = options.json === true;
   const isQuiet = options.quiet === true;
   const messages = isQuiet ? () => {} : isJson ? host.err : host.out;
@@ -56,6 +116,7 @@ export async function runAndReport({ set, machine, replay, options, host, showsB
       cyclesLimit: options.cycles,
       progress,
       stop: host.stop,
+      watch,
       bootLog: showsBoot === true ? messages : undefined,
       console: (text) => {
         wrote = text;

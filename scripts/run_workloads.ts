@@ -29,6 +29,22 @@ export interface StopRequest {
   reason: "none" | "interrupt" | "closed";
 }
 
+/**
+ * Somebody who looks at the machine between two steps. The run does not notice: its slices and its schedule are what
+ * they would be without.
+ */
+export interface RunWatch {
+  /** Booted, no workload has started. */
+  begin(kernel: Kernel): "go on" | "stop";
+  /** Asked after every step, so cheap: is there something to look at? */
+  isDue(kernel: Kernel): boolean;
+  look(kernel: Kernel): "go on" | "stop";
+  /** Where the watch will stop the run: a slice ends there, not behind it. What was before is what it always is. */
+  readonly stopCycle?: number | undefined;
+  /** The workloads have ended, or the run has been stopped by something else than this watch. */
+  end(kernel: Kernel): void;
+}
+
 export interface RunRequest {
   readonly machine: MachineOptions;
   readonly set: WorkloadSet;
@@ -40,6 +56,7 @@ export interface RunRequest {
   readonly bootLog?: ((text: string) => void) | undefined;
   readonly progress?: Progress | undefined;
   readonly stop?: StopRequest | undefined;
+  readonly watch?: RunWatch | undefined;
 }
 
 export interface WorkloadResult {
@@ -52,7 +69,7 @@ export interface WorkloadResult {
   readonly nrFailed: number;
 }
 
-export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic";
+export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic" | "watch";
 
 export interface RunResult {
   readonly machine: MachineOptions;
@@ -118,8 +135,9 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   settle(kernel);
   sink = sinks.run;
   const run = new Run(kernel, request);
-  const end = await run.execute();
+  const end = request.watch?.begin(kernel) === "stop" ? "watch" : await run.execute();
   run.stopClocks();
+  if (end !== "watch") request.watch?.end(kernel);
   if (end === "done") settle(kernel);
   return { result: run.collect(end), kernel };
 }
@@ -158,12 +176,23 @@ class Run {
       if (now >= limit) return "cycles";
       const slice = Math.min(FIRST_SLICE_CYCLES * 2 ** Math.floor(nrSlices / SLICES_PER_SIZE), LAST_SLICE_CYCLES);
       const next = this.#nextStart();
-      const reason = this.#kernel.run({ untilCycles: Math.min(now + slice, limit, next) });
-      const end = this.#endOf(reason);
+      const reason = this.#runSlice(Math.min(now + slice, limit, next));
+      const end = reason === "pause" ? "watch" : this.#endOf(reason);
       if (end !== null) return end;
       progress.update(this.#nrOps(), this.#nrOpsTotal, this.#kernel.now() - this.#startCycles);
       await setImmediate();
       if (stop !== undefined && stop.reason !== "none") return "interrupt";
+    }
+  }
+
+  /** Runs until `untilCycles` or an end; "pause" when the watch has seen enough. */
+  #runSlice(untilCycles: number): RunStop {
+    const { watch } = this.#request;
+    const pause = watch === undefined ? undefined : (): boolean => watch.isDue(this.#kernel);
+    const until = Math.min(untilCycles, watch?.stopCycle ?? Number.POSITIVE_INFINITY);
+    for (;;) {
+      const reason = this.#kernel.run({ untilCycles: until, pause });
+      if (reason !== "pause" || watch?.look(this.#kernel) !== "go on") return reason;
     }
   }
 

@@ -9,11 +9,16 @@
  */
 
 import "./v8_settings.ts";
-import { readFileSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseThreads } from "./bench_command.ts";
 import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
-import { addCommonOptions, addFaultOptions, addRecordingOptions, type CommonOptions } from "./command_options.ts";
+import {
+  addCommonOptions,
+  addFaultOptions,
+  addRecordingOptions,
+  addSnapshotOptions,
+  type CommonOptions,
+} from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import {
   type ExploreCommandOptions,
@@ -28,9 +33,10 @@ import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
 import { parseCmdline, parseCpus, parseSeed, shellQuote } from "./options.ts";
-import { packageFile } from "./package_files.ts";
+import { packageVersion } from "./package_files.ts";
 import { procfsCommand } from "./procfs_command.ts";
 import { InputError, printable } from "./readers/input_error.ts";
+import { type ReplayOptions, replayCommand } from "./replay_command.ts";
 import { type RunOptions, runCommand } from "./run_command.ts";
 import { UsageError } from "./usage_error.ts";
 
@@ -44,6 +50,14 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
       'slabtown run "stress --ops 1000" --seed 7 --json',
       'slabtown run --ops "+100,+24,-0,+80"',
       "slabtown run packets.yaml --fault-sweep --sweep-to 200",
+    ],
+  ],
+  [
+    "replay",
+    [
+      "slabtown run redis.rep.gz --snapshot-every 500k",
+      "slabtown replay slabtown.snap --to 2M",
+      "slabtown replay slabtown.snap --to @3 --diff @1",
     ],
   ],
   ["procfs", ["slabtown procfs out", "slabtown procfs out --mem 512M --seed 7"]],
@@ -88,7 +102,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
     });
 
   const run = program.command("run").argument("[FILE|PROGRAM...]", "recordings, a YAML scenario, built-in programs");
-  addFaultOptions(addRecordingOptions(addCommonOptions(run, "256M")))
+  addSnapshotOptions(addFaultOptions(addRecordingOptions(addCommonOptions(run, "256M"))))
     .description("boot, run workloads all at once, check them, print a summary")
     .action(async (targets: string[], options: RunOptions) => {
       done(await runCommand(targets, options, host));
@@ -101,6 +115,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
       done(await procfsCommand(dir, options, host));
     });
 
+  addReplay(program, host, done);
   addBench(program, host, done);
   addExplore(program, host, done);
 
@@ -115,6 +130,24 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
 
   for (const command of [program, ...program.commands]) addManners(command, host);
   return program;
+}
+
+function addReplay(program: Command, host: HostOutput, done: (exitCode: number) => void): void {
+  program
+    .command("replay")
+    .argument("<SNAP>", "a file made by `run --snapshot-every` or `--snapshot`")
+    .description("go to any moment of a recorded run, comparing every snapshot on the way")
+    .option("--to <PLACE>", "50M: cycles since power-on; +10M, -10M from the last snapshot; @3, @3+10M (default: +0)")
+    .option("--diff <PLACE|SNAP>", "what changed in memory since another moment, or from another file's last snapshot")
+    .option("--list", "only list the snapshots in the file")
+    .option("--json", "the result as one JSON document")
+    .option("--quiet", "no progress")
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--debug", "stack traces for errors in slabtown itself")
+    .allowExcessArguments(false)
+    .action(async (path: string, options: ReplayOptions) => {
+      done(await replayCommand(path, options, host));
+    });
 }
 
 function addBench(program: Command, host: HostOutput, done: (exitCode: number) => void): void {
@@ -187,12 +220,6 @@ function notACommand(program: Command, words: readonly string[]): UsageError {
   const word = words[0] ?? "";
   const hint = didYouMean(word, names, `commands: ${names.join(", ")}; a file is run by \`slabtown run FILE\``);
   return new UsageError(`unknown command "${printable(word)}"`, hint);
-}
-
-function packageVersion(): string {
-  const parsed: unknown = JSON.parse(readFileSync(packageFile("../package.json"), "utf8"));
-  const isPackage = typeof parsed === "object" && parsed !== null && "version" in parsed;
-  return isPackage ? String(parsed.version) : "unknown";
 }
 
 /** Prints what stopped us; the exit code. */

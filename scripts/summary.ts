@@ -41,6 +41,7 @@ const END_TEXT: Readonly<Record<RunEnd, string>> = {
   stuck: "stuck",
   poweroff: "powered off",
   panic: "the kernel panicked",
+  watch: "stopped on the way",
 };
 
 /** The document for `--json`. */
@@ -214,7 +215,8 @@ function latencyLines(result: RunResult, paint: Paint): string[] {
   return [...titled(head, cells, [false, true, true, true, true, true, true], paint), ""];
 }
 
-function titled(
+/** Rows in columns below a heading. */
+export function titled(
   head: readonly string[],
   cells: readonly (readonly string[])[],
   alignRight: readonly boolean[],

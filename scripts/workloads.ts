@@ -20,7 +20,7 @@ import { didYouMean } from "./nearest.ts";
 import type { MachineRequest } from "./options.ts";
 import { shippedFile } from "./package_files.ts";
 import { type ReadRecordingOptions, readRecording } from "./readers/detect.ts";
-import { readInput } from "./readers/input.ts";
+import { type InputFile, readInput } from "./readers/input.ts";
 import { InputError } from "./readers/input_error.ts";
 import { readOps } from "./readers/ops.ts";
 import { readScenario, type Scenario, type TouchMode } from "./scenario.ts";
@@ -71,6 +71,8 @@ export interface WorkloadOptions extends ReadRecordingOptions {
   readonly verify?: boolean | undefined;
   /** An operation list to run as well. */
   readonly ops?: string | undefined;
+  /** Told of every file that is read, before anything is made of it. */
+  readonly onInput?: ((file: InputFile) => void) | undefined;
 }
 
 /**
@@ -141,7 +143,9 @@ class WorkloadLoader {
     if (this.#scenario !== undefined) {
       throw new UsageError(`${path}: there is one scenario already`, "a scenario can name several programs itself");
     }
-    const scenario = readScenario(await readInput(path));
+    const input = await readInput(path);
+    this.#options.onInput?.(input);
+    const scenario = readScenario(input);
     this.#scenario = scenario;
     for (const { words, atCycles, count, error } of scenario.programs) {
       const name = words[0] ?? "";
@@ -171,13 +175,15 @@ class WorkloadLoader {
 
   async #addRecording(target: string, atCycles: number, touch: TouchMode | undefined): Promise<void> {
     const { lenient, format } = this.#options;
-    const recording = readRecording(await this.#open(target), { lenient, format });
+    const input = await this.#open(target);
+    this.#options.onInput?.(input);
+    const recording = readRecording(input, { lenient, format });
     if (recording.kind === "heap") return this.addHeap(recording, atCycles, touch);
     const { name, nrEvents, warnings } = recording;
     this.#workloads.push({ kind: "kernel", name, atCycles, nrOps: nrEvents, warnings, recording });
   }
 
-  async #open(target: string): Promise<Awaited<ReturnType<typeof readInput>>> {
+  async #open(target: string): Promise<InputFile> {
     try {
       return await readInput(hereOrShipped(target));
     } catch (error) {

@@ -31,6 +31,8 @@ export interface DeviceEvents {
   runDue(time: number): void;
   /** Events that wait. */
   nrPending(): number;
+  /** Device time is `time`, which may be earlier: a saved machine is put back. Nothing waits. */
+  restart(time: number): void;
 }
 
 interface DeviceEvent {
@@ -110,5 +112,8 @@ export function createDeviceEvents(): DeviceEvents {
       }
     },
     nrPending: () => heap.length,
+    restart(time) {
+      now = time;
+    },
   };
 }

@@ -3,6 +3,9 @@
  *
  * A saved machine is a copy of RAM, of the CPUs' registers and TLBs, and of the random streams. What the host holds
  * besides (program generators, device models) is not here; see `docs/adr/0003-save-and-restore.md`.
+ *
+ *   IMG-4  restore() refuses an image that was saved while a device had an act planned, and to put one back while a
+ *          device has one planned now: plans are host objects, no image has them
  */
 
 import { createRandomStreams, type RandomState, type RandomStreams } from "../lib/prng.ts";
@@ -15,6 +18,7 @@ import { createHarts, type Harts } from "./harts.ts";
 import { InjectPort } from "./inject_port.ts";
 import { createIommu, type Iommu } from "./iommu.ts";
 import { createIrqChip, type IrqChip } from "./irqchip.ts";
+import { type MachineSums, type RegisterFile, sumMachine } from "./machine_sums.ts";
 import { createMmu, type Mmu } from "./mmu.ts";
 import { BoundsPort, createRam, type MemoryPort, type RamBuffer, RawPort } from "./port.ts";
 import { ThreadPort } from "./thread_port.ts";
@@ -51,9 +55,12 @@ export interface Machine {
   /** Knows what devices own, on a machine with a guard port; else null. */
   readonly guard: CpuGuard | null;
   readonly random: RandomStreams;
-  save(): MachineImage;
-  /** Puts a saved machine of the same configuration back, in place. */
+  /** A copy. With `into`, an image of this machine that is needed no more, its buffers are used again. */
+  save(into?: MachineImage): MachineImage;
+  /** Puts a saved machine of the same configuration back, in place. Throws where that would lose something (IMG-4). */
   restore(image: MachineImage): void;
+  /** Checksums of RAM, registers and random streams. */
+  sums(): MachineSums;
 }
 
 type Words = Uint8Array | Uint32Array | Int32Array | Float64Array;
@@ -62,7 +69,13 @@ export interface MachineImage {
   readonly ram: Uint8Array;
   readonly registers: readonly Words[];
   readonly random: RandomState;
+  /** Time of the latest act of a device, and how many were planned. */
+  readonly deviceTime: number;
+  readonly nrPlanned: number;
 }
+
+const HINT = "restore between acts, or run again up to the point (docs/adr/0009-time-travel.md)";
+const acts = (nr: number): string => (nr === 1 ? "a device had an act planned" : `devices had ${nr} acts planned`);
 
 function createPort(kind: MachineConfig["port"], ram: RamBuffer, map: readonly FirmwareRegion[]): MemoryPort {
   if (typeof kind === "function") return kind(ram);
@@ -91,20 +104,27 @@ export function createMachine(config: MachineConfig): Machine {
   const random = createRandomStreams(seed);
   harts.online[0] = 1;
 
-  const registers: readonly Words[] = [
-    harts.clock,
-    harts.irqOn,
-    harts.pending,
-    harts.timerDeadline,
-    harts.satpRoot,
-    harts.satpAsid,
-    harts.online,
-    harts.current,
-    ...irqChip.registers,
-    mmu.walks,
-    ...mmu.tlbWords,
+  const files: readonly RegisterFile[] = [
+    { name: "clock", words: harts.clock },
+    { name: "interrupt flag", words: harts.irqOn },
+    { name: "pending lines", words: harts.pending },
+    { name: "timer deadline", words: harts.timerDeadline },
+    { name: "page table root", words: harts.satpRoot },
+    { name: "address space", words: harts.satpAsid },
+    { name: "online", words: harts.online },
+    { name: "current CPU", words: harts.current },
+    ...irqChip.registers.map((words) => ({ name: "interrupt controller", words })),
+    { name: "page walks", words: mmu.walks },
+    ...mmu.tlbWords.map((words) => ({ name: "TLB", words })),
   ];
+  const registers: readonly Words[] = files.map(({ words }) => words);
   const ramBytesView = new Uint8Array(ram);
+  const checkShape = ({ ram: image, registers: saved }: MachineImage): void => {
+    if (image.length !== ramBytes) throw new Error("machine: the image is of another RAM size");
+    const isAlike =
+      saved.length === registers.length && saved.every((words, i) => words.length === registers[i]?.length);
+    if (!isAlike) throw new Error("machine: the image is of a machine with other CPUs");
+  };
 
   return {
     config,
@@ -118,18 +138,31 @@ export function createMachine(config: MachineConfig): Machine {
     guard: port instanceof GuardPort ? port.guard : null,
     dmaBus: createDmaBus(ram, ramPageMap(firmwareMap, ramBytes)),
     random,
-    save: () => ({
-      ram: ramBytesView.slice(),
-      registers: registers.map((words) => words.slice()),
-      random: random.save(),
-    }),
-    restore: (image) => {
-      if (image.ram.length !== ramBytesView.length) throw new Error("machine: the image is of another RAM size");
+    save(into) {
+      if (into !== undefined) checkShape(into);
+      into?.ram.set(ramBytesView);
+      into?.registers.forEach((words, i) => {
+        words.set(registers[i] as Words);
+      });
+      return {
+        ram: into?.ram ?? ramBytesView.slice(),
+        registers: into?.registers ?? registers.map((words) => words.slice()),
+        random: random.save(),
+        deviceTime: events.now(),
+        nrPlanned: events.nrPending(),
+      };
+    },
+    restore(image) {
+      checkShape(image);
+      if (image.nrPlanned > 0) throw new Error(`machine: ${acts(image.nrPlanned)} when the image was saved; ${HINT}`);
+      if (events.nrPending() > 0) throw new Error(`machine: ${acts(events.nrPending())} at restore; ${HINT}`);
       ramBytesView.set(image.ram);
       registers.forEach((words, i) => {
         words.set(image.registers[i] as Words);
       });
       random.restore(image.random);
+      events.restart(image.deviceTime);
     },
+    sums: () => sumMachine(ram, files, random.save()),
   };
 }

@@ -11,6 +11,7 @@ import type {
   FaultStats,
   FrameAllocatorFactory,
   PageAllocator,
+  PageOwners,
   Pages,
   PerCpuPages,
   SlabSubsystem,
@@ -29,6 +30,7 @@ import type { Nmis } from "../nmi.ts";
 import type { Printk } from "../printk.ts";
 import type { Smp } from "../smp.ts";
 import type { OnContention } from "../spinlock.ts";
+import type { Task } from "../task.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { KernelRecording } from "../uapi/recording.ts";
 
@@ -42,6 +44,8 @@ export type RunStop =
   | "input"
   /** The cycle budget is used up, or `shouldStop` said so. */
   | "budget"
+  /** `pause` said so: the same call again goes on as if nothing had been. */
+  | "pause"
   /** Nothing is runnable, no timer is armed and nobody waits for input: only sleepers that nothing will wake. */
   | "idle";
 
@@ -133,6 +137,11 @@ export interface KernelInterrupts {
   readonly offTracker: OffTracker | null;
 }
 
+/** A saved kernel: the machine, and which tasks there were. Their code is not in it. */
+export interface SavedKernel extends MachineImage {
+  readonly tasks: readonly Task[];
+}
+
 export interface Kernel {
   readonly machine: Machine;
   readonly memory: KernelMemory;
@@ -141,8 +150,13 @@ export interface Kernel {
   readonly contexts: ContextTracking;
   /** With prove_locking=on. */
   readonly lockdep: Lockdep | undefined;
-  /** Executes until one of the reasons above. `untilCycles` is an absolute virtual time. */
-  run(options?: { untilCycles?: number; shouldStop?: () => boolean }): RunStop;
+  /**
+   * Executes until one of the reasons above. `untilCycles` is an absolute virtual time; a task's slice ends there, so
+   * it is part of what the run is. `pause` is asked after each step and changes nothing of the run.
+   */
+  run(options?: { untilCycles?: number; shouldStop?: () => boolean; pause?: (() => boolean) | undefined }): RunStop;
+  /** Steps of the scheduler since boot: names a point of a run exactly. */
+  steps(): number;
   /** Types bytes on the console. */
   feedConsole(text: string): void;
   /** End of file on the console (Ctrl-D, or the host's input ended). */
@@ -166,6 +180,8 @@ export interface Kernel {
   /** What each CPU's magazines served and what they did not, over all caches; by CPU number. */
   magazineStats(): readonly CpuCacheStats[];
   census(): PageCensus;
+  /** Whose every page frame is, in words. */
+  owners(): PageOwners;
   /** Requests that fault injection has seen and refused; null without one of its parameters. */
   faultStats(): FaultStats | null;
   /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
@@ -176,8 +192,13 @@ export interface Kernel {
   readonly panicReport: string | null;
   /** Oopses, splats and bad frees since boot. */
   nrReports(): number;
-  /** A copy of RAM, registers and random streams: for comparison, and to restore where no program is running. */
-  save(): MachineImage;
+  /**
+   * A copy of RAM, registers and random streams: for comparison, and to restore where no program is running. `into`: an
+   * image that is needed no more, whose buffers are used again.
+   */
+  save(into?: SavedKernel): SavedKernel;
+  /** Puts an image back, in place. Throws if a task has begun or ended since, or a device is acting (adr/0003). */
+  restore(image: SavedKernel): void;
 }
 
 /** One row of /proc/slabinfo. */

@@ -3,7 +3,14 @@
  */
 
 import type { DriverCore } from "../../drivers/index.ts";
-import type { Census, Dma, FaultInjection, Mempools, ProcessMemory } from "../../mm/index.ts";
+import {
+  type Census,
+  type Dma,
+  type FaultInjection,
+  type Mempools,
+  type ProcessMemory,
+  pageOwners,
+} from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Deferred } from "../deferred.ts";
@@ -12,13 +19,13 @@ import type { Locks } from "../locks.ts";
 import { KERN_INFO, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Task, Tasks } from "../task.ts";
-import { PF_KTHREAD } from "../task_struct.ts";
-import { NULL } from "../types.ts";
+import { PF_KTHREAD, TASK_FLAGS, TASK_RUN_CYCLES, TASK_STACK, taskComm } from "../task_struct.ts";
+import { asPhys, NULL } from "../types.ts";
 import { ENOMEM } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
-import type { Kernel, KernelInterrupts, KernelMemory, RunStop, TaskInfo } from "./kernel.ts";
+import type { Kernel, KernelInterrupts, KernelMemory, RunStop, SavedKernel, TaskInfo } from "./kernel.ts";
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
 import type { Processes } from "./process.ts";
@@ -55,12 +62,31 @@ export interface KernelObjectDeps {
 /** Slices between two looks at what the host wants. */
 const STEPS_PER_POLL = 16;
 
+/** Why `image` cannot be put back into the machine of `tasks`; null if it can. Programs that go on have moved on. */
+function whyNotRestore({ machine, tasks }: KernelObjectDeps, image: SavedKernel): string | null {
+  const { port } = machine;
+  const now = tasks.all();
+  const name = (task: Task, struct: number): string => `task ${task.pid} (${taskComm(port, asPhys(struct))})`;
+  const gone = image.tasks.find((task) => tasks.get(task.pid) !== task);
+  if (gone !== undefined) return `task ${gone.pid} has ended since the image was saved`;
+  const added = now.find((task) => !image.tasks.includes(task));
+  if (added !== undefined) return `${name(added, added.struct)} has begun since the image was saved`;
+  const saved = new DataView(image.ram.buffer, image.ram.byteOffset, image.ram.byteLength);
+  const moved = now.find(({ struct }) => {
+    const isKernelThread = (port.ld32(struct + TASK_FLAGS) & PF_KTHREAD) !== 0;
+    const at = struct + TASK_RUN_CYCLES;
+    return !isKernelThread && saved.getFloat64(at, true) !== port.ldF64(at);
+  });
+  return moved === undefined ? null : `${name(moved, moved.struct)} has run since the image was saved`;
+}
+
 export function createKernelObject(deps: KernelObjectDeps): Kernel {
   const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice, state } = deps;
   const { memory } = deps;
   const { harts } = machine;
   const { clock } = harts;
 
+  let nrSteps = 0;
   const now = (): number => clock.reduce((latest, time) => Math.max(latest, time), 0);
 
   const stopReason = (untilCycles: number, shouldStop: (() => boolean) | undefined): RunStop | undefined => {
@@ -92,17 +118,22 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     printk,
     contexts,
     lockdep: deps.lockdep,
-    run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop } = {}) {
+    run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop, pause } = {}) {
       scheduler.setDeadline(untilCycles);
-      for (let steps = 0; ; steps++) {
-        if (steps % STEPS_PER_POLL === 0 || now() >= untilCycles || state.powerOff || state.panicReport !== null) {
+      for (let turns = 0; ; turns++) {
+        if (turns % STEPS_PER_POLL === 0 || now() >= untilCycles || state.powerOff || state.panicReport !== null) {
           const reason = stopReason(untilCycles, shouldStop);
           if (reason !== undefined) return reason;
         }
-        if (scheduler.step() !== "nothing") continue;
+        if (scheduler.step() !== "nothing") {
+          nrSteps++;
+          if (pause?.() === true) return "pause";
+          continue;
+        }
         return stopReason(untilCycles, shouldStop) ?? (consoleDevice.hasReader() ? "input" : "idle");
       }
     },
+    steps: () => nrSteps,
     feedConsole: consoleDevice.feed,
     closeConsole: () => consoleDevice.close(),
     interruptConsole() {
@@ -172,6 +203,22 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.dmaReports() +
       (deps.lockdep?.nrReports() ?? 0) +
       deps.locks.mutexes.stats().reports,
-    save: () => machine.save(),
+    owners: () =>
+      pageOwners({
+        port: machine.port,
+        pages: memory.pages,
+        zones: memory.zones,
+        programs: processes.all().flatMap(({ pid, mm, threads }) => {
+          const [first] = threads.values();
+          return first === undefined ? [] : [{ mm, name: `${taskComm(machine.port, first.struct)} (${pid})` }];
+        }),
+        stacks: tasks.all().map(({ struct }) => machine.port.ld32(struct + TASK_STACK)),
+      }),
+    save: (into) => ({ ...machine.save(into), tasks: tasks.all() }),
+    restore(image) {
+      const reason = whyNotRestore(deps, image);
+      if (reason !== null) throw new Error(`kernel: ${reason}: its code is no part of the image; run again instead`);
+      machine.restore(image);
+    },
   };
 }

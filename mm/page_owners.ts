@@ -1,0 +1,96 @@
+/**
+ * Whose is each page frame? The census (census.ts) counts; this names, frame by frame.
+ *
+ *   struct page:  flags ──▶ free, slab, page table, …      private ──▶ which slab's cache, which address space
+ *
+ * A picture for people: what changed between two moments, who owns the page in which two runs differ. Reads struct
+ * page and the descriptors of slabs and caches only; O(frames). Believes no pointer that it reads: the machine may be
+ * broken.
+ *
+ *   OWN-1  every frame has exactly one owner
+ */
+
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../kernel/params.ts";
+import type { PhysAddr } from "../kernel/types.ts";
+import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
+import {
+  orderOfFlags,
+  type Pages,
+  PG_ALLOCATED,
+  PG_ANON,
+  PG_BUDDY,
+  PG_LARGE_KMALLOC,
+  PG_PCP,
+  PG_SLAB,
+  PG_TABLE,
+} from "./page.ts";
+import { asCache, cacheName, PRIVATE_IS_SLAB, SLAB_CACHE } from "./slab_descriptor.ts";
+
+export interface PageOwners {
+  /** Index into `names`, by frame. */
+  readonly owner: Uint16Array;
+  readonly names: readonly string[];
+}
+
+export interface PageOwnersDeps {
+  readonly port: MemoryPort;
+  readonly pages: Pages;
+  readonly zones: Zones;
+  /** Address spaces and what to call them. */
+  readonly programs: readonly { readonly mm: PhysAddr; readonly name: string }[];
+  /** First frames of kernel stacks. */
+  readonly stacks: readonly number[];
+}
+
+const CACHE_BYTES = 320;
+const DESCRIPTOR_BYTES = 64;
+
+/** Owners of all frames. */
+export function pageOwners(deps: PageOwnersDeps): PageOwners {
+  const { port, pages, zones } = deps;
+  const names: string[] = [];
+  const indexes = new Map<string, number>();
+  const indexOf = (name: string): number => {
+    const known = indexes.get(name);
+    if (known !== undefined) return known;
+    indexes.set(name, names.length);
+    return names.push(name) - 1;
+  };
+  const owner = new Uint16Array(Math.ceil(port.sizeBytes / PAGE_SIZE)).fill(indexOf("reserved at boot"));
+  const columns = { start: pages.flagsBase, end: pages.flagsBase + pages.bytes };
+  owner.fill(indexOf("kernel image"), KERNEL_IMAGE_BASE / PAGE_SIZE, KERNEL_IMAGE_BASE / PAGE_SIZE + 128);
+  owner.fill(indexOf("struct page"), Math.floor(columns.start / PAGE_SIZE), Math.ceil(columns.end / PAGE_SIZE));
+  const stacks = new Set(deps.stacks);
+  const programs = new Map(deps.programs.map(({ mm, name }) => [mm / 8, name] as const));
+
+  const slabName = (word: number): string => {
+    const slab = ((word & ~PRIVATE_IS_SLAB) * 8) >>> 0;
+    if ((word & PRIVATE_IS_SLAB) === 0 || slab + DESCRIPTOR_BYTES > port.sizeBytes) return "slab (damaged)";
+    const cache = port.ld32(slab + SLAB_CACHE) * 8;
+    return cache + CACHE_BYTES > port.sizeBytes ? "slab (damaged)" : `slab ${cacheName(port, asCache(cache))}`;
+  };
+  const nameOf = (pfn: number, flags: number): string => {
+    if ((flags & PG_BUDDY) !== 0) return "free, buddy";
+    if ((flags & PG_PCP) !== 0) return "free, per-CPU";
+    const word = port.ld32(pages.privateBase + pfn * 4);
+    if ((flags & PG_SLAB) !== 0) return slabName(word);
+    if ((flags & PG_LARGE_KMALLOC) !== 0) return "large kmalloc";
+    if ((flags & PG_ANON) !== 0) return `anonymous, ${programs.get(word) ?? "a process"}`;
+    if ((flags & PG_TABLE) !== 0) return "page tables";
+    return stacks.has(pfn) ? "kernel stacks" : "files and other";
+  };
+
+  for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+    const start = zones.field(zone, Z_START_PFN);
+    const end = Math.min(start + zones.field(zone, Z_SPANNED), owner.length);
+    for (let pfn = start; pfn < end; ) {
+      const flags = port.ld32(pages.flagsBase + pfn * 4);
+      const isBlock = (flags & (PG_BUDDY | PG_PCP | PG_ALLOCATED)) !== 0;
+      const nrPages = isBlock ? 2 ** orderOfFlags(flags) : 1;
+      if (isBlock) owner.fill(indexOf(nameOf(pfn, flags)), pfn, Math.min(pfn + nrPages, end));
+      pfn += nrPages;
+    }
+  }
+  return { owner, names };
+}
