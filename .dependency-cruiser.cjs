@@ -94,6 +94,20 @@ module.exports = {
       from: { path: PORTABLE },
       to: { path: ON_TOP },
     },
+    {
+      name: "labs-look-down",
+      severity: "error",
+      comment: "A lab knows the kit and the kernel; scripts/ runs labs and finds them by name.",
+      from: { path: "^labs/" },
+      to: { path: "^(scripts|test)/" },
+    },
+    {
+      name: "labs-stand-alone",
+      severity: "error",
+      comment: "A lab is a folder: it imports itself and the kit, never another lab. The kit knows no lab.",
+      from: { path: "^labs/([^/]+)/" },
+      to: { path: "^labs/", pathNot: ["^labs/$1/", "^labs/kit/"] },
+    },
     frontDoor("mm"),
     frontDoor("drivers"),
     frontDoor("userland"),
@@ -126,7 +140,10 @@ module.exports = {
       name: "no-orphans",
       severity: "error",
       comment: "This file imports nothing and nobody imports it.",
-      from: { orphan: true, pathNot: ["^(mm|drivers|userland|explore)/index\\.ts$", "^scripts/slabtown\\.ts$"] },
+      from: {
+        orphan: true,
+        pathNot: ["^(mm|drivers|userland|explore)/index\\.ts$", "^scripts/slabtown\\.ts$", "^labs/"],
+      },
       to: {},
     },
     {

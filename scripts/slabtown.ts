@@ -30,6 +30,7 @@ import {
   parseRuns,
 } from "./explore_command.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
+import { addLab, LAB_EXAMPLES } from "./lab/lab_command.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
 import { parseCmdline, parseCpus, parseSeed, shellQuote } from "./options.ts";
@@ -80,6 +81,7 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
     ],
   ],
   ["completion", ["source <(slabtown completion bash)", "slabtown completion fish > slabtown.fish"]],
+  ...LAB_EXAMPLES,
 ]);
 
 /** The whole command line as a commander program; actions leave the exit code through `done`. */
@@ -118,6 +120,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   addReplay(program, host, done);
   addBench(program, host, done);
   addExplore(program, host, done);
+  addLab(program, host, done);
 
   program
     .command("completion")
@@ -128,7 +131,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
       done(EXIT_OK);
     });
 
-  for (const command of [program, ...program.commands]) addManners(command, host);
+  addManners(program, host);
   return program;
 }
 
@@ -202,13 +205,15 @@ function addExplore(program: Command, host: HostOutput, done: (exitCode: number)
     });
 }
 
-/** Examples first in the help; errors are thrown and printed in one place. */
-function addManners(command: Command, host: HostOutput): void {
-  const examples = EXAMPLES.get(command.name()) ?? [];
-  command
-    .addHelpText("before", `Examples:\n${examples.map((line) => `  ${line}\n`).join("")}`)
-    .exitOverride()
-    .configureOutput({ writeOut: host.out, writeErr: host.err, outputError: () => {} });
+/** Examples first in the help; errors are thrown and printed in one place. For `command` and all below it. */
+function addManners(command: Command, host: HostOutput, above = ""): void {
+  const name = `${above}${command.name()}`;
+  const examples = EXAMPLES.get(name) ?? [];
+  for (const below of command.commands) addManners(below, host, name === "slabtown" ? "" : `${name} `);
+  if (examples.length > 0) {
+    command.addHelpText("before", `Examples:\n${examples.map((line) => `  ${line}\n`).join("")}`);
+  }
+  command.exitOverride().configureOutput({ writeOut: host.out, writeErr: host.err, outputError: () => {} });
 }
 
 function notACommand(program: Command, words: readonly string[]): UsageError {

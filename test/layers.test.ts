@@ -13,7 +13,7 @@ import { cruise, type IConfiguration, type ICruiseResult } from "dependency-crui
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
-const ROOMS = ["kernel", "mm", "drivers", "userland", "explore", "scripts"];
+const ROOMS = ["kernel", "mm", "drivers", "userland", "explore", "labs", "scripts"];
 const config: IConfiguration = createRequire(import.meta.url)("../.dependency-cruiser.cjs");
 
 type Tree = Readonly<Record<string, string>>;
@@ -102,6 +102,14 @@ const PLANTED: Readonly<Record<string, readonly Tree[]>> = {
   "labs-and-tests-on-top": [
     { "mm/a.ts": use("../labs/02_buddy/b.ts"), "labs/02_buddy/b.ts": leaf() },
     { "kernel/bug.ts": use("../test/support/b.ts"), "test/support/b.ts": leaf() },
+  ],
+  "labs-look-down": [
+    { "labs/kit/a.ts": use("../../scripts/b.ts"), "scripts/b.ts": leaf() },
+    { "labs/02_buddy/a.ts": useType("../../scripts/lab/b.ts"), "scripts/lab/b.ts": leaf() },
+  ],
+  "labs-stand-alone": [
+    { "labs/02_buddy/a.ts": use("../04_slab/b.ts"), "labs/04_slab/b.ts": leaf() },
+    { "labs/kit/a.ts": use("../04_slab/b.ts"), "labs/04_slab/b.ts": leaf() },
   ],
   "mm-front-door": [
     { "drivers/a.ts": use("../mm/buddy.ts"), "mm/buddy.ts": leaf() },
