@@ -2,11 +2,16 @@
  * What `slabtown lab author …` does: for those who write labs and answer for their numbers.
  */
 
+import { readFileSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import type { HostOutput } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_OK } from "../metrics.ts";
+import { UsageError } from "../usage_error.ts";
 import { matrixTable, type Proof, proveLab } from "./author.ts";
 import { labNames, openLab } from "./lab_folder.ts";
+import { makePatch } from "./patch.ts";
 import { createSandbox } from "./sandbox.ts";
+import { referenceFiles } from "./skeleton.ts";
 
 async function prove(names: readonly string[], nrSeeds: number): Promise<Proof[]> {
   const proofs: Proof[] = [];
@@ -39,5 +44,25 @@ export async function checkLabs(names: readonly string[], nrSeeds: number, host:
 /** The kill matrix as markdown. */
 export async function printMatrix(names: readonly string[], host: HostOutput): Promise<number> {
   for (const proof of await prove(names, 1)) host.out(`## ${proof.lab}\n\n${matrixTable(proof)}\n\n`);
+  return EXIT_OK;
+}
+
+/** Writes `wrong/BUG.patch` from `file`, a broken copy of a reference's file of that name; the entry to write by hand. */
+export function writeWrong(
+  name: string,
+  bug: string,
+  file: string,
+  reference: string | undefined,
+  host: HostOutput,
+): number {
+  const lab = openLab(name);
+  const from = reference ?? lab.manifest.references[0] ?? "";
+  const before = referenceFiles(lab, from).get(basename(file));
+  if (before === undefined) throw new UsageError(`${from} has no file ${basename(file)}`, "the copy keeps its name");
+  const patch = makePatch(basename(file), before, readFileSync(file, "utf8"));
+  if (patch === "") throw new UsageError(`${file} does not differ from ${from}`, "break it first");
+  const path = join(lab.dir, "wrong", `${bug}.patch`);
+  writeFileSync(path, patch, { flag: "wx" });
+  host.out(`${path}\nnow add to wrong.yaml: ${bug}: { reference: ${from}, story, source, check, words }\n`);
   return EXIT_OK;
 }

@@ -6,7 +6,6 @@
  * lines of the file. Types are not checked here (type_check.ts).
  */
 
-import { posix } from "node:path";
 import ts from "typescript";
 import { instrument, type Site, TICK } from "./instrument.ts";
 
@@ -94,13 +93,6 @@ function syntaxError(name: string, text: string): SourceError {
     place.character + 1,
     ts.flattenDiagnosticMessageText(first.messageText, " "),
   );
-}
-
-/** Resolves a relative import of module `from`, as in `./list.ts`; null if it is none. */
-export function resolveImport(from: string, specifier: string): string | null {
-  if (!specifier.startsWith("./") && !specifier.startsWith("../")) return null;
-  const path = posix.join(posix.dirname(from), specifier);
-  return path.startsWith("..") ? null : path;
 }
 
 const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

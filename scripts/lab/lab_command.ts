@@ -20,6 +20,7 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab grade", ["slabtown lab grade mydir"]],
   ["lab author", ["slabtown lab author check buddy", "slabtown lab author matrix"]],
   ["lab author check", ["slabtown lab author check buddy", "slabtown lab author check --seeds 1000"]],
+  ["lab author wrong", ["slabtown lab author wrong buddy merges-anything broken/buddy.ts"]],
   ["lab author matrix", ["slabtown lab author matrix buddy"]],
 ];
 
@@ -75,6 +76,16 @@ function addAuthor(lab: Command, host: HostOutput, done: Done): void {
     )
     .action(async (names: string[], { seeds }: { readonly seeds?: number }) => {
       done(await (await actions()).checkLabs(names, seeds ?? 32, host));
+    });
+  author
+    .command("wrong")
+    .description("write a wrong solution's patch from a broken copy of a reference")
+    .argument("<LAB>", "name or number")
+    .argument("<BUG>", "its name: what is wrong, with dashes")
+    .argument("<FILE>", "the broken copy, with the reference's file name")
+    .option("--reference <NAME>", "which reference it is a copy of (default: the first)")
+    .action(async (name: string, bug: string, file: string, { reference }: { readonly reference?: string }) => {
+      done((await actions()).writeWrong(name, bug, file, reference, host));
     });
   author
     .command("matrix")

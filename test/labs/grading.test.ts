@@ -81,7 +81,9 @@ describe.skipIf(!isBuilt)("lab 2", () => {
     const text = readFileSync(join(lab.dir, "reference-list/buddy.ts"), "utf8").replace("../given", "./given");
     const graded = await grade(folder(text.replace("found++;", "found += 0;")), "quick");
     const line = text.split("\n").findIndex((row) => row.includes("found++;")) + 1;
-    expect(graded.rows.flatMap(({ lines }) => lines).join("\n")).toContain(`does not end: the loop at buddy.ts:${line}`);
+    expect(graded.rows.flatMap(({ lines }) => lines).join("\n")).toContain(
+      `does not end: the loop at buddy.ts:${line}`,
+    );
   });
 
   it("a syntax error has its place and no points", async () => {
