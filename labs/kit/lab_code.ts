@@ -7,7 +7,7 @@
  *      check.program(random, nr) ──▶ child runs it ──▶ lab.judge(program, observation) ──▶ Violation or null
  *
  * A violation has a *kind*. A check is about the kinds that it lists: another kind stops the program too, but then the
- * check is `blocked`, not failed, and says what it waits for. So one bug is reported once, by the check that is about it.
+ * check is `blocked`, not failed, and says what it waits for. So one bug is reported once, by the check about it.
  */
 
 import type { Prng } from "../../kernel/lib/prng.ts";

@@ -47,7 +47,7 @@ export async function printMatrix(names: readonly string[], host: HostOutput): P
   return EXIT_OK;
 }
 
-/** Writes `wrong/BUG.patch` from `file`, a broken copy of a reference's file of that name; the entry to write by hand. */
+/** Writes `wrong/BUG.patch` from `file`, a broken copy of a reference's file of that name. */
 export function writeWrong(
   name: string,
   bug: string,

@@ -50,7 +50,8 @@ export function failureLines(request: FailureTextRequest): string[] {
   if (showsTrace && program.ops.length > 0) {
     const config = code.describeConfig(program.config);
     say(
-      `minimal trace (${program.ops.length} of ${failure.nrOps} ops, ${config}): ${describeOps(code, program).join(" ")}`,
+      `minimal trace (${program.ops.length} of ${failure.nrOps} ops, ${config}): ` +
+        describeOps(code, program).join(" "),
     );
     if (violation !== null) lines.push(...code.picture(program, observation, violation).map((line) => `    ${line}`));
   }

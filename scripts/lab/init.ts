@@ -31,7 +31,8 @@ export function initFolder(lab: Lab, dir: string): string {
     );
   }
   const files = lab.manifest.files.map((name) => join(dir, name)).join(", ");
-  return `${lab.name}: ${lab.manifest.title}\nread ${join(dir, "handout.md")}, edit ${files}, then: slabtown lab check ${dir}\n`;
+  const next = `read ${join(dir, "handout.md")}, edit ${files}, then: slabtown lab check ${dir}`;
+  return `${lab.name}: ${lab.manifest.title}\n${next}\n`;
 }
 
 function writeNew(path: string, text: string): void {

@@ -10,8 +10,8 @@ import { UsageError } from "../usage_error.ts";
 import { type Depth, gradeFolder } from "./grade.ts";
 import { humanGrade } from "./human.ts";
 import { initFolder, labOfFolder } from "./init.ts";
-import type { GradingOptions } from "./lab_command.ts";
 import { type Lab, labNames, openLab } from "./lab_folder.ts";
+import type { GradingOptions } from "./lab_options.ts";
 import { activeLayers, createSandbox, InfrastructureError } from "./sandbox.ts";
 import { studentFolder } from "./student_files.ts";
 

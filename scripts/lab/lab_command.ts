@@ -8,6 +8,7 @@
 import { Argument, type Command } from "commander";
 import type { HostOutput } from "../host_output.ts";
 import { parseWhole } from "../options.ts";
+import type { GradingOptions } from "./lab_options.ts";
 
 type Done = (exitCode: number) => void;
 
@@ -23,12 +24,6 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab author wrong", ["slabtown lab author wrong buddy merges-anything broken/buddy.ts"]],
   ["lab author matrix", ["slabtown lab author matrix buddy"]],
 ];
-
-export interface GradingOptions {
-  readonly case?: string;
-  readonly all?: boolean;
-  readonly color: boolean;
-}
 
 /** Declares `lab` and what belongs to it on `program`. */
 export function addLab(program: Command, host: HostOutput, done: Done): void {

@@ -1,5 +1,5 @@
 /**
- * Grading the students' own tests: do they accept right solutions, and how many of the bank of wrong ones do they catch?
+ * Grading the students' own tests: do they accept right solutions, and how many wrong ones do they catch?
  *
  *   a right solution is accepted    if no test complains about it
  *   a wrong solution is caught      if some test complains about it
@@ -99,7 +99,8 @@ export async function gradeOwnTests(
     return { done: 0, total: bank.length, lines: [`${error.file}:${error.line}: ${error.message}`] };
   }
   const isFair = nrAccepted === references.length;
-  const verdict = `accepts ${nrAccepted}/${references.length} right solutions, catches ${nrCaught}/${bank.length} wrong ones`;
+  const accepted = `accepts ${nrAccepted}/${references.length} right solutions`;
+  const verdict = `${accepted}, catches ${nrCaught}/${bank.length} wrong ones`;
   lines.unshift(verdict);
   return { done: isFair ? nrCaught : 0, total: bank.length, lines };
 }

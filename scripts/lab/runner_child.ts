@@ -7,7 +7,7 @@
  *   {"id": 1, "load": "name", "modules": [{"name", "code"}]}      compiles a set of modules
  *   {"id": 2, "run": "name", "entry", "driver", "tests", "stepLimit", "programs": [{"config", "ops"}]}
  *
- * It is started with no rights that it does not need (sandbox.ts). Each set of modules has a realm of its own (realm.ts).
+ * It is started with no rights that it does not need (sandbox.ts). Each set of modules has its own realm (realm.ts).
  */
 
 import { readSync, writeSync } from "node:fs";

@@ -5,8 +5,8 @@
  *
  *     give(start, end)   alloc(order) → frame   free(frame, order) → 0 or −22   nrFree() → number
  *
- * and `t.check(condition, message)`, `t.equal(actual, expected, message)` complain. A right solution may choose any block
- * that the rules allow: do not expect a certain frame where the rules leave a choice.
+ * and `t.check(condition, message)`, `t.equal(actual, expected, message)` complain. A right solution may choose any
+ * block that the rules allow: do not expect a certain frame where the rules leave a choice.
  */
 
 import type { Tests } from "../given/tests.ts";
