@@ -13,7 +13,7 @@ export const VISIBILITIES = ["visible", "hidden", "after_due_date", "after_publi
 export type Visibility = (typeof VISIBILITIES)[number];
 
 /**
- * `passed` · `failed`: broke a rule that the check is about · `blocked`: another check's rule stopped it · `crashed`:
+ * `passed` · `failed`: broke a rule that the check is about · `blocked`: another rule stopped it · `crashed`:
  * the student's code threw, ended, or did not end · `tampered`: the reply was no reply · `skipped`: not part of this run
  */
 export type CheckStatus = "passed" | "failed" | "blocked" | "crashed" | "tampered" | "skipped";

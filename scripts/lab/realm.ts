@@ -88,8 +88,8 @@ export function prepareRealm(modules: Readonly<Record<string, ModuleFunction>>):
   const sizeOf = (self: { size?: number }): number => (typeof self?.size === "number" ? self.size : 1);
   const linear =
     "indexOf lastIndexOf includes find findIndex findLast findLastIndex filter map forEach every some reduce " +
-    "reduceRight slice splice concat join reverse sort fill copyWithin flat flatMap shift unshift toSorted toReversed " +
-    "toSpliced with set toString";
+    "reduceRight slice splice concat join reverse sort fill copyWithin flat flatMap shift unshift toSorted " +
+    "toReversed toSpliced with set toString";
   for (const proto of [Array.prototype, getPrototypeOf(Uint8Array.prototype) as object]) {
     for (const name of linear.split(" ")) counting(proto, name, lengthOf);
   }
