@@ -14,7 +14,7 @@ export type Visibility = (typeof VISIBILITIES)[number];
 
 /**
  * `passed` · `failed`: broke a rule that the check is about · `blocked`: another rule stopped it · `crashed`:
- * the student's code threw, ended, or did not end · `tampered`: the reply was no reply · `skipped`: not part of this run
+ * the student's code threw, ended, or did not end · `tampered`: the reply was no reply · `skipped`: not in this run
  */
 export type CheckStatus = "passed" | "failed" | "blocked" | "crashed" | "tampered" | "skipped";
 
