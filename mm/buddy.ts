@@ -133,7 +133,7 @@ const toPfn = asPfn;
 /** A buddy over the frames of one zone. */
 export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const { port, pages, lists, pageblocks, zoneAddr, firstHead, charge } = deps;
-  const { flagsBase } = pages;
+  const { rowAt, flagsAt, setFlagsAt } = pages;
   const counts = zoneAddr + FREE_COUNTS;
   const { migratetype } = pageblocks;
   const zoneBits = deps.zone << ZONE_SHIFT;
@@ -151,7 +151,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   // ── One block on, or off, its list ───────────────────────────────────────────────────────────────────────────────
 
   const link = (pfn: number, order: number, type: number, toTail: boolean): void => {
-    port.st32(flagsBase + pfn * 4, zoneBits | FREE | (order << ORDER_AT) | (type << TYPE_AT));
+    setFlagsAt(rowAt(pfn), zoneBits | FREE | (order << ORDER_AT) | (type << TYPE_AT));
     const count = countAddr(order, type);
     port.st32(count, port.ld32(count) + 1);
     if (toTail) lists.addTail(headOf(order, type), pfn);
@@ -162,7 +162,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     lists.remove(pfn);
     const count = countAddr(order, type);
     port.st32(count, port.ld32(count) - 1);
-    port.st32(flagsBase + pfn * 4, zoneBits);
+    setFlagsAt(rowAt(pfn), zoneBits);
   };
 
   /** First block on a list, or 0. */
@@ -189,7 +189,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** True if a free block of exactly `order` of this zone starts at `pfn` (B3): one masked compare. */
   const isFreeBlock = (pfn: number, order: number): boolean =>
-    (port.ld32(flagsBase + pfn * 4) & (OF_ZONE | FREE | OF_ORDER)) === (zoneBits | FREE | (order << ORDER_AT));
+    (flagsAt(rowAt(pfn)) & (OF_ZONE | FREE | OF_ORDER)) === (zoneBits | FREE | (order << ORDER_AT));
 
   // ── Freeing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +203,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     while (order < TOP_ORDER) {
       const buddy = pfn ^ (1 << order);
       if (!isFreeBlock(buddy, order)) break;
-      const buddyType = typeOf(port.ld32(flagsBase + buddy * 4));
+      const buddyType = typeOf(flagsAt(rowAt(buddy)));
       if (order >= BLOCK_ORDER && !mayMerge(type, buddyType)) break;
       unlink(buddy, order, buddyType);
       if (order >= BLOCK_ORDER && buddyType !== type) pageblocks.setRange(toPfn(buddy), order, type as Migratetype);
@@ -224,13 +224,13 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const freeBlock = (pfn: Pfn, order: number): number => {
     if (order < 0 || order > TOP_ORDER || pfn < startPfn() || pfn + (1 << order) > endPfn()) return INVALID;
-    const flags = port.ld32(flagsBase + pfn * 4);
+    const flags = flagsAt(rowAt(pfn));
     // FRM-3: out, of this zone, with this order; an interior frame carries no state bit.
     if ((flags & PG_OUT) === 0 || (flags & (OF_ZONE | OF_ORDER)) !== (zoneBits | (order << ORDER_AT))) {
       return INVALID;
     }
     const type = migratetype(pfn);
-    port.st32(flagsBase + pfn * 4, zoneBits);
+    setFlagsAt(rowAt(pfn), zoneBits);
     if (order > BLOCK_ORDER && pageblocks.migratetype(toPfn(pfn + BLOCK_PAGES)) !== type) {
       // One of its pageblocks was isolated while the block was out.
       freeByPageblocks(pfn, order);
@@ -263,7 +263,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   /** Marks an unlinked block from a list of `type` as handed out. */
   const handOut = (pfn: number, order: number, type: number): Pfn => {
-    port.st32(flagsBase + pfn * 4, zoneBits | OUT | (order << ORDER_AT));
+    setFlagsAt(rowAt(pfn), zoneBits | OUT | (order << ORDER_AT));
     account(-(1 << order), type);
     noteLeastFree();
     return toPfn(pfn);
@@ -306,7 +306,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     let free = 0;
     let movable = 0;
     for (let row = blockStart; row < blockStart + BLOCK_PAGES; ) {
-      const flags = port.ld32(flagsBase + row * 4);
+      const flags = flagsAt(rowAt(row));
       if ((flags & FREE) !== 0) {
         free += 1 << orderOfFlags(flags);
         row += 1 << orderOfFlags(flags);
@@ -325,7 +325,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   /** Moves the free blocks of one pageblock to the lists of `type`. */
   const moveFreeBlocks = (blockStart: number, type: Migratetype): void => {
     for (let row = blockStart; row < blockStart + BLOCK_PAGES; ) {
-      const flags = port.ld32(flagsBase + row * 4);
+      const flags = flagsAt(rowAt(row));
       if ((flags & FREE) === 0) {
         row++;
         continue;
@@ -412,7 +412,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
 
   const addFreeRange = (start: Pfn, end: Pfn): void => {
     for (let pfn = start as number; pfn < end; pfn++) {
-      port.st32(flagsBase + pfn * 4, port.ld32(flagsBase + pfn * 4) & ~(PG_STATE | OF_ORDER | MT_MASK));
+      setFlagsAt(rowAt(pfn), flagsAt(rowAt(pfn)) & ~(PG_STATE | OF_ORDER | MT_MASK));
     }
     freeFrames(start, end, true);
   };
@@ -426,7 +426,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     return 0;
   };
   const isFreeBlockAtLeast = (pfn: number, order: number): boolean => {
-    const flags = port.ld32(flagsBase + pfn * 4);
+    const flags = flagsAt(rowAt(pfn));
     return (flags & (OF_ZONE | FREE)) === (zoneBits | FREE) && orderOfFlags(flags) >= order;
   };
 
@@ -435,11 +435,11 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     for (let pfn = start as number; pfn < end; ) {
       const block = freeBlockAround(pfn);
       if (block === 0) return -EBUSY;
-      pfn = block + (1 << orderOfFlags(port.ld32(flagsBase + block * 4)));
+      pfn = block + (1 << orderOfFlags(flagsAt(rowAt(block))));
     }
     for (let pfn = start as number; pfn < end; ) {
       const block = freeBlockAround(pfn);
-      const flags = port.ld32(flagsBase + block * 4);
+      const flags = flagsAt(rowAt(block));
       const blockEnd = block + (1 << orderOfFlags(flags));
       unlink(block, orderOfFlags(flags), migratetypeOfFlags(flags));
       account(block - blockEnd, migratetypeOfFlags(flags));
@@ -448,7 +448,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
       if (blockEnd > end) freeFrames(end, blockEnd, false);
       pfn = Math.min(blockEnd, end);
     }
-    for (let pfn = start as number; pfn < end; pfn++) port.st32(flagsBase + pfn * 4, zoneBits | OUT);
+    for (let pfn = start as number; pfn < end; pfn++) setFlagsAt(rowAt(pfn), zoneBits | OUT);
     noteLeastFree();
     return 0;
   };
@@ -459,7 +459,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const cutAtPageblock = (blockStart: number): void => {
     const block = freeBlockAround(blockStart);
     if (block === 0) return;
-    const flags = port.ld32(flagsBase + block * 4);
+    const flags = flagsAt(rowAt(block));
     const end = block + (1 << orderOfFlags(flags));
     if (end - block <= BLOCK_PAGES) return;
     const type = migratetypeOfFlags(flags);

@@ -56,6 +56,11 @@ function checkFrames(deps: FrameAllocatorDeps, counts: Int32Array): string | nul
     if (state === PG_BUDDY || state === PG_PCP) {
       if (pfn % (1 << order) !== 0) return `BUD-1: block ${pfn} order ${order} is misaligned`;
     }
+    if (state !== PG_ALLOCATED) {
+      for (let i = pfn; i < pfn + (1 << order); i++) {
+        if (pages.private(asPfn(i)) !== 0) return `PAGE-5: frame ${i} is free and still has a private word`;
+      }
+    }
     for (let i = pfn + 1; i < pfn + (1 << order); i++) {
       if ((pages.flags(asPfn(i)) & PG_STATE) !== 0) return `PAGE-2: frame ${i} inside block ${pfn} has a state`;
     }

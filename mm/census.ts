@@ -5,7 +5,6 @@
  * nobody owns, or that two own, shows. O(frames); reads page flags only.
  */
 
-import type { MemoryPort } from "../kernel/arch/port.ts";
 import { asPfn } from "../kernel/types.ts";
 import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
 import {
@@ -36,14 +35,14 @@ export interface Census {
 }
 
 /** Counts every frame of every zone. `dmaPools` are the pages that DMA keeps: they carry no mark of their own. */
-export function takeCensus(port: MemoryPort, pages: Pages, zones: Zones, vmstat: VmStat, dmaPools: number): Census {
+export function takeCensus(pages: Pages, zones: Zones, vmstat: VmStat, dmaPools: number): Census {
   let [total, reserved, freeBuddy, freePcp, slab, largeKmalloc, anon, pageTables, other] = [0, 0, 0, 0, 0, 0, 0, 0, 0];
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
     const start = zones.field(zone, Z_START_PFN);
     const end = start + zones.field(zone, Z_SPANNED);
     total += end - start;
     for (let pfn = start; pfn < end; ) {
-      const flags = port.ld32(pages.flagsBase + asPfn(pfn) * 4);
+      const flags = pages.flags(asPfn(pfn));
       const isBlock = (flags & (PG_BUDDY | PG_PCP | PG_ALLOCATED)) !== 0;
       const nrPages = isBlock ? 1 << orderOfFlags(flags) : 1;
       if ((flags & PG_BUDDY) !== 0) freeBuddy += nrPages;

@@ -20,7 +20,6 @@
  * CPU may hold it for a moment; here nothing else runs during a call, so a page that cannot move now will not.
  */
 
-import type { MemoryPort } from "../kernel/arch/port.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignDown, alignUp, asPfn, asPhys, type Context, type Pfn } from "../kernel/types.ts";
 import { EBUSY, EINVAL } from "../kernel/uapi/errno.ts";
@@ -46,7 +45,6 @@ export interface ContigRanges {
 }
 
 export interface ContigRangeDeps {
-  readonly port: MemoryPort;
   readonly spinlocks: Spinlocks;
   readonly pages: Pages;
   readonly pageblocks: Pageblocks;
@@ -56,7 +54,7 @@ export interface ContigRangeDeps {
 }
 
 export function createContigRanges(deps: ContigRangeDeps): ContigRanges {
-  const { port, spinlocks, pages, pageblocks, zones, frames, drainAllPages } = deps;
+  const { spinlocks, pages, pageblocks, zones, frames, drainAllPages } = deps;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   let mover: PageMover | undefined;
 
@@ -68,7 +66,7 @@ export function createContigRanges(deps: ContigRangeDeps): ContigRanges {
     return result;
   };
 
-  const flagsOf = (pfn: number): number => port.ld32(pages.flagsBase + pfn * 4);
+  const flagsOf = (pfn: number): number => pages.flags(asPfn(pfn));
 
   /** First frame of the block that `pfn` lies in; `pfn` itself if it is in none. */
   const blockAround = (pfn: number): number => {

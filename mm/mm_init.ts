@@ -45,7 +45,8 @@ import { createPages, memmapBytes, type Pages, PG_RESERVED, ZONE_SHIFT } from ".
 import { createPageAllocator, type PageAllocator } from "./page_alloc.ts";
 import { createPageLists, type PageLists } from "./page_list.ts";
 import { createPageblocks, type Pageblocks, pageblockBytes } from "./pageblock.ts";
-import { createPcp, type PerCpuPages, pcpHeads } from "./pcp.ts";
+import { createPcp, type PerCpuPages } from "./pcp.ts";
+import { pcpHeads } from "./pcp_layout.ts";
 import { createVmStat, type VmStat } from "./vmstat.ts";
 
 export interface PageLevel {
@@ -88,7 +89,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
   const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
   const zoneState = image.bss("min_free_kbytes", 8, 8);
   const allocState = image.bss("page_alloc_state", 16, 8);
-  const bindPcp = createPcp({ machine, percpu, contexts, spinlocks, vmstat });
+  const bindPcp = createPcp({ machine, percpu, spinlocks, vmstat });
   const zones = createZones(port, zonesBase, zoneState);
   const bootClock = (cycles: number): void => {
     const cpu = harts.current[0] as number;
@@ -106,7 +107,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const [start, end] = bounds[zone] as readonly [number, number];
       let present = 0;
       for (let pfn = start; pfn < end; pfn++) {
-        port.st32(pages.flagsBase + pfn * 4, (zone << ZONE_SHIFT) | PG_RESERVED);
+        pages.setFlags(asPfn(pfn), (zone << ZONE_SHIFT) | PG_RESERVED);
         if (pfn * PAGE_SIZE >= 0x10_0000 || isRam(pfn)) present++;
       }
       zones.setField(zone, Z_START_PFN, end > start ? start : 0);
@@ -115,8 +116,8 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       bootClock(CYC_MEMMAP_ROW * Math.max(0, end - start));
     }
     // Frame 0, and the rows beyond RAM that exist so that every frame has a buddy.
-    port.st32(pages.flagsBase, PG_RESERVED);
-    for (let pfn = endPfn; pfn < pages.nrFrames; pfn++) port.st32(pages.flagsBase + pfn * 4, PG_RESERVED);
+    pages.setFlags(asPfn(0), PG_RESERVED);
+    for (let pfn = endPfn; pfn < pages.nrFrames; pfn++) pages.setFlags(asPfn(pfn), PG_RESERVED);
     for (let pfn = 0; pfn < pages.nrFrames; pfn += PAGEBLOCK_NR_PAGES) {
       pageblocks.setMigratetype(asPfn(pfn), MIGRATE_MOVABLE);
     }
@@ -148,7 +149,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
 
       const pages = createPages(port, memmap, nrFrames, nrHeads);
       const pageblocks = createPageblocks(port, blocks, nrFrames);
-      const lists = createPageLists(port, pages);
+      const lists = createPageLists(pages);
       const zoneBounds = zoneRanges(endPfn, dma32LimitPfn, movablePages);
       const cmaArea = cmaBytes === 0 ? null : reserveCma(memblock, zoneBounds, cmaBytes);
       initMemmap(pages, pageblocks, zoneBounds, endPfn);

@@ -220,6 +220,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       flushPage(mm, page);
       pages.clearFlags(pfn, PG_ANON | PG_LRU);
       pages.setMapcount(pfn, 0);
+      pages.setPrivate(pfn, 0);
       addField(mm, MM_RSS, -1);
       vmstat.modItem(NR_ANON_MAPPED, -1);
       pageAlloc.freePages(ctx, pfn, 0);

@@ -30,6 +30,13 @@
  * | 88     | pages of the contiguous area  | boot                                  |
  * | 92     | pages in pageblocks reserved for high-order atomic requests | lock    |
  * | 96…    | free block counts [order][migrate type], u32 | lock                   |
+ * | 360    | for requests whose highest zone is this one: the first zone with memory, from here down | derived |
+ * | 364    | what must stay free in that zone: its low mark, boost, reserve against this one (W4) | derived |
+ *
+ * The last two are what the fast path would find by walking the zonelist and adding up four numbers; they are made anew
+ * whenever one of those changes.
+ *
+ *   ZONE-1  first zone and fast mark agree with the fields that they are made from
  *
  * Source: mm/page_alloc.c, include/linux/mmzone.h. Rules W1-W3, W6, W7.
  */
@@ -80,6 +87,10 @@ export const Z_NR_FREE_CMA = 84;
 export const Z_CMA = 88;
 export const Z_NR_RESERVED_HIGHATOMIC = 92;
 export const Z_FREE_COUNT = 96;
+export const Z_FIRST = 360;
+export const Z_FAST_MARK = 364;
+/** The fast mark where no zone has memory: more than can ever be free. */
+const NO_ZONE_MARK = 0x3fff_ffff;
 
 export const WMARK_MIN = 0;
 export const WMARK_LOW = 1;
@@ -90,7 +101,8 @@ export const WMARK_PROMO = 3;
 export const freeCountAddr = (zone: PhysAddr, order: number, migratetype: number): number =>
   zone + Z_FREE_COUNT + (order * NR_MIGRATETYPES + migratetype) * 4;
 
-if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > ZONE_BYTES) throw new Error("mmzone: struct zone overflows");
+if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > Z_FIRST) throw new Error("mmzone: counts overlap");
+if (Z_FAST_MARK + 4 > ZONE_BYTES) throw new Error("mmzone: struct zone overflows");
 
 // ── W6: gfp → zone ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +218,8 @@ export interface Zones {
   totalCma(): number;
   totalFreeCma(): number;
   minFreeKbytes(): number;
+  /** ZONE-1: a sentence, or null. */
+  check(): string | null;
 }
 
 /** A copy for the fast path: why, see slab_objects.ts. */
@@ -215,8 +229,27 @@ const STRUCT_SHIFT = ZONE_BYTES_SHIFT;
 export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): Zones {
   const addr = (zone: number): PhysAddr => asPhys(base + (zone << STRUCT_SHIFT));
   const field = (zone: number, offset: number): number => port.ld32(base + (zone << STRUCT_SHIFT) + offset);
-  const setField = (zone: number, offset: number, value: number): void => port.st32(addr(zone) + offset, value);
+  const setField = (zone: number, offset: number, value: number): void => {
+    port.st32(addr(zone) + offset, value);
+    if (offset === Z_MANAGED || (offset >= Z_WMARK && offset < Z_PCP_BATCH)) refreshFastMarks();
+  };
   const managedOf = (): number[] => Array.from({ length: MAX_NR_ZONES }, (_, zone) => field(zone, Z_MANAGED));
+
+  /** First zone with memory from `highest` down, and what must stay free there for a request of that highest zone. */
+  const fastMark = (highest: number): readonly [first: number, mark: number] => {
+    let zone = highest;
+    while (zone >= 0 && field(zone, Z_MANAGED) === 0) zone--;
+    if (zone < 0) return [0, NO_ZONE_MARK];
+    const low = field(zone, Z_WMARK + WMARK_LOW * 4) + field(zone, Z_BOOST);
+    return [zone, Math.min(low + field(zone, Z_LOWMEM_RESERVE + highest * 4), NO_ZONE_MARK)];
+  };
+  const refreshFastMarks = (): void => {
+    for (let highest = 0; highest < MAX_NR_ZONES; highest++) {
+      const [first, mark] = fastMark(highest);
+      port.st32(addr(highest) + Z_FIRST, first);
+      port.st32(addr(highest) + Z_FAST_MARK, mark);
+    }
+  };
 
   const sumOf = (offset: number): number => {
     let pages = 0;
@@ -275,6 +308,15 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     totalCma: () => sumOf(Z_CMA),
     totalFreeCma: () => sumOf(Z_NR_FREE_CMA),
     minFreeKbytes: () => port.ld32(state),
+    check() {
+      for (let highest = 0; highest < MAX_NR_ZONES; highest++) {
+        const [first, mark] = fastMark(highest);
+        if (field(highest, Z_FIRST) !== first || field(highest, Z_FAST_MARK) !== mark) {
+          return `ZONE-1: the fast mark of requests up to zone ${highest} is not mark ${mark} of zone ${first}`;
+        }
+      }
+      return null;
+    },
   };
 }
 

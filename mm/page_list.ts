@@ -1,9 +1,9 @@
 /**
- * Lists of page frames, linked through the `next` and `prev` columns of struct page.
+ * Lists of page frames, linked through the `next` and `prev` words of struct page.
  *
  *        head row ──next──▶ pfn a ──next──▶ pfn b ──next──▶ head row
  *
- * Circular and doubly linked. A head is one more row of the two columns, behind the last frame; so insert and remove
+ * Circular and doubly linked. A head is one more row of struct page, behind the last frame; so insert and remove
  * are straight-line code without a special case for the ends. A row is on one list at most.
  *
  *   PLIST-1  next(prev(x)) = x = prev(next(x)) for every row of a list
@@ -12,7 +12,6 @@
  * Context: the caller holds the lock of the list. Cost: O(1), 2 loads and 4 stores.
  */
 
-import type { MemoryPort } from "../kernel/arch/port.ts";
 import type { Pages } from "./page.ts";
 
 export interface PageLists {
@@ -30,23 +29,24 @@ export interface PageLists {
   count(head: number): number;
 }
 
-export function createPageLists(port: MemoryPort, pages: Pages): PageLists {
-  const { nextBase, prevBase, firstHead } = pages;
+export function createPageLists(pages: Pages): PageLists {
+  const { rowAt, nextAt, setNextAt, prevAt, setPrevAt, firstHead } = pages;
   const nrRows = pages.nrFrames + pages.nrHeads;
 
   const insert = (prev: number, row: number, next: number): void => {
-    port.st32(nextBase + row * 4, next);
-    port.st32(prevBase + row * 4, prev);
-    port.st32(nextBase + prev * 4, row);
-    port.st32(prevBase + next * 4, row);
+    const at = rowAt(row);
+    setNextAt(at, next);
+    setPrevAt(at, prev);
+    setNextAt(rowAt(prev), row);
+    setPrevAt(rowAt(next), row);
   };
 
   const count = (head: number): number => {
     let n = 0;
     let row = head;
     for (;;) {
-      const next = port.ld32(nextBase + row * 4);
-      if (next >= nrRows || port.ld32(prevBase + next * 4) !== row) return -1;
+      const next = nextAt(rowAt(row));
+      if (next >= nrRows || prevAt(rowAt(next)) !== row) return -1;
       if (next === head) return n;
       if (next >= firstHead || ++n > pages.nrFrames) return -1;
       row = next;
@@ -55,20 +55,20 @@ export function createPageLists(port: MemoryPort, pages: Pages): PageLists {
 
   return {
     init(head) {
-      port.st32(nextBase + head * 4, head);
-      port.st32(prevBase + head * 4, head);
+      setNextAt(rowAt(head), head);
+      setPrevAt(rowAt(head), head);
     },
-    isEmpty: (head) => port.ld32(nextBase + head * 4) === head,
-    first: (head) => port.ld32(nextBase + head * 4),
-    last: (head) => port.ld32(prevBase + head * 4),
-    next: (row) => port.ld32(nextBase + row * 4),
-    addHead: (head, row) => insert(head, row, port.ld32(nextBase + head * 4)),
-    addTail: (head, row) => insert(port.ld32(prevBase + head * 4), row, head),
+    isEmpty: (head) => nextAt(rowAt(head)) === head,
+    first: (head) => nextAt(rowAt(head)),
+    last: (head) => prevAt(rowAt(head)),
+    next: (row) => nextAt(rowAt(row)),
+    addHead: (head, row) => insert(head, row, nextAt(rowAt(head))),
+    addTail: (head, row) => insert(prevAt(rowAt(head)), row, head),
     remove(row) {
-      const next = port.ld32(nextBase + row * 4);
-      const prev = port.ld32(prevBase + row * 4);
-      port.st32(nextBase + prev * 4, next);
-      port.st32(prevBase + next * 4, prev);
+      const next = nextAt(rowAt(row));
+      const prev = prevAt(rowAt(row));
+      setNextAt(rowAt(prev), next);
+      setPrevAt(rowAt(next), prev);
     },
     count,
   };

@@ -58,7 +58,7 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
     return names.push(name) - 1;
   };
   const owner = new Uint16Array(Math.ceil(port.sizeBytes / PAGE_SIZE)).fill(indexOf("reserved at boot"));
-  const columns = { start: pages.flagsBase, end: pages.flagsBase + pages.bytes };
+  const columns = { start: pages.rowAt(0), end: pages.rowAt(0) + pages.bytes };
   owner.fill(indexOf("kernel image"), KERNEL_IMAGE_BASE / PAGE_SIZE, KERNEL_IMAGE_BASE / PAGE_SIZE + 128);
   owner.fill(indexOf("struct page"), Math.floor(columns.start / PAGE_SIZE), Math.ceil(columns.end / PAGE_SIZE));
   const stacks = new Set(deps.stacks);
@@ -85,7 +85,7 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
     const start = zones.field(zone, Z_START_PFN);
     const end = Math.min(start + zones.field(zone, Z_SPANNED), owner.length);
     for (let pfn = start; pfn < end; ) {
-      const flags = port.ld32(pages.flagsBase + pfn * 4);
+      const flags = port.ld32(pages.rowAt(pfn));
       const isBlock = (flags & (PG_BUDDY | PG_PCP | PG_ALLOCATED)) !== 0;
       const nrPages = isBlock ? 2 ** orderOfFlags(flags) : 1;
       if (isBlock) owner.fill(indexOf(nameOf(pfn, flags)), pfn, Math.min(pfn + nrPages, end));

@@ -8,135 +8,86 @@
  *
  * 1. A block is taken from, and returned to, the head of its list (the page freed last is warm in the cache). An empty
  *    list is refilled with a batch from the buddy; a stock above `high` gives a batch back, from the tails. One zone
- *    lock per batch instead of one per page.
+ *    lock per batch instead of one per page. How large the batches are, and where `high` is: pcp_batch.ts.
  *
- * 2. The sizes adapt (W8): refills double while a CPU only allocates; a CPU that only frees spills more at a time; a
- *    free halves the refill again. `high` moves between high_min and high_max with the traffic, and back to high_min
- *    when the zone is short of memory (below its high mark).
+ * 2. A CPU's lists of a zone are guarded by one word that is only ever *tried*: a compare-and-swap puts the CPU's
+ *    number where the stock was (pcp_layout.ts). An interrupt that finds its own CPU at work goes to the buddy
+ *    instead, as does a CPU that finds another one draining. So nobody waits, and interrupts stay on.
  *
- * 3. The lists are guarded by a lock that is only ever *tried*, with preemption off: an interrupt that finds its own
- *    CPU in the middle of a list operation goes to the buddy instead. So interrupts stay on here.
+ *    Between the two stores of that word nothing can sleep or move the task to another CPU, as kernel code gives up
+ *    its CPU where it sleeps and nowhere else. Linux, whose kernel code can be preempted anywhere, has to switch
+ *    preemption off there (pcp_trylock_prepare).
+ *
+ * 3. What is served and taken back here is counted here, per order, under that word. The events of /proc/vmstat
+ *    (PGALLOC, PGFREE, NUMA_HIT) are sums that are made when somebody reads them.
  *
  * 4. Pages on these lists are not free to the rest of the machine: they are not in NR_FREE_PAGES (W9) and do not merge.
  *    Before memory is declared exhausted, and before a large block is refused, all lists are drained.
  *
- *   PCP-1  count = Σ over lists of blocks · 2^order, for every CPU and zone
+ *   PCP-1  stock = Σ over lists of blocks · 2^order, for every CPU and zone
  *   PCP-2  a block on list (type, order) has PG_PCP and that order, and belongs to the zone
- *   PCP-3  a free that finds count ≥ high gives at least a batch back (a refill may go above high by itself)
- *   PCP-4  draining leaves count = 0 and loses nothing
- *   PCP-5  outside an operation the lists' lock is free: nobody would wait for it, so nobody would notice
+ *   PCP-3  a free that finds stock ≥ high gives at least a batch back (a refill may go above high by itself)
+ *   PCP-4  draining leaves stock = 0 and loses nothing
+ *   PCP-5  outside an operation nobody holds the lists: nobody would wait for them, so nobody would notice
  *
- * struct per_cpu_pages, one cache line per zone in the per-CPU area: lock, count, high, alloc_factor, free_count.
- *
- * Source: mm/page_alloc.c (nr_pcp_alloc, nr_pcp_free, nr_pcp_high, free_pcppages_bulk). Rules W7-W9. Linux also keeps
- * an expiry for remote zones (NUMA); there is one node here.
+ * Source: mm/page_alloc.c (rmqueue_pcplist, free_unref_page). Rules W7-W9. Linux also keeps an expiry for remote zones
+ * (NUMA); there is one node here.
  */
 
-import { CYC_PCP_HIT, CYC_PCP_MOVE } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
-import { bug } from "../kernel/bug.ts";
-import type { ContextTracking } from "../kernel/context.ts";
-import { clamp } from "../kernel/lib/bits.ts";
-import { CACHE_LINE, CACHE_LINE_SHIFT } from "../kernel/params.ts";
+import { CACHE_LINE } from "../kernel/params.ts";
 import type { PerCpu } from "../kernel/percpu.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import { asCpu, asPfn, asPhys, type Context, NO_PFN, type Pfn, type PhysAddr } from "../kernel/types.ts";
+import { asCpu, asPfn, asPhys, type Context, type PhysAddr } from "../kernel/types.ts";
 import type { FrameAllocator } from "./frame_allocator.ts";
-import { MIGRATE_MOVABLE, MIGRATE_PCPTYPES, type Migratetype } from "./migratetype.ts";
-import {
-  MAX_NR_ZONES,
-  PAGEBLOCK_ORDER,
-  WMARK_HIGH,
-  Z_LOCK,
-  Z_NR_FREE,
-  Z_PCP_BATCH,
-  Z_PCP_HIGH_MAX,
-  Z_PCP_HIGH_MIN,
-  ZONE_BYTES_SHIFT,
-  type Zones,
-} from "./mmzone.ts";
-import {
-  ORDER_SHIFT,
-  orderOfFlags,
-  type Pages,
-  PG_ALLOCATED,
-  PG_PCP,
-  PG_STATE,
-  ZONE_MASK,
-  zoneOfFlags,
-} from "./page.ts";
+import { MAX_NR_ZONES, Z_PCP_BATCH, type Zones } from "./mmzone.ts";
+import { orderOfFlags, type Pages, PG_PCP, PG_STATE, zoneOfFlags } from "./page.ts";
 import type { PageLists } from "./page_list.ts";
-import { PCP_BUSY, PCP_REFILL, PCP_SPILL, type VmStat } from "./vmstat.ts";
-
-/** Orders above this one go to the buddy directly, except the huge-page order. */
-const PAGE_ALLOC_COSTLY_ORDER = 3;
-/** W7: 3 types × orders 0-3, and two lists for order 9 (movable, others). */
-export const NR_PCP_LISTS = 14;
-const FIRST_HUGE_LIST = 12;
-const PCP_BATCH_SCALE_MAX = 5;
-
-const P_LOCK = 0;
-const P_COUNT = 4;
-const P_HIGH = 8;
-const P_ALLOC_FACTOR = 12;
-const P_FREE_COUNT = 16;
-
-/** Copies for the fast paths: why, see slab_objects.ts. */
-const TYPES = MIGRATE_PCPTYPES;
-const MOVABLE = MIGRATE_MOVABLE;
-const HUGE_ORDER = PAGEBLOCK_ORDER;
-const ZONES = MAX_NR_ZONES;
-const LISTS = NR_PCP_LISTS;
-const LINE_SHIFT = CACHE_LINE_SHIFT;
-const ORDER_AT = ORDER_SHIFT;
-const OF_ZONE = ZONE_MASK;
-const OUT = PG_ALLOCATED;
-const ON_LIST = PG_PCP;
-const OF_STATE = PG_STATE;
-const BATCH = Z_PCP_BATCH;
-const STRUCT_SHIFT = ZONE_BYTES_SHIFT;
-const HIT_CYCLES = CYC_PCP_HIT;
-const MOVE_CYCLES = CYC_PCP_MOVE;
-const NONE = NO_PFN;
-const toPfn = asPfn;
-const toPhys = asPhys;
+import { createPcpBatches } from "./pcp_batch.ts";
+import { createPcpHits, type PcpHits } from "./pcp_hit.ts";
+import {
+  NR_PCP_LISTS,
+  orderOfPcpList,
+  P_COUNTERS_SHIFT,
+  P_HIGH,
+  P_SERVED,
+  P_STATE,
+  P_TAKEN_BACK,
+  PCP_BYTES,
+  PCP_HELD,
+  type PcpPlaces,
+  pcpHeads,
+  STOCK_MASK,
+} from "./pcp_layout.ts";
+import { NUMA_HIT, PCP_BUSY, PGALLOC_DMA, PGFREE, type VmStat } from "./vmstat.ts";
 
 export interface PcpInfo {
+  /** Pages in stock; 0 while another CPU is at work there. */
   readonly count: number;
   readonly high: number;
   readonly batch: number;
 }
 
 export interface PerCpuPages {
-  /** A block from this CPU's list, refilled if need be; NO_PFN if the zone has none or the lists are busy. */
-  alloc(ctx: Context, zone: number, order: number, migratetype: Migratetype, allocFlags: number): Pfn;
-  /** Puts a block on this CPU's list; false if the lists are busy (the caller frees to the buddy). */
-  free(ctx: Context, zone: number, pfn: Pfn, order: number, migratetype: Migratetype): boolean;
+  /**
+   * A block from this CPU's list, refilled if need be, with the flags of an allocated one; NO_PFN if the zone has none
+   * or the lists are busy. The caller has looked at pcpAllowedOrder.
+   */
+  alloc: PcpHits["alloc"];
+  /** Puts a block on this CPU's list; false, and nothing happens, if the lists are busy. */
+  free: PcpHits["free"];
   /** Gives every block of one CPU's lists back to the buddies; returns the number of pages. */
   drainCpu(ctx: Context, cpu: number): number;
   info(cpu: number, zone: number): PcpInfo;
-  /** The lists' lock word. */
+  /** The word that holds the lists: PCP_HELD + CPU while that CPU is at work. */
   lockAddr(cpu: number, zone: number): PhysAddr;
-  /** PCP-1, PCP-2: the first violation, or null. */
+  /** PCP-1, PCP-2, PCP-5: the first violation, or null. */
   check(): string | null;
 }
-
-/** True if blocks of this order are kept per CPU. */
-export const pcpAllowedOrder = (order: number): boolean => order <= PAGE_ALLOC_COSTLY_ORDER || order === HUGE_ORDER;
-
-const listIndex = (order: number, migratetype: number): number =>
-  order === HUGE_ORDER ? FIRST_HUGE_LIST + (migratetype === MOVABLE ? 1 : 0) : Math.imul(TYPES, order) + migratetype;
-
-/** log2 of pages of the blocks on list `index`. */
-const orderOfList = (index: number): number => (index >= FIRST_HUGE_LIST ? HUGE_ORDER : Math.floor(index / TYPES));
-
-/** List-head rows that the lists of `nrCpus` CPUs take. */
-export const pcpHeads = (nrCpus: number): number => nrCpus * MAX_NR_ZONES * NR_PCP_LISTS;
 
 export interface PcpDeps {
   readonly machine: Machine;
   readonly percpu: PerCpu;
-  readonly contexts: ContextTracking;
   readonly spinlocks: Spinlocks;
   readonly vmstat: VmStat;
 }
@@ -145,12 +96,12 @@ export interface PcpDeps {
 export function createPcp(
   deps: PcpDeps,
 ): (pages: Pages, lists: PageLists, zones: Zones, frames: readonly FrameAllocator[], firstHead: number) => PerCpuPages {
-  const PCP = deps.percpu.define("pcp", MAX_NR_ZONES * CACHE_LINE, CACHE_LINE);
+  const PCP = deps.percpu.define("pcp", MAX_NR_ZONES * PCP_BYTES, CACHE_LINE);
   return (pages, lists, zones, frames, firstHead) => bindPcp(deps, PCP, pages, lists, zones, frames, firstHead);
 }
 
 function bindPcp(
-  { machine, percpu, contexts, spinlocks, vmstat }: PcpDeps,
+  { machine, percpu, spinlocks, vmstat }: PcpDeps,
   PCP: number,
   pages: Pages,
   lists: PageLists,
@@ -160,238 +111,93 @@ function bindPcp(
 ): PerCpuPages {
   const { port, harts } = machine;
   const { clock } = harts;
-  const { flagsBase, nextBase, prevBase } = pages;
-  const zonesBase = zones.addr(0);
-  const { preemptDisable, preemptEnable } = contexts;
-  const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
-
-  const pcpOf = (ctx: Context, zone: number): PhysAddr => toPhys((ctx.area + PCP + (zone << LINE_SHIFT)) >>> 0);
-  const headOf = (cpu: number, zone: number, index: number): number =>
-    (firstHead + Math.imul(Math.imul(cpu, ZONES) + zone, LISTS) + index) >>> 0;
+  const places: PcpPlaces = {
+    of: (cpu, zone) => asPhys(percpu.areaOf(cpu) + PCP + zone * PCP_BYTES),
+    firstHead: (cpu, zone) => firstHead + (cpu * MAX_NR_ZONES + zone) * NR_PCP_LISTS,
+  };
+  const batches = createPcpBatches({ machine, spinlocks, vmstat, pages, lists, zones, frames, places });
 
   for (let head = firstHead; head < firstHead + pcpHeads(harts.nrCpus); head++) lists.init(head);
 
-  /** Takes the lists' lock if it is free. Interrupts may stay on: they find it taken and go elsewhere. */
-  const tryLock = (ctx: Context, pcp: PhysAddr): boolean => {
-    preemptDisable(ctx);
-    if (port.ld32(pcp + P_LOCK) === 0 && port.cas(pcp + P_LOCK, 0, ctx.cpu + 1) === 0) return true;
-    preemptEnable(ctx);
-    vmstat.countEvents(ctx, PCP_BUSY, 1);
-    return false;
-  };
-  const unlock = (ctx: Context, pcp: PhysAddr): void => {
-    port.stAtomic(pcp + P_LOCK, 0);
-    preemptEnable(ctx);
-  };
+  const { alloc, free } = createPcpHits(
+    port,
+    clock,
+    pages.rowAt(0),
+    pages.rowMask,
+    places.of(0, 0),
+    percpu.unitBytes(),
+    firstHead,
+    zones.addr(0),
+    batches.refill,
+    batches.spill,
+    vmstat.countEvents,
+  );
 
-  const addCount = (pcp: PhysAddr, nrPages: number): void => {
-    port.st32(pcp + P_COUNT, port.ld32(pcp + P_COUNT) + nrPages);
-  };
-
-  // ── W8: how much to move ─────────────────────────────────────────────────────────────────────────────────────────
-
-  const zoneIsShort = (zone: number): boolean => zones.field(zone, Z_NR_FREE) <= zones.wmark(zone, WMARK_HIGH);
-
-  /** Blocks to fetch for a list of `order` that ran empty. */
-  const nrToRefill = (pcp: PhysAddr, zone: number, order: number): number => {
-    const baseBatch = zones.field(zone, Z_PCP_BATCH);
-    const highMin = zones.field(zone, Z_PCP_HIGH_MIN);
-    const highMax = zones.field(zone, Z_PCP_HIGH_MAX);
-    let high = clamp(port.ld32(pcp + P_HIGH), highMin, highMax);
-    const factor = port.ld32(pcp + P_ALLOC_FACTOR);
-    let batch = order > 0 ? baseBatch : baseBatch << factor;
-    if (highMin !== highMax && !zoneIsShort(zone)) high = Math.min(high + batch, highMax);
-    port.st32(pcp + P_HIGH, high);
-    if (order === 0) {
-      const most = Math.max(high - port.ld32(pcp + P_COUNT) - baseBatch, baseBatch);
-      if (batch <= most && factor < PCP_BATCH_SCALE_MAX) port.st32(pcp + P_ALLOC_FACTOR, factor + 1);
-      batch = Math.min(batch, most);
-    }
-    return batch > 1 ? Math.max(batch >>> order, 2) : batch;
-  };
-
-  /** The stock above which a free spills, after moving it with the traffic. */
-  const highForFree = (pcp: PhysAddr, zone: number, batch: number): number => {
-    const highMin = zones.field(zone, Z_PCP_HIGH_MIN);
-    const highMax = zones.field(zone, Z_PCP_HIGH_MAX);
-    let high = clamp(port.ld32(pcp + P_HIGH), highMin, highMax);
-    const freeCount = port.ld32(pcp + P_FREE_COUNT);
-    if (highMin !== highMax) {
-      if (zoneIsShort(zone)) high = Math.max(high - Math.max(freeCount, batch), highMin);
-      else if (port.ld32(pcp + P_COUNT) >= high) high = clamp(port.ld32(pcp + P_COUNT) + freeCount, highMin, highMax);
-    }
-    port.st32(pcp + P_HIGH, high);
-    return high;
-  };
-
-  // ── Moving blocks between lists and buddy ────────────────────────────────────────────────────────────────────────
-
-  /** Fetches up to `nr` blocks under one zone lock. */
-  const refill = (ctx: Context, zone: number, order: number, type: Migratetype, flags: number, nr: number): number => {
-    const pcp = pcpOf(ctx, zone);
-    const head = headOf(ctx.cpu, zone, listIndex(order, type));
-    const zoneLock = asPhys(zones.addr(zone) + Z_LOCK);
-    const frameAllocator = frames[zone] as FrameAllocator;
-    const irq = spinLockIrqsave(ctx, zoneLock);
-    let got = 0;
-    while (got < nr) {
-      const pfn = frameAllocator.allocBlock(order, type, flags);
-      if (pfn === NONE) break;
-      const addr = flagsBase + pfn * 4;
-      port.st32(addr, (port.ld32(addr) & ~OF_STATE) | ON_LIST);
-      lists.addTail(head, pfn);
-      got++;
-    }
-    spinUnlockIrqrestore(ctx, zoneLock, irq);
-    addCount(pcp, got << order);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + MOVE_CYCLES * got;
-    vmstat.countEvents(ctx, PCP_REFILL, 1);
-    return got;
-  };
-
-  /** Gives back blocks of about `nrPages` pages from the tails, round robin over the lists. `cpu` owns the lists. */
-  const spill = (ctx: Context, cpu: number, zone: number, nrPages: number): number => {
-    const pcp = asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE);
-    const frameAllocator = frames[zone] as FrameAllocator;
-    const zoneLock = asPhys(zones.addr(zone) + Z_LOCK);
-    const wanted = Math.min(nrPages, port.ld32(pcp + P_COUNT));
-    const irq = spinLockIrqsave(ctx, zoneLock);
-    let moved = 0;
-    let index = 0;
-    let nrEmpty = 0;
-    while (moved < wanted) {
-      const head = headOf(cpu, zone, index);
-      const row = lists.last(head);
-      if (++nrEmpty > LISTS) bug("PCP-1: the lists are empty, the count is not", cpu, zone);
-      if (row !== head) {
-        nrEmpty = 0;
-        const order = orderOfList(index);
-        lists.remove(row);
-        const failed = frameAllocator.freeBlock(toPfn(row), order);
-        if (failed !== 0) bug("PCP-2: the buddy refuses a block from a per-CPU list", row, order);
-        moved += 1 << order;
-        clock[ctx.cpu] = (clock[ctx.cpu] as number) + MOVE_CYCLES;
-      }
-      index = index + 1 === LISTS ? 0 : index + 1;
-    }
-    spinUnlockIrqrestore(ctx, zoneLock, irq);
-    addCount(pcp, -moved);
-    return moved;
-  };
-
-  const spillAfterFree = (ctx: Context, zone: number, pcp: PhysAddr): void => {
-    const batch = zones.field(zone, Z_PCP_BATCH);
-    const high = highForFree(pcp, zone, batch);
-    const count = port.ld32(pcp + P_COUNT);
-    if (count < high) return;
-    const nr = clamp(port.ld32(pcp + P_FREE_COUNT), batch, Math.max(high - batch, batch));
-    spill(ctx, ctx.cpu, zone, nr);
-    vmstat.countEvents(ctx, PCP_SPILL, 1);
-  };
-
-  // ── The two fast paths ───────────────────────────────────────────────────────────────────────────────────────────
-  //
-  // Written out: a port access is inlined whatever the size, but counts against what else may be (920 bytecodes), and a
-  // call that is not inlined costs as much as ten accesses (2026, Node 20). The links are those of page_list.ts.
-
-  // `>>> 0` and shifts instead of products: see slab_objects.ts.
-
-  const alloc = (ctx: Context, zone: number, order: number, type: Migratetype, allocFlags: number): Pfn => {
-    const pcp = pcpOf(ctx, zone);
-    if (!tryLock(ctx, pcp)) return NONE;
-    const freeCount = (pcp + P_FREE_COUNT) >>> 0;
-    port.st32(freeCount, port.ld32(freeCount) >>> 1);
-    const head = headOf(ctx.cpu, zone, listIndex(order, type));
-    const headNext = (nextBase + (head << 2)) >>> 0;
-    let pfn = port.ld32(headNext);
-    if (pfn === head) {
-      if (refill(ctx, zone, order, type, allocFlags, nrToRefill(pcp, zone, order)) === 0) {
-        unlock(ctx, pcp);
-        return NONE;
-      }
-      pfn = port.ld32(headNext);
-    }
-    // lists.remove() of a first row: its predecessor is the head.
-    const next = port.ld32((nextBase + (pfn << 2)) >>> 0);
-    port.st32(headNext, next);
-    port.st32((prevBase + (next << 2)) >>> 0, head);
-    const addr = (flagsBase + (pfn << 2)) >>> 0;
-    // Zone, order and state in one store; the list type is of no use to an owner.
-    port.st32(addr, (port.ld32(addr) & OF_ZONE) | (order << ORDER_AT) | OUT);
-    const count = (pcp + P_COUNT) >>> 0;
-    port.st32(count, (port.ld32(count) - (1 << order)) >>> 0);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + HIT_CYCLES;
-    unlock(ctx, pcp);
-    return toPfn(pfn);
-  };
-
-  const free = (ctx: Context, zone: number, pfn: Pfn, order: number, type: Migratetype): boolean => {
-    const pcp = pcpOf(ctx, zone);
-    if (!tryLock(ctx, pcp)) return false;
-    const addr = (flagsBase + (pfn << 2)) >>> 0;
-    port.st32(addr, (port.ld32(addr) & OF_ZONE) | (order << ORDER_AT) | ON_LIST);
-    // lists.addHead()
-    const head = headOf(ctx.cpu, zone, listIndex(order, type));
-    const headNext = (nextBase + (head << 2)) >>> 0;
-    const next = port.ld32(headNext);
-    port.st32((nextBase + (pfn << 2)) >>> 0, next);
-    port.st32((prevBase + (pfn << 2)) >>> 0, head);
-    port.st32(headNext, pfn);
-    port.st32((prevBase + (next << 2)) >>> 0, pfn);
-    const count = (port.ld32((pcp + P_COUNT) >>> 0) + (1 << order)) >>> 0;
-    port.st32((pcp + P_COUNT) >>> 0, count);
-    const factor = (pcp + P_ALLOC_FACTOR) >>> 0;
-    port.st32(factor, port.ld32(factor) >>> 1);
-    const freeCount = port.ld32((pcp + P_FREE_COUNT) >>> 0);
-    const batch = port.ld32((zonesBase + (zone << STRUCT_SHIFT) + BATCH) >>> 0);
-    if (freeCount < batch << PCP_BATCH_SCALE_MAX) {
-      port.st32((pcp + P_FREE_COUNT) >>> 0, (freeCount + (1 << order)) >>> 0);
-    }
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + HIT_CYCLES;
-    if (count >= port.ld32((pcp + P_HIGH) >>> 0)) spillAfterFree(ctx, zone, pcp);
-    unlock(ctx, pcp);
-    return true;
-  };
+  // ── Readers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const drainCpu = (ctx: Context, cpu: number): number => {
     let nrPages = 0;
     for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-      const pcp = asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE);
-      if (port.ld32(pcp + P_COUNT) === 0 || !tryLock(ctx, pcp)) continue;
-      nrPages += spill(ctx, cpu, zone, port.ld32(pcp + P_COUNT));
-      unlock(ctx, pcp);
+      const pcp = places.of(cpu, zone);
+      const word = port.ld32(pcp + P_STATE);
+      if (word < PCP_HELD && (word & STOCK_MASK) === 0) continue;
+      if (word >= PCP_HELD || port.cas(pcp, word, PCP_HELD + ctx.cpu) !== word) {
+        vmstat.countEvents(ctx, PCP_BUSY, 1);
+        continue;
+      }
+      const moved = batches.drain(ctx, cpu, zone, word);
+      port.stAtomic(pcp, word - moved);
+      nrPages += moved;
     }
     return nrPages;
   };
 
+  /** Σ of one kind of counter over all CPUs, each block times `weigh` of its order. */
+  const sumOf = (zone: number, counter: number, weigh: (order: number) => number): number => {
+    let sum = 0;
+    for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
+      for (let list = 0; list < NR_PCP_LISTS; list++) {
+        sum += port.ldF64(places.of(cpu, zone) + counter + (list << P_COUNTERS_SHIFT)) * weigh(orderOfPcpList(list));
+      }
+    }
+    return sum;
+  };
+  const inPages = (order: number): number => 2 ** order;
+  const overZones = (sumOfZone: (zone: number) => number): number => {
+    let sum = 0;
+    for (let zone = 0; zone < MAX_NR_ZONES; zone++) sum += sumOfZone(zone);
+    return sum;
+  };
+  vmstat.onRead((event) => {
+    if (event === PGFREE) return overZones((zone) => sumOf(zone, P_TAKEN_BACK, inPages));
+    if (event === NUMA_HIT) return overZones((zone) => sumOf(zone, P_SERVED, () => 1));
+    const zone = event - PGALLOC_DMA;
+    return zone >= 0 && zone < MAX_NR_ZONES ? sumOf(zone, P_SERVED, inPages) : 0;
+  });
+
   const checkList = (cpu: number, zone: number, index: number): string | number => {
-    const head = headOf(cpu, zone, index);
+    const head = places.firstHead(cpu, zone) + index;
     const length = lists.count(head);
     if (length < 0) return `PCP-1: list ${index} of CPU ${cpu} zone ${zone} has broken links`;
     for (let row = lists.first(head); row !== head; row = lists.next(row)) {
       const flags = pages.flags(asPfn(row));
-      const isRight = (flags & PG_STATE) === PG_PCP && orderOfFlags(flags) === orderOfList(index);
+      const isRight = (flags & PG_STATE) === PG_PCP && orderOfFlags(flags) === orderOfPcpList(index);
       if (!isRight || zoneOfFlags(flags) !== zone) return `PCP-2: frame ${row} has flags 0x${flags.toString(16)}`;
     }
-    return length << orderOfList(index);
+    return length << orderOfPcpList(index);
   };
 
-  const check = (): string | null => {
-    for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
-      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-        let sum = 0;
-        for (let index = 0; index < NR_PCP_LISTS; index++) {
-          const result = checkList(cpu, zone, index);
-          if (typeof result === "string") return result;
-          sum += result;
-        }
-        const count = port.ld32(percpu.areaOf(asCpu(cpu)) + PCP + zone * CACHE_LINE + P_COUNT);
-        const holder = port.ld32(percpu.areaOf(asCpu(cpu)) + PCP + zone * CACHE_LINE + P_LOCK);
-        if (holder !== 0) return `PCP-5: the lists of CPU ${cpu} zone ${zone} are locked by CPU ${holder - 1}`;
-        if (sum !== count) return `PCP-1: CPU ${cpu} zone ${zone} holds ${sum} pages, count says ${count}`;
-      }
+  const checkZone = (cpu: number, zone: number): string | null => {
+    const word = port.ld32(places.of(asCpu(cpu), zone) + P_STATE);
+    if (word >= PCP_HELD) return `PCP-5: the lists of CPU ${cpu} zone ${zone} are held by CPU ${word - PCP_HELD}`;
+    let sum = 0;
+    for (let index = 0; index < NR_PCP_LISTS; index++) {
+      const result = checkList(cpu, zone, index);
+      if (typeof result === "string") return result;
+      sum += result;
     }
-    return null;
+    const stock = word & STOCK_MASK;
+    return sum === stock ? null : `PCP-1: CPU ${cpu} zone ${zone} holds ${sum} pages, its stock says ${stock}`;
   };
 
   return {
@@ -399,11 +205,19 @@ function bindPcp(
     free,
     drainCpu,
     info(cpu, zone) {
-      const pcp = percpu.areaOf(cpu) + PCP + zone * CACHE_LINE;
-      const count = port.ld32(pcp + P_COUNT);
-      return { count, high: port.ld32(pcp + P_HIGH), batch: zones.field(zone, Z_PCP_BATCH) };
+      const word = port.ld32(places.of(cpu, zone) + P_STATE);
+      const count = word >= PCP_HELD ? 0 : word & STOCK_MASK;
+      return { count, high: port.ld32(places.of(cpu, zone) + P_HIGH), batch: zones.field(zone, Z_PCP_BATCH) };
     },
-    lockAddr: (cpu, zone) => asPhys(percpu.areaOf(cpu) + PCP + zone * CACHE_LINE + P_LOCK),
-    check,
+    lockAddr: (cpu, zone) => asPhys(places.of(cpu, zone) + P_STATE),
+    check() {
+      for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
+        for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+          const problem = checkZone(cpu, zone);
+          if (problem !== null) return problem;
+        }
+      }
+      return null;
+    },
   };
 }

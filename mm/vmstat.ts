@@ -3,9 +3,10 @@
  *
  * Two kinds. *Events* only count up; each CPU counts its own in its per-CPU area, and a reader adds the copies up, so
  * that a fast path never writes a line that another CPU writes. Interrupts are off between the load and the store, as
- * a handler on top counts too (x86 has one instruction for it). *Items* are gauges (pages of slabs, of page tables);
- * they change on slow paths only and are one global word each, updated atomically. The free pages of a zone are in
- * the zone itself (mmzone.ts), under its lock.
+ * a handler on top counts too (x86 has one instruction for it). What the per-CPU page lists serve and take back they
+ * count themselves, under their own guard (pcp.ts), and a reader asks them. *Items* are gauges (pages of slabs, of page
+ * tables); they change on slow paths only and are one global word each, updated atomically. The free pages of a zone
+ * are in the zone itself (mmzone.ts), under its lock.
  *
  *   VMS-1  an item never goes below zero
  *   VMS-2  the sum over CPUs of an event never decreases, and no count is lost to an interrupt in between
@@ -72,8 +73,10 @@ export interface VmStat {
   countEvents(ctx: Context, event: number, delta: number): void;
   /** The two events of a served page request, at once: PGALLOC of `zone` by `nrPages`, NUMA_HIT by 1. */
   countServed(ctx: Context, zone: number, nrPages: number): void;
-  /** Sum over all CPUs. */
+  /** Sum over all CPUs, and what others have counted. */
   event(event: number): number;
+  /** Registers who counts some events in its own words: the source returns its sum of an event, 0 if it counts none. */
+  onRead(source: (event: number) => number): void;
   /** Moves a gauge by a signed number of pages. Any context; atomic. */
   modItem(item: number, delta: number): void;
   item(item: number): number;
@@ -82,6 +85,7 @@ export interface VmStat {
 export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCpu, harts: Harts): VmStat {
   const { irqOn, nrCpus } = harts;
   const EVENTS = percpu.define("vm_events", NR_VM_EVENTS * 8, 8);
+  let source: (event: number) => number = () => 0;
   const items: PhysAddr = image.bss("vm_stat", NR_VM_ITEMS * 4, 8);
   return {
     countEvents(ctx, event, delta) {
@@ -102,9 +106,12 @@ export function createVmStat(port: MemoryPort, image: KernelImage, percpu: PerCp
       irqOn[cpu] = flags;
     },
     event(event) {
-      let sum = 0;
+      let sum = source(event);
       for (let cpu = 0; cpu < nrCpus; cpu++) sum += port.ldF64(percpu.areaOf(cpu) + EVENTS + event * 8);
       return sum;
+    },
+    onRead(hook) {
+      source = hook;
     },
     modItem: (item, delta) => {
       port.fetchAdd(items + item * 4, delta);

@@ -433,6 +433,6 @@ export function boot(options: BootOptions): Kernel {
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
     checkCma: cma.check,
-    census: () => takeCensus(port, pages, zones, vmstat, dmaSystem.standingPages()),
+    census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),
   });
 }

@@ -133,6 +133,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     vmstat: {
       countEvents: unused,
       countServed: unused,
+      onRead: unused,
       modItem: unused,
       event: (event) => fake.events.get(event) ?? 0,
       item: (item) => fake.items.get(item) ?? 0,

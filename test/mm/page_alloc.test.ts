@@ -23,6 +23,7 @@ import {
   zoneHighsize,
   zoneWatermarks,
 } from "../../mm/mmzone.ts";
+import { PCP_HELD } from "../../mm/pcp_layout.ts";
 import { bootPageLevel } from "../support/page_level.ts";
 
 const MIB = 1024 * 1024;
@@ -201,13 +202,14 @@ describe("per-CPU lists", () => {
     const irq = m.contexts.irqContext(0);
     const first = m.pageAlloc.tryAllocPages(m.ctx, 0, GFP_KERNEL);
     const before = m.pcp.info(0, ZONE_DMA32).count;
-    // Hold the lists' lock, as an interrupted holder on this CPU would.
-    m.machine.port.st32(m.pcp.lockAddr(0, ZONE_DMA32), 1);
+    // Hold the lists, as an interrupted holder on this CPU would.
+    const atRest = m.machine.port.ld32(m.pcp.lockAddr(0, ZONE_DMA32));
+    m.machine.port.st32(m.pcp.lockAddr(0, ZONE_DMA32), PCP_HELD);
     const fromIrq = m.pageAlloc.tryAllocPages(irq, 0, GFP_ATOMIC);
     expect(fromIrq).not.toBe(0);
     expect(m.pageAlloc.freePages(irq, fromIrq, 0)).toBe(0);
+    m.machine.port.st32(m.pcp.lockAddr(0, ZONE_DMA32), atRest);
     expect(m.pcp.info(0, ZONE_DMA32).count).toBe(before);
-    m.machine.port.st32(m.pcp.lockAddr(0, ZONE_DMA32), 0);
     m.pageAlloc.freePages(m.ctx, first, 0);
     m.expectNoLeak();
   });

@@ -7,6 +7,7 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { PAGE_NEXT, PAGE_PREV } from "../../mm/page.ts";
 import { bareFrames } from "../support/bare_frames.ts";
 
 const rig = () => {
@@ -22,7 +23,7 @@ describe("PLIST-1 PLIST-2 lists of frames", () => {
   it("hold what arrays hold, in their order, after any program", () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-        const { lists, port, pages, heads } = rig();
+        const { lists, pages, heads } = rig();
         const model: number[][] = [[], [], []];
         for (const { list, row, how } of steps) {
           const frame = row + 100;
@@ -44,7 +45,7 @@ describe("PLIST-1 PLIST-2 lists of frames", () => {
             expect([lists.first(head), lists.last(head)]).toEqual([rows[0] ?? head, rows.at(-1) ?? head]);
             const [forwards, backwards] = [[] as number[], [] as number[]];
             for (let at = lists.next(head); at !== head; at = lists.next(at)) forwards.push(at);
-            for (let at = lists.last(head); at !== head; at = port.ld32(pages.prevBase + at * 4)) backwards.push(at);
+            for (let at = lists.last(head); at !== head; at = pages.prevAt(pages.rowAt(at))) backwards.push(at);
             expect([forwards, backwards]).toEqual([rows, [...rows].reverse()]);
           });
         }
@@ -61,16 +62,17 @@ describe("PLIST-1 PLIST-2 lists of frames", () => {
     const nrRows = pages.nrFrames + pages.nrHeads;
     const targets = [...rows, 103, 104, ...heads, nrRows - 1, nrRows, nrRows + 1, 0xffff_ffff];
     let nrBroken = 0;
-    for (const base of [pages.nextBase, pages.prevBase]) {
+    for (const offset of [PAGE_NEXT, PAGE_PREV]) {
       for (const row of [head, ...rows]) {
-        const sound = port.ld32(base + row * 4);
+        const link = pages.rowAt(row) + offset;
+        const sound = port.ld32(link);
         for (const target of targets) {
           if (target === sound) continue;
-          port.st32(base + row * 4, target);
+          port.st32(link, target);
           expect(lists.count(head), `${row} to ${target}`).toBe(-1);
           nrBroken++;
         }
-        port.st32(base + row * 4, sound);
+        port.st32(link, sound);
       }
     }
     expect(nrBroken).toBeGreaterThan(80);
@@ -78,10 +80,10 @@ describe("PLIST-1 PLIST-2 lists of frames", () => {
   });
 
   it("PLIST-2 count() finds a second head in the ring, and a ring without the head", () => {
-    const { lists, port, pages, heads, head } = rig();
+    const { lists, pages, heads, head } = rig();
     const link = (row: number, next: number): void => {
-      port.st32(pages.nextBase + row * 4, next);
-      port.st32(pages.prevBase + next * 4, row);
+      pages.setNextAt(pages.rowAt(row), next);
+      pages.setPrevAt(pages.rowAt(next), row);
     };
     // The first and the last head row, each as the second head.
     for (const other of [heads[1] as number, pages.firstHead + pages.nrHeads - 1]) {
@@ -98,7 +100,7 @@ describe("PLIST-1 PLIST-2 lists of frames", () => {
     expect(lists.count(second)).toBe(-1);
     // 100 leads to itself, and prev agrees: from the head one would walk for ever.
     link(100, 100);
-    port.st32(pages.nextBase + head * 4, 100);
+    pages.setNextAt(pages.rowAt(head), 100);
     expect(lists.count(head)).toBe(-1);
   });
 

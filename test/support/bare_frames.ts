@@ -33,7 +33,7 @@ export function bareFrames(start: number, end: number): FrameAllocatorDeps {
   return {
     port,
     pages,
-    lists: createPageLists(port, pages),
+    lists: createPageLists(pages),
     pageblocks,
     zone: ZONE,
     zoneAddr,

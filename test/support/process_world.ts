@@ -113,7 +113,7 @@ export function bootProcessWorld(
       }
       expect(pages).toBe((m.frames[zone] as (typeof m.frames)[number]).nrFree());
     }
-    const { total, ...parts } = takeCensus(port, pages, zones, vmstat, 0);
+    const { total, ...parts } = takeCensus(pages, zones, vmstat, 0);
     expect(Object.values(parts).reduce((sum, part) => sum + part, 0)).toBe(total);
     expect(parts.freeBuddy).toBe(zones.totalFree());
   };
