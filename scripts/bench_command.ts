@@ -7,7 +7,7 @@
  */
 
 import { availableParallelism } from "node:os";
-import { DEFAULT_SEED, MAX_CPUS } from "../kernel/params.ts";
+import { DEFAULT_SEED } from "../kernel/params.ts";
 import { type BenchReport, benchDocument, benchFaults, benchText } from "./bench/bench_report.ts";
 import { type BenchRun, matchesFilter } from "./bench/bench_run.ts";
 import { ParallelFailure } from "./bench/parallel_machine.ts";
@@ -17,7 +17,7 @@ import { FIGURE_NAMES, runSuite } from "./bench/suite.ts";
 import { paintFor } from "./command_options.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { EXIT_OK } from "./metrics.ts";
-import { parseWhole, shellQuote } from "./options.ts";
+import { shellQuote } from "./options.ts";
 import { UsageError } from "./usage_error.ts";
 
 export interface BenchCommandOptions {
@@ -41,17 +41,6 @@ const DEFAULT_OPS = 5_000_000;
 const PARALLEL_RAM_BYTES = 128 * 1024 * 1024;
 const EXIT_FAILED = 1;
 const EXIT_INTERRUPTED = 130;
-
-/** `--parallel N`. */
-export const parseThreads = (text: string): number => parseWhole(text, "--parallel", 1, MAX_CPUS);
-/** `--samples N`. */
-export const parseSamples = (text: string): number => parseWhole(text, "--samples", 1, 100);
-/** `--ops N`: also 500k or 5M. */
-export function parseOps(text: string): number {
-  const match = /^(\d+)([km]?)$/i.exec(text.trim());
-  const factor = match?.[2] === "" ? 1 : match?.[2]?.toLowerCase() === "k" ? 1_000 : 1_000_000;
-  return parseWhole(match === null ? text : String(Number(match[1]) * factor), "--ops", 1_000, 100_000_000);
-}
 
 function checkFilter(options: BenchCommandOptions): (name: string) => boolean {
   const { filter } = options;

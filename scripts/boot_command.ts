@@ -5,6 +5,8 @@
  *   a terminal              the shell, with line editing
  *   something piped in      fed to the console as it is
  *   nothing                 the demo: scripts/scenarios/demo.yaml, its summary
+ *
+ * What reads scenarios and writes summaries is loaded for the demo only: a shell is there sooner without.
  */
 
 import { fstatSync } from "node:fs";
@@ -20,11 +22,10 @@ import { failing, type MachineOptions, machineArgs, resolveMachine, shellQuote }
 import { packageFile } from "./package_files.ts";
 import { PROC_FILES } from "./proc_files.ts";
 import { readInput } from "./readers/input.ts";
-import { runAndReport } from "./run_command.ts";
 import { bootMachine } from "./run_workloads.ts";
 import { createTerminal, type SessionEnd, shellCompleter } from "./terminal.ts";
 import { UsageError } from "./usage_error.ts";
-import { loadWorkloads, type WorkloadSet } from "./workloads.ts";
+import type { WorkloadSet } from "./workloads.ts";
 
 export interface BootCommandOptions extends CommonOptions, FaultOptions {
   readonly exec?: string;
@@ -50,6 +51,7 @@ export async function bootCommand(options: BootCommandOptions, host: HostOutput)
 /** The sweep over a boot with shell commands, or over the demo. */
 async function sweepBoot(input: string | undefined, options: BootCommandOptions, host: HostOutput): Promise<number> {
   if (input === undefined) {
+    const { loadWorkloads } = await import("./workloads.ts");
     const set = await loadWorkloads([packageFile("scenarios/demo.yaml")], { verify: true });
     const machine = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
     const words = ["slabtown", "run", "demo.yaml", "--verify", ...machineArgs(machine)];
@@ -77,6 +79,7 @@ export function initSet(commands: string): WorkloadSet {
 
 /** The demo workload. */
 export async function demoSet(): Promise<WorkloadSet> {
+  const { loadWorkloads } = await import("./workloads.ts");
   return loadWorkloads([packageFile("scenarios/demo.yaml")]);
 }
 
@@ -85,6 +88,7 @@ async function demo(options: BootCommandOptions, host: HostOutput): Promise<numb
   const asked = resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options), set.machine);
   const machine = failing(asked, options.failAlloc);
   const replay = ["slabtown", "run", "scripts/scenarios/demo.yaml", ...machineArgs(machine)].map(shellQuote).join(" ");
+  const { runAndReport } = await import("./run_command.ts");
   return runAndReport({ set, machine, replay, options, host, showsBoot: true });
 }
 

@@ -14,8 +14,7 @@ import {
   parseWhole,
 } from "./options.ts";
 import { colorLevel, createPaint, type Paint } from "./paint.ts";
-import { RECORDING_FORMATS, type RecordingFormat } from "./readers/detect.ts";
-import { TOUCH_MODES, type TouchMode } from "./scenario.ts";
+import { RECORDING_FORMATS, type RecordingFormat, TOUCH_MODES, type TouchMode } from "./recording_words.ts";
 
 /** Values as commander leaves them, by the long names of the options. */
 export interface CommonOptions {

@@ -30,7 +30,8 @@ import { adequacyDocument, adequacyText, listText, resultDocument, resultText } 
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { EXIT_FAILED, EXIT_INTERRUPT, EXIT_OK } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
-import { parseWhole, shellQuote } from "./options.ts";
+import { MAX_RUNS } from "./number_options.ts";
+import { shellQuote } from "./options.ts";
 import { createProgress, NO_PROGRESS } from "./progress.ts";
 import { printable } from "./readers/input_error.ts";
 import { UsageError } from "./usage_error.ts";
@@ -62,15 +63,8 @@ const RANDOM_DEPTH = 2;
 const DEFAULT_OPS = 40;
 /** Runs, where the strategy does not end by itself. */
 const DEFAULT_RUNS = 100_000;
-const MAX_RUNS = 1_000_000_000;
 const STRESS_RUNS = 10_000;
 const MAX_COLUMNS = 140;
-
-export const parseBound = (text: string): number => parseWhole(text, "--bound", 0, 10);
-export const parseDepth = (text: string): number => parseWhole(text, "--depth", 1, 10);
-export const parseProgramLength = (text: string): number => parseWhole(text, "--ops", 1, 200);
-export const parseRuns = (text: string): number => parseWhole(text, "--runs", 1, MAX_RUNS);
-export const parseIrqs = (text: string): number => parseWhole(text, "--irqs", 0, 10);
 
 function scenarioNamed(name: string): Scenario {
   const found = SCENARIOS.find((scenario) => scenario.name === name);

@@ -30,11 +30,9 @@ import { didYouMean } from "./nearest.ts";
 import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
 import type { InputFile } from "./readers/input.ts";
 import { type InputError, quoted } from "./readers/input_error.ts";
+import { TOUCH_MODES, type TouchMode } from "./recording_words.ts";
 import { splitWords } from "./words.ts";
 import { readYaml, type YamlDocument } from "./yaml_document.ts";
-
-export const TOUCH_MODES = ["none", "first", "all"] as const;
-export type TouchMode = (typeof TOUCH_MODES)[number];
 
 export interface ScenarioProgram {
   /** Name and arguments. */

@@ -4,14 +4,16 @@
  *
  *   0 fine   1 something did not hold   2 usage or input   3 the kernel panicked   70 a bug of ours   130 Ctrl-C
  *
+ * Each command's code is loaded when it is wanted: a boot need not wait for YAML, recordings or benches.
+ *
  * `process.exit()` would lose output that is still on its way into a pipe: `process.exitCode` is set instead, and the
  * process ends when nothing is left to do.
  */
 
 import "./v8_settings.ts";
 import { Argument, Command, CommanderError } from "commander";
-import { type BenchCommandOptions, benchCommand, parseOps, parseSamples, parseThreads } from "./bench_command.ts";
-import { type BootCommandOptions, bootCommand } from "./boot_command.ts";
+import type { BenchCommandOptions } from "./bench_command.ts";
+import type { BootCommandOptions } from "./boot_command.ts";
 import {
   addCommonOptions,
   addFaultOptions,
@@ -20,25 +22,26 @@ import {
   type CommonOptions,
 } from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
-import {
-  type ExploreCommandOptions,
-  exploreCommand,
-  parseBound,
-  parseDepth,
-  parseIrqs,
-  parseProgramLength,
-  parseRuns,
-} from "./explore_command.ts";
+import type { ExploreCommandOptions } from "./explore_command.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { addLab, LAB_EXAMPLES } from "./lab/lab_command.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
+import {
+  parseBound,
+  parseDepth,
+  parseIrqs,
+  parseOps,
+  parseProgramLength,
+  parseRuns,
+  parseSamples,
+  parseThreads,
+} from "./number_options.ts";
 import { parseCmdline, parseCpus, parseSeed, shellQuote } from "./options.ts";
 import { packageVersion } from "./package_files.ts";
-import { procfsCommand } from "./procfs_command.ts";
 import { InputError, printable } from "./readers/input_error.ts";
-import { type ReplayOptions, replayCommand } from "./replay_command.ts";
-import { type RunOptions, runCommand } from "./run_command.ts";
+import type { ReplayOptions } from "./replay_command.ts";
+import type { RunOptions } from "./run_command.ts";
 import { UsageError } from "./usage_error.ts";
 
 const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
@@ -100,6 +103,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
     .usage("[options]")
     .action(async (extra: string[], options: BootCommandOptions) => {
       if (extra.length > 0) throw notACommand(program, extra);
+      const { bootCommand } = await import("./boot_command.ts");
       done(await bootCommand(options, host));
     });
 
@@ -107,6 +111,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   addSnapshotOptions(addFaultOptions(addRecordingOptions(addCommonOptions(run, "256M"))))
     .description("boot, run workloads all at once, check them, print a summary")
     .action(async (targets: string[], options: RunOptions) => {
+      const { runCommand } = await import("./run_command.ts");
       done(await runCommand(targets, options, host));
     });
 
@@ -114,6 +119,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   addCommonOptions(procfs, "64M")
     .description("run the demo, then write the machine's memory files under /proc as plain files")
     .action(async (dir: string, options: CommonOptions) => {
+      const { procfsCommand } = await import("./procfs_command.ts");
       done(await procfsCommand(dir, options, host));
     });
 
@@ -149,6 +155,7 @@ function addReplay(program: Command, host: HostOutput, done: (exitCode: number) 
     .option("--debug", "stack traces for errors in slabtown itself")
     .allowExcessArguments(false)
     .action(async (path: string, options: ReplayOptions) => {
+      const { replayCommand } = await import("./replay_command.ts");
       done(await replayCommand(path, options, host));
     });
 }
@@ -172,6 +179,7 @@ function addBench(program: Command, host: HostOutput, done: (exitCode: number) =
     .option("--debug", "stack traces for errors in slabtown itself")
     .allowExcessArguments(false)
     .action(async (options: BenchCommandOptions) => {
+      const { benchCommand } = await import("./bench_command.ts");
       done(await benchCommand(options, host));
     });
 }
@@ -201,6 +209,7 @@ function addExplore(program: Command, host: HostOutput, done: (exitCode: number)
     .option("--debug", "stack traces for errors in slabtown itself")
     .allowExcessArguments(false)
     .action(async (name: string | undefined, options: ExploreCommandOptions) => {
+      const { exploreCommand } = await import("./explore_command.ts");
       done(await exploreCommand(name, options, host));
     });
 }

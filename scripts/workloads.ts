@@ -23,7 +23,8 @@ import { type ReadRecordingOptions, readRecording } from "./readers/detect.ts";
 import { type InputFile, readInput } from "./readers/input.ts";
 import { InputError } from "./readers/input_error.ts";
 import { readOps } from "./readers/ops.ts";
-import { readScenario, type Scenario, type TouchMode } from "./scenario.ts";
+import type { TouchMode } from "./recording_words.ts";
+import { readScenario, type Scenario } from "./scenario.ts";
 import { UsageError } from "./usage_error.ts";
 import { splitWords } from "./words.ts";
 

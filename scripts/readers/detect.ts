@@ -20,6 +20,7 @@
  */
 
 import type { HeapRecording, KernelRecording } from "../../kernel/uapi/recording.ts";
+import type { RecordingFormat } from "../recording_words.ts";
 import { isFtraceEvent, readFtrace } from "./ftrace.ts";
 import { type InputFile, isGzip } from "./input.ts";
 import { InputError, quoted } from "./input_error.ts";
@@ -28,11 +29,6 @@ import { readMtc } from "./mtc.ts";
 import { isMtc } from "./mtc_header.ts";
 import { isRepOperation, readRep, type TextReaderOptions } from "./rep.ts";
 import { LineCursor } from "./text_lines.ts";
-
-export type RecordingFormat = "rep" | "mtc" | "ftrace" | "ltrace";
-
-/** The formats, for `--format` and its message. */
-export const RECORDING_FORMATS: readonly RecordingFormat[] = ["rep", "mtc", "ftrace", "ltrace"];
 
 export interface ReadRecordingOptions {
   /** Go on where a file has more than 1 % of bad lines, or small contradictions. */

@@ -6,10 +6,9 @@
 
 import { createHash } from "node:crypto";
 import * as v from "valibot";
-import { RECORDING_FORMATS } from "../readers/detect.ts";
 import type { InputFile } from "../readers/input.ts";
 import { InputError } from "../readers/input_error.ts";
-import { TOUCH_MODES } from "../scenario.ts";
+import { RECORDING_FORMATS, TOUCH_MODES } from "../recording_words.ts";
 
 const text = v.pipe(v.string(), v.maxLength(65_536));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));

@@ -14,7 +14,7 @@ import { PAGE_STRUCT_BYTES } from "../../mm/index.ts";
 import { matchesFilter } from "../../scripts/bench/bench_run.ts";
 import { median } from "../../scripts/bench/statistics.ts";
 import { drawOrder, drawPareto, drawStream } from "../../scripts/bench/streams.ts";
-import { parseOps } from "../../scripts/bench_command.ts";
+import { parseOps } from "../../scripts/number_options.ts";
 
 const PROGRAM = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "dist", "scripts", "slabtown.js");
 const isBuilt = existsSync(PROGRAM);
