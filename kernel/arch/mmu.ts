@@ -15,7 +15,7 @@
  * Source: RISC-V privileged specification, chapter "Sv39".
  */
 
-import { PAGE_SIZE, TASK_SIZE } from "../params.ts";
+import { PAGE_SHIFT, PAGE_SIZE, TASK_SIZE } from "../params.ts";
 import { CYC_TLB_FLUSH, CYC_TLB_WALK } from "./charges.ts";
 import type { Harts } from "./harts.ts";
 import type { MemoryPort } from "./port.ts";
@@ -104,20 +104,26 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
     return MMU_FAULT;
   };
 
+  /** TLB or walk: physical address of byte `offset` of page `vpn`, or MMU_FAULT. */
+  const translatePage = (cpu: number, vpn: number, offset: number, isWrite: boolean): number => {
+    const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
+    const tag = (vpn + (satpAsid[cpu] as number) * ASID_FACTOR) | 0;
+    if ((isWrite ? writeTag[slot] : readTag[slot]) === tag) return (frameBase[slot] as number) + offset;
+    const base = walk(cpu, vpn, isWrite, slot);
+    return base === MMU_FAULT ? MMU_FAULT : base + offset;
+  };
+
   return {
     walks,
     tlbWords: [readTag, writeTag, frameBase],
     translate(cpu, va, isWrite) {
+      // Below 4 GiB, where programs have their heap, a page number is a shift and all stays integer arithmetic.
+      if (va >>> 0 === va) return translatePage(cpu, va >>> PAGE_SHIFT, va & (PAGE_SIZE - 1), isWrite);
       if (!(va >= 0 && va < TASK_SIZE)) return MMU_FAULT;
       const vpn = Math.floor(va / PAGE_SIZE);
-      const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
-      const tag = (vpn + (satpAsid[cpu] as number) * ASID_FACTOR) | 0;
-      // A fraction is no address. The offset as an integer also keeps slow double arithmetic out of the callers.
+      // The offset as an integer also keeps slow double arithmetic out of the callers. A fraction is no address.
       const offset = (va - vpn * PAGE_SIZE) | 0;
-      if (vpn * PAGE_SIZE + offset !== va) return MMU_FAULT;
-      if ((isWrite ? writeTag[slot] : readTag[slot]) === tag) return (frameBase[slot] as number) + offset;
-      const base = walk(cpu, vpn, isWrite, slot);
-      return base === MMU_FAULT ? MMU_FAULT : base + offset;
+      return vpn * PAGE_SIZE + offset === va ? translatePage(cpu, vpn, offset, isWrite) : MMU_FAULT;
     },
     flushPage(cpu, asid, va) {
       const vpn = Math.floor(va / PAGE_SIZE);
