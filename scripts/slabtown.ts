@@ -10,7 +10,6 @@
  * process ends when nothing is left to do.
  */
 
-import "./v8_settings.ts";
 import { Argument, Command, CommanderError } from "commander";
 import type { BenchCommandOptions } from "./bench_command.ts";
 import type { BootCommandOptions } from "./boot_command.ts";

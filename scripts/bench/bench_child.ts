@@ -3,10 +3,10 @@
  * line of JSON. Entry file of child processes; child.ts starts it.
  */
 
-import "../v8_settings.ts";
 import { checkedSubject } from "./checked_subject.ts";
 import type { ChildTask, Sample, StreamTask } from "./child_tasks.ts";
 import { drawGrowth, sampleGrowth } from "./growth_child.ts";
+import { inlineForSteadyState } from "./inlining.ts";
 import { compileAssemblyScript, JS_PEERS } from "./js_peers.ts";
 import { sampleGetpid, sampleMetadata, sampleRecording, sampleSweep } from "./kernel_child.ts";
 import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, timeReplay } from "./replay.ts";
@@ -45,6 +45,7 @@ async function testedSubject(task: StreamTask, workload: SingleWorkload): Promis
 }
 
 async function sampleStream(task: StreamTask): Promise<Sample> {
+  inlineForSteadyState();
   const workload = workloadOf(task.id);
   const { subject, shift, holdsObjects, check } = await testedSubject(task, workload);
   let replay: Replay;
