@@ -23,6 +23,7 @@ import { packageFile } from "./package_files.ts";
 import { PROC_FILES } from "./proc_files.ts";
 import { readInput } from "./readers/input.ts";
 import { bootMachine } from "./run_workloads.ts";
+import { createSession } from "./snapshots/session.ts";
 import { createTerminal, type SessionEnd, shellCompleter } from "./terminal.ts";
 import { UsageError } from "./usage_error.ts";
 import type { WorkloadSet } from "./workloads.ts";
@@ -32,7 +33,6 @@ export interface BootCommandOptions extends CommonOptions, FaultOptions {
   readonly script?: string;
 }
 
-const SLICE_CYCLES = 10_000_000;
 /** How long an open pipe on standard input may stay silent before it counts as nobody there. */
 const PIPE_GRACE_MS = 1000;
 
@@ -136,39 +136,52 @@ async function script(
   options: BootCommandOptions,
   host: HostOutput,
 ): Promise<number> {
-  let isBooting = true;
-  const kernel = bootMachine(machine, builtinPrograms(), (text) => {
-    if (!(isBooting && options.quiet === true)) host.out(text);
+  const session = createSession({
+    boot(console) {
+      const kernel = bootQuietly(machine, options, console);
+      kernel.spawn("/sbin/init", ["init", "-c", input]);
+      kernel.closeConsole();
+      return kernel;
+    },
+    console: host.out,
+    cycles: options.cycles,
   });
-  isBooting = false;
-  kernel.spawn("/sbin/init", ["init", "-c", input]);
-  kernel.closeConsole();
-  const limit = options.cycles === undefined ? Number.POSITIVE_INFINITY : kernel.now() + options.cycles;
   let reason: RunStop = "budget";
-  while (reason === "budget" && kernel.now() < limit && host.stop.reason === "none") {
-    reason = kernel.run({ untilCycles: Math.min(kernel.now() + SLICE_CYCLES, limit) });
+  while (reason === "budget" && !session.isOver() && host.stop.reason === "none") {
+    reason = await session.run();
     await setImmediate();
   }
   if (host.stop.reason === "interrupt") return EXIT_INTERRUPT;
-  return endOfSession(reason, kernel, machine, host);
+  return endOfSession(reason, session.kernel(), machine, host);
+}
+
+/** Boots; the log of boot is left out with --quiet. */
+function bootQuietly(machine: MachineOptions, options: BootCommandOptions, console: (text: string) => void): Kernel {
+  let isBooting = true;
+  const kernel = bootMachine(machine, builtinPrograms(), (text) => {
+    if (!(isBooting && options.quiet === true)) console(text);
+  });
+  isBooting = false;
+  return kernel;
 }
 
 async function atTerminal(options: BootCommandOptions, host: HostOutput): Promise<number> {
   const machine = failing(resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options)), options.failAlloc);
-  const programs = builtinPrograms();
   const complete = shellCompleter(
-    programs.keys(),
+    builtinPrograms().keys(),
     PROC_FILES.map((name) => `/proc/${name}`),
   );
   const terminal = createTerminal({ keys: process.stdin, write: host.out, complete });
-  let isSilent = options.quiet === true;
-  const kernel = bootMachine(machine, programs, (text) => {
-    if (!isSilent) terminal.console(text);
+  const session = createSession({
+    boot(console) {
+      const kernel = bootQuietly(machine, options, console);
+      kernel.spawn("/sbin/init", ["init"]);
+      return kernel;
+    },
+    console: terminal.console,
   });
-  isSilent = false;
-  kernel.spawn("/sbin/init", ["init"]);
-  const end = await terminal.serve(kernel);
-  return endOfSession(end, kernel, machine, host);
+  const end = await terminal.serve(session);
+  return endOfSession(end, session.kernel(), machine, host);
 }
 
 function endOfSession(end: SessionEnd, kernel: Kernel, machine: MachineOptions, host: HostOutput): number {

@@ -2,13 +2,14 @@
  * The terminal: a person at the console of the running machine.
  *
  * The host's terminal is in raw mode while the shell runs. Lines are edited here (line_editor.ts) and fed to the
- * kernel's console whole; Ctrl-C and Ctrl-D become the console's own. The kernel runs in slices of virtual time, and
+ * kernel's console whole; Ctrl-C and Ctrl-D become the console's own. The machine runs in slices of virtual time, and
  * between two of them the host reads its keys, so a program that never ends can be interrupted.
  */
 
 import { setImmediate } from "node:timers/promises";
-import type { Kernel, RunStop } from "../kernel/entry/kernel.ts";
+import type { RunStop } from "../kernel/entry/kernel.ts";
 import { type Completer, createLineEditor, type EditorEvent } from "./line_editor.ts";
+import type { Session } from "./snapshots/session.ts";
 
 /** The half of `process.stdin` that is needed. */
 export interface KeySource {
@@ -33,10 +34,8 @@ export interface TerminalSession {
   /** Console output of the kernel goes here. */
   console(text: string): void;
   /** Serves the console until power-off, panic, or the plug is pulled. */
-  serve(kernel: Kernel): Promise<SessionEnd>;
+  serve(session: Session): Promise<SessionEnd>;
 }
-
-const SLICE_CYCLES = 10_000_000;
 
 /** A session on the terminal of `options`; nothing is touched before `serve()`. */
 export function createTerminal(options: TerminalOptions): TerminalSession {
@@ -52,22 +51,16 @@ export function createTerminal(options: TerminalOptions): TerminalSession {
       wake = resolve;
     });
 
-  const serveLoop = async (kernel: Kernel): Promise<SessionEnd> => {
-    let isClosed = false;
+  const serveLoop = async (session: Session): Promise<SessionEnd> => {
     for (;;) {
-      const reason = kernel.run({ untilCycles: kernel.now() + SLICE_CYCLES });
+      const reason = await session.run();
       if (reason === "poweroff" || reason === "panic") return reason;
-      if (isClosed && reason !== "budget") return reason;
+      if (session.isClosed() && reason !== "budget") return reason;
       if (reason === "budget") await setImmediate();
       else if (queue.length === 0) await keyPressed();
       for (const event of queue.splice(0)) {
         if (event.type === "quit") return "quit";
-        if (event.type === "line") kernel.feedConsole(`${event.text}\n`);
-        else if (event.type === "interrupt") kernel.interruptConsole();
-        else {
-          kernel.closeConsole();
-          isClosed = true;
-        }
+        session.feed(event.type, event.type === "line" ? `${event.text}\n` : "");
       }
     }
   };
@@ -77,14 +70,14 @@ export function createTerminal(options: TerminalOptions): TerminalSession {
       options.write(text.replaceAll(/\r?\n/g, "\r\n"));
       editor.sawOutput(text);
     },
-    async serve(kernel) {
+    async serve(session) {
       const { keys } = options;
       keys.setEncoding("utf8");
       keys.setRawMode?.(true);
       keys.on("data", onKeys);
       keys.resume();
       try {
-        return await serveLoop(kernel);
+        return await serveLoop(session);
       } finally {
         keys.off("data", onKeys);
         keys.setRawMode?.(false);

@@ -15,9 +15,9 @@ import type { Program } from "../kernel/uapi/program.ts";
 import { SYS_lseek } from "../kernel/uapi/syscall.ts";
 import { decodeUtf8 } from "../kernel/uapi/utf8.ts";
 import { createLibc } from "./libc.ts";
-import { type Builtin, createBuiltins, type ProgramHelp } from "./sh_builtins.ts";
+import { createBuiltins, type ProgramHelp } from "./sh_builtins.ts";
 import { runText } from "./sh_run.ts";
-import { createShellState, reapJobs, remember, type Shell } from "./sh_state.ts";
+import { type Builtin, createShellState, reapJobs, remember, type Shell } from "./sh_state.ts";
 
 const PROMPT = "# ";
 const LINE_BYTES = 4096;

@@ -9,23 +9,10 @@ import { strerror } from "../kernel/uapi/errno.ts";
 import { parseCount } from "./programs/arguments.ts";
 import { directoryNames } from "./programs/directory.ts";
 import { echoText } from "./programs/files.ts";
-import { type Job, noteEnded, reapJobs, resolvePath, type Shell } from "./sh_state.ts";
+import { snapshotBuiltins } from "./sh_snapshots.ts";
+import { type Builtin, type BuiltinCall, type Job, noteEnded, reapJobs, resolvePath, type Shell } from "./sh_state.ts";
 
 const GRAMMAR_HELP = "help NAME shows arguments. A | B, > FILE, >> FILE, < FILE, A && B, A || B, A; B, A &, $?";
-
-export interface BuiltinCall {
-  readonly shell: Shell;
-  /** Without the name. */
-  readonly args: readonly string[];
-  readonly outFd: number;
-  readonly errFd: number;
-}
-
-export interface Builtin {
-  readonly synopsis: string;
-  readonly summary: string;
-  readonly run: (call: BuiltinCall) => Sleeping<number>;
-}
 
 /** Name, arguments and purpose of a program, for `help`. */
 export interface ProgramHelp {
@@ -119,6 +106,7 @@ export function createBuiltins(programs: readonly ProgramHelp[]): ReadonlyMap<st
     yield* print(call, "");
     return 1;
   });
+  for (const [name, builtin] of snapshotBuiltins) builtins.set(name, builtin);
   add("help", "[NAME]", "list the commands", (call) => help(call, [...namedBuiltins(builtins), ...programs]));
   return builtins;
 }

@@ -35,6 +35,8 @@ export interface Step {
   readonly commands: readonly Command[];
   /** The step as it was typed, for `jobs`. */
   readonly text: string;
+  /** Where in the source the next step begins. */
+  readonly end: number;
 }
 
 export type Parsed =
@@ -180,7 +182,7 @@ class Parser {
       if (this.failure !== undefined) return steps;
       const text = this.source.slice(start, this.tokens[this.next - 1]?.end ?? start);
       const separator = this.peek();
-      steps.push({ when, background: separator.kind === "&", commands, text });
+      steps.push({ when, background: separator.kind === "&", commands, text, end: separator.end });
       if (separator.kind === "end") return steps;
       if (![";", "&", "&&", "||", "\n"].includes(separator.kind)) {
         this.failure = separator;

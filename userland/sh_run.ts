@@ -13,9 +13,8 @@ import { PREEMPTED, type Sleeping } from "../kernel/types.ts";
 import { ENOENT, strerror } from "../kernel/uapi/errno.ts";
 import { O_APPEND, O_CREAT, O_RDONLY, O_TRUNC, O_WRONLY, SIGKILL, SIGSEGV, SIGTERM } from "../kernel/uapi/mman.ts";
 import { directoryNames } from "./programs/directory.ts";
-import type { Builtin } from "./sh_builtins.ts";
 import { type Command, expandWord, nearestName, parseLine, type Redirect, type Step } from "./sh_parse.ts";
-import { addJob, noteEnded, resolvePath, type Shell } from "./sh_state.ts";
+import { addJob, type Builtin, noteEnded, resolvePath, type Shell } from "./sh_state.ts";
 
 const STATUS_NOT_FOUND = 127;
 const STATUS_CANNOT_RUN = 126;
@@ -42,6 +41,14 @@ interface Prepared {
 
 /** Runs a line, or several; the status is left in `shell.status`. */
 export function* runText(shell: Shell, builtins: Builtins, text: string): Sleeping<void> {
+  for (let next: string | undefined = text; next !== undefined; next = shell.instead) {
+    shell.instead = undefined;
+    yield* runSteps(shell, builtins, next);
+  }
+}
+
+/** Runs the steps of `text`, until the end, `exit`, or `shell.instead`. */
+function* runSteps(shell: Shell, builtins: Builtins, text: string): Sleeping<void> {
   const parsed = parseLine(text);
   if (parsed.steps === undefined) {
     yield* shell.libc.eprint(`sh: ${parsed.column}: ${parsed.error}\n`);
@@ -49,8 +56,9 @@ export function* runText(shell: Shell, builtins: Builtins, text: string): Sleepi
     return;
   }
   for (const step of parsed.steps) {
-    if (shell.exiting !== undefined) return;
+    if (shell.exiting !== undefined || shell.instead !== undefined) return;
     const isDue = step.when === "always" || (step.when === "and") === (shell.status === 0);
+    shell.rest = text.slice(step.end);
     if (isDue) shell.status = yield* runStep(shell, builtins, step);
     if (shell.env.timeIsUp()) yield PREEMPTED;
   }

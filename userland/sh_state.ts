@@ -36,6 +36,24 @@ export interface Shell {
   lastBackgroundPid: number;
   /** Set by `exit`: the shell's own status. */
   exiting: number | undefined;
+  /** What is behind the step that runs. */
+  rest: string;
+  /** Set when the machine has come back to the step that runs: what to do instead of the rest. */
+  instead: string | undefined;
+}
+
+export interface BuiltinCall {
+  readonly shell: Shell;
+  /** Without the name. */
+  readonly args: readonly string[];
+  readonly outFd: number;
+  readonly errFd: number;
+}
+
+export interface Builtin {
+  readonly synopsis: string;
+  readonly summary: string;
+  readonly run: (call: BuiltinCall) => Sleeping<number>;
 }
 
 export function createShellState(env: ProgramEnv, libc: Libc, isInteractive: boolean): Shell {
@@ -49,6 +67,8 @@ export function createShellState(env: ProgramEnv, libc: Libc, isInteractive: boo
     cwd: "/",
     lastBackgroundPid: 0,
     exiting: undefined,
+    rest: "",
+    instead: undefined,
   };
 }
 

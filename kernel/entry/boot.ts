@@ -423,6 +423,7 @@ export function boot(options: BootOptions): Kernel {
     users,
     files,
     consoleDevice,
+    registry,
     drivers,
     dmaReports: () => (dmaSystem.debug?.errorCount() ?? 0) + (machine.guard?.nrViolations() ?? 0),
     deferred,

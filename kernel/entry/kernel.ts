@@ -33,6 +33,7 @@ import type { OnContention } from "../spinlock.ts";
 import type { Task } from "../task.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { KernelRecording } from "../uapi/recording.ts";
+import type { SnapshotDevice } from "./snapshot_device.ts";
 
 /** Why `run()` came back. */
 export type RunStop =
@@ -46,6 +47,8 @@ export type RunStop =
   | "budget"
   /** `pause` said so: the same call again goes on as if nothing had been. */
   | "pause"
+  /** A program asks something of the host that serves snapshots: `snapshots.request()`. */
+  | "snapshot"
   /** Nothing is runnable, no timer is armed and nobody waits for input: only sleepers that nothing will wake. */
   | "idle";
 
@@ -163,6 +166,8 @@ export interface Kernel {
   closeConsole(): void;
   /** Sends SIGINT to the foreground program (Ctrl-C). */
   interruptConsole(): void;
+  /** Makes /dev/snapshot appear; `run()` comes back for each request, which has to be answered. */
+  serveSnapshots(): SnapshotDevice;
   /** Starts a program as a child of init: pid, or −errno. `args` is argv, the name first. Host side of spawn(). */
   spawn(path: string, args: readonly string[], options?: SpawnOptions): number;
   /** Starts kernel threads (one per recorded CPU) that replay kernel events; exits are seen with exitStatus(). */

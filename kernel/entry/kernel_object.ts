@@ -14,6 +14,7 @@ import {
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { Deferred } from "../deferred.ts";
+import type { FileRegistry } from "../file.ts";
 import type { Lockdep } from "../lockdep.ts";
 import type { Locks } from "../locks.ts";
 import { KERN_INFO, type Printk } from "../printk.ts";
@@ -29,6 +30,7 @@ import type { Kernel, KernelInterrupts, KernelMemory, RunStop, SavedKernel, Task
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
 import type { Processes } from "./process.ts";
+import { createSnapshotDevice, type SnapshotDevice } from "./snapshot_device.ts";
 
 export interface KernelObjectDeps {
   readonly machine: Machine;
@@ -45,6 +47,7 @@ export interface KernelObjectDeps {
   readonly users: ObjectUsers;
   readonly files: KernelFiles;
   readonly consoleDevice: ConsoleDevice;
+  readonly registry: FileRegistry;
   readonly drivers: DriverCore;
   /** Drivers that misused DMA, by dma-debug and the guard port. */
   readonly dmaReports: () => number;
@@ -87,11 +90,14 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
   const { clock } = harts;
 
   let nrSteps = 0;
+  let snapshots: SnapshotDevice | undefined;
+  const isAsked = (): boolean => snapshots !== undefined && snapshots.request() !== null;
   const now = (): number => clock.reduce((latest, time) => Math.max(latest, time), 0);
 
   const stopReason = (untilCycles: number, shouldStop: (() => boolean) | undefined): RunStop | undefined => {
     if (state.panicReport !== null) return "panic";
     if (state.powerOff) return "poweroff";
+    if (isAsked()) return "snapshot";
     if (now() >= untilCycles || shouldStop?.() === true) return "budget";
     return undefined;
   };
@@ -121,7 +127,13 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     run({ untilCycles = Number.POSITIVE_INFINITY, shouldStop, pause } = {}) {
       scheduler.setDeadline(untilCycles);
       for (let turns = 0; ; turns++) {
-        if (turns % STEPS_PER_POLL === 0 || now() >= untilCycles || state.powerOff || state.panicReport !== null) {
+        if (
+          turns % STEPS_PER_POLL === 0 ||
+          now() >= untilCycles ||
+          state.powerOff ||
+          state.panicReport !== null ||
+          isAsked()
+        ) {
           const reason = stopReason(untilCycles, shouldStop);
           if (reason !== undefined) return reason;
         }
@@ -136,6 +148,12 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     steps: () => nrSteps,
     feedConsole: consoleDevice.feed,
     closeConsole: () => consoleDevice.close(),
+    serveSnapshots() {
+      const device = createSnapshotDevice();
+      deps.registry.registerDevice("snapshot", () => device.open());
+      snapshots = device;
+      return device;
+    },
     interruptConsole() {
       for (const process of processes.all()) {
         const isSession = process.isInit || process.parent === 1;
