@@ -93,6 +93,8 @@ export interface FaultStats {
 export interface FaultInjection {
   /** From here on requests are counted and may be refused: the system runs. */
   arm(): void;
+  /** Nothing is refused or counted any more. */
+  disarm(): void;
   /** Runs `work`, in which nothing is refused or counted. */
   mustNotFail<T>(work: () => T): T;
   stats(): FaultStats;
@@ -283,6 +285,7 @@ export function createFaultInjection(
 
   return {
     arm: () => port.st32(state + IS_ARMED, 1),
+    disarm: () => port.st32(state + IS_ARMED, 0),
     mustNotFail(work) {
       const wasArmed = port.ld32(state + IS_ARMED);
       port.st32(state + IS_ARMED, 0);

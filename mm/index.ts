@@ -94,6 +94,7 @@ export {
   PG_SLAB,
   PG_STATE,
   PG_TABLE,
+  zoneOfFlags,
 } from "./page.ts";
 export type { PageAllocator } from "./page_alloc.ts";
 export { type PageOwners, pageOwners } from "./page_owners.ts";
@@ -101,7 +102,15 @@ export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
 export { SG_BYTES } from "./scatterlist.ts";
-export { CACHE_DEPOT, cacheName, type KmemCache } from "./slab_descriptor.ts";
+export {
+  CACHE_DEPOT,
+  CACHE_SLAB_ALLOCS,
+  CACHE_SLAB_FREES,
+  cacheName,
+  type KmemCache,
+  NO_CACHE,
+  slabBytes,
+} from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
 export { createTlbFlush } from "./tlb.ts";

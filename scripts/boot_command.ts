@@ -74,6 +74,7 @@ export function initSet(commands: string): WorkloadSet {
     expectations: [],
     modules: [],
     devices: {},
+    rules: {},
   };
 }
 

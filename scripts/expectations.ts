@@ -6,6 +6,7 @@
  *   reports               oopses, splats and bad frees
  *   oom_kills             processes killed for want of memory
  *   exit_status           the greatest exit status of all programs
+ *   corrupt               blocks, packets and stamps that are not what was written
  *   panic                 1 if the kernel panicked, else 0
  *   warnings              what the readers noticed in the recordings
  *   operations            operations replayed
@@ -53,6 +54,7 @@ export const METRIC_NAMES: readonly string[] = [
   "reports",
   "oom_kills",
   "exit_status",
+  "corrupt",
   "panic",
   "warnings",
   "operations",

@@ -19,7 +19,7 @@
  *   SWP-3  each N of the range is tried, or the result says which part was
  */
 
-import type { Kernel } from "../kernel/entry/kernel.ts";
+import { type EndState, endState, surplusText } from "./end_state.ts";
 import { MAX_FAIL_NTH, type MachineOptions, withKernelParameter } from "./options.ts";
 import { type RunResult, runWorkloads, type StopRequest } from "./run_workloads.ts";
 import { UsageError } from "./usage_error.ts";
@@ -71,29 +71,10 @@ export interface SweepResult {
 /** A run may take this many times as long as the reference, and so much more: mempools sleep for five seconds. */
 const BUDGET_FACTOR = 3;
 const BUDGET_EXTRA_CYCLES = 12_000_000_000;
-/** Threads that the kernel makes when it first needs them, and keeps. */
-const PERMANENT_THREAD = /^(ksoftirqd|kworker)\//;
-const STACK_PAGES = 4;
-/** Caches that the slab allocator keeps for itself. */
-const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab)/;
-/** What iotest and pktsink print about bytes that are not what they should be. */
-const WRONG_CONTENT = /\b(\d+) (?:wrong|corrupt)\b/g;
-/** Exit status of a heap replay whose stamps are damaged, and of one whose heap is. */
-const CORRUPT_STATUS: ReadonlySet<number> = new Set([3]);
-
-interface EndState {
-  /** Tasks that are left, without the kernel's permanent ones. */
-  readonly tasks: number;
-  /** Lines of /proc/modules. */
-  readonly modules: number;
-  readonly pages: ReadonlyMap<string, number>;
-  readonly objects: ReadonlyMap<string, number>;
-}
 
 interface OneRun {
   readonly result: RunResult;
   readonly state: EndState | null;
-  readonly nrWrong: number;
   readonly nrRequests: number;
 }
 
@@ -184,38 +165,32 @@ async function tryNth(request: SweepRequest, nth: string, reference: OneRun): Pr
 }
 
 async function runOnce({ machine, set, stop }: SweepRequest, nth: string, budget: number | undefined): Promise<OneRun> {
-  let printed = "";
   const { result, kernel } = await runWorkloads({
     machine: withKernelParameter(machine, `fail_nth=${nth}`),
     set,
     cyclesLimit: budget,
     stop,
-    console: (text) => {
-      printed += text;
-    },
   });
-  const nrWrong = [...printed.matchAll(WRONG_CONTENT)].reduce((sum, match) => sum + Number(match[1]), 0);
   const isComparable = isOver(result) && result.violation === null;
   const nrRequests = kernel.faultStats()?.nrRequests ?? 0;
-  return { result, nrRequests, nrWrong, state: isComparable ? endState(kernel) : null };
+  return { result, nrRequests, state: isComparable ? endState(kernel) : null };
 }
 
 const isOver = ({ end }: RunResult): boolean => end === "done" || end === "poweroff";
 
-function judgeRun({ result, state, nrWrong }: OneRun, reference: OneRun): [FindingKind, string][] {
+function judgeRun({ result, state }: OneRun, reference: OneRun): [FindingKind, string][] {
   const found: [FindingKind, string][] = [];
   if (result.panicReport !== null) found.push(["panic", result.panicReport]);
   if (result.violation !== null) found.push(["invariant", result.violation]);
   if (result.nrReports > 0) found.push(["report", `${result.nrReports} (BUG: and WARNING: lines in the log)`]);
   if (result.end === "stuck") found.push(["hang", `nothing will wake ${sleepersOf(result)}`]);
   if (result.end === "cycles") found.push(["hang", `still running after ${result.virtualCycles} cycles`]);
-  if (nrWrong > reference.nrWrong) found.push(["content", `${nrWrong} blocks or packets are not what was written`]);
-  for (const { name, exitStatus } of result.workloads) {
-    if (CORRUPT_STATUS.has(exitStatus ?? 0)) found.push(["content", `${name}: damaged stamps in the heap`]);
+  if (result.nrCorrupt > reference.result.nrCorrupt) {
+    found.push(["content", `${result.nrCorrupt} blocks, packets or stamps are not what was written`]);
   }
   const leak =
-    state === null || reference.state === null ? "" : leakText(state, reference.state, result.end === "poweroff");
-  if (leak !== "") found.push(["leak", leak]);
+    state === null || reference.state === null ? null : leakText(state, reference.state, result.end === "poweroff");
+  if (leak !== null) found.push(["leak", leak]);
   return found;
 }
 
@@ -226,40 +201,11 @@ function sleepersOf({ workloads }: RunResult): string {
     .join(", ");
 }
 
-/** What is in use at the end, after every cache has given back what it can. */
-function endState(kernel: Kernel): EndState {
-  const { slab } = kernel.memory;
-  slab.shrinkAll(kernel.contexts.taskContext(kernel.machine.harts.current[0] as number));
-  const tasks = kernel.tasks();
-  const nrPermanent = tasks.filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
-  const objects = new Map<string, number>();
-  slab.forEachCache((cache) => {
-    const { name, activeObjects } = slab.slabInfo(cache);
-    if (INTERNAL_CACHE.test(name)) return;
-    objects.set(name, activeObjects - (name === "task_struct" ? nrPermanent : 0));
-  });
-  const { largeKmalloc, anon, pageTables, kernelStacks, dmaPools, other } = kernel.census();
-  const stacks = kernelStacks - STACK_PAGES * nrPermanent;
-  // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
-  const pages = { largeKmalloc, anon, pageTables, stacks, other: other + dmaPools };
-  const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
-  return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
-}
-
 /**
  * What `now` has and the reference has not. At power-off, programs may be left and modules loaded because the shell
  * that should have waited for them or removed them died: what they hold is theirs, and nothing can be said.
  */
-function leakText(now: EndState, reference: EndState, isPowerOff: boolean): string {
-  if (now.modules > reference.modules || (isPowerOff && now.tasks > reference.tasks)) return "";
-  const more = (mine: ReadonlyMap<string, number>, theirs: ReadonlyMap<string, number>, word: string): string[] =>
-    [...mine]
-      .map(([name, nr]) => [name, nr - (theirs.get(name) ?? 0)] as const)
-      .filter(([, surplus]) => surplus > 0)
-      .map(([name, surplus]) => `${surplus} ${word} ${name}`);
-  return [
-    ...(now.tasks > reference.tasks ? [`${now.tasks - reference.tasks} tasks`] : []),
-    ...more(now.pages, reference.pages, "pages of"),
-    ...more(now.objects, reference.objects, "objects of"),
-  ].join(", ");
+function leakText(now: EndState, reference: EndState, isPowerOff: boolean): string | null {
+  if (now.modules > reference.modules || (isPowerOff && now.tasks > reference.tasks)) return null;
+  return surplusText(now, reference);
 }

@@ -31,6 +31,7 @@ export function metricsOf(result: RunResult): Metrics {
     ["reports", result.nrReports],
     ["oom_kills", result.oomKills],
     ["exit_status", workloads.reduce((worst, { exitStatus }) => Math.max(worst, Math.abs(exitStatus ?? 0)), 0)],
+    ["corrupt", result.nrCorrupt],
     ["panic", result.end === "panic" ? 1 : 0],
     ["warnings", result.warnings.length],
     ["operations", sumOf(workloads, "nrOps")],
@@ -80,6 +81,7 @@ export function judge(result: RunResult, expectations: readonly Expectation[]): 
   // What was expected of the whole run cannot be said of the beginning of one.
   const failures = result.end === "interrupt" ? [] : [...unmetExpectations(expectations, metricsOf(result))];
   if (result.violation !== null) failures.push(`a kernel invariant is broken: ${result.violation}`);
+  if (result.leftBehind !== null) failures.push(`left behind at the end: ${result.leftBehind}`);
   if (result.nrReports > 0 && !isExpected("reports")) {
     const [nr, s] = [result.nrReports, result.nrReports === 1 ? "" : "s"];
     failures.push(`the kernel reported ${nr} problem${s} of its own (BUG: and WARNING: lines above)`);

@@ -7,6 +7,9 @@
  * Between two slices the host breathes: Ctrl-C arrives, progress is shown. Slices are measured in virtual time and
  * never in the host's, so that the same seed gives the same run on every computer.
  *
+ * Where a scenario says so (RunRules), invariants and identities are looked at on the way, what runs too long is
+ * killed, and programs put things in order at the very end (aftermath.ts).
+ *
  *   RUN-1  A run ends when all workloads have ended, or at a stop (budget, Ctrl-C, power off, panic, nothing to do).
  *   RUN-2  Nothing of the host (speed, terminal, progress) reaches the machine.
  */
@@ -18,6 +21,9 @@ import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/k
 import type { OffWindow } from "../kernel/irqsoff.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import type { CpuCacheStats } from "../mm/index.ts";
+import { createContentWatch, isDamaged, KILL_PATIENCE_CYCLES, killPrograms, putInOrder, settle } from "./aftermath.ts";
+import { endState, surplusText } from "./end_state.ts";
+import { brokenIdentity } from "./identities.ts";
 import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
 import type { MachineOptions } from "./options.ts";
 import { NO_PROGRESS, type Progress } from "./progress.ts";
@@ -69,7 +75,7 @@ export interface WorkloadResult {
   readonly nrFailed: number;
 }
 
-export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic" | "watch";
+export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic" | "broken" | "watch";
 
 export interface RunResult {
   readonly machine: MachineOptions;
@@ -92,7 +98,11 @@ export interface RunResult {
   readonly magazines: readonly CpuCacheStats[];
   /** Longest windows with interrupts and with preemption off, of all CPUs; null when they were not watched. */
   readonly offWindows: { readonly irqs: OffWindow | undefined; readonly preempt: OffWindow | undefined } | null;
-  /** First broken invariant, or null. */
+  /** Blocks, packets and stamps that are not what was written, as programs and replays said. */
+  readonly nrCorrupt: number;
+  /** What the `finally` of a scenario found, or null. */
+  readonly leftBehind: string | null;
+  /** First broken invariant or identity, or null. */
   readonly violation: string | null;
   readonly panicReport: string | null;
 }
@@ -108,8 +118,6 @@ interface Started {
 const FIRST_SLICE_CYCLES = 1_000_000;
 const LAST_SLICE_CYCLES = 32_000_000;
 const SLICES_PER_SIZE = 64;
-/** How long init may take to bury the dead. */
-const SETTLE_CYCLES = 200_000_000;
 
 /** Boots, with the host's lack of memory turned into a message. */
 export function bootMachine(
@@ -133,13 +141,32 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   const { programs, modules, devices } = request.set;
   const kernel = bootMachine(request.machine, programs, (text) => sink(text), { modules, devices });
   settle(kernel);
-  sink = sinks.run;
+  const content = createContentWatch();
+  sink = (text) => {
+    content.printed(text);
+    sinks.run(text);
+  };
   const run = new Run(kernel, request);
   const end = request.watch?.begin(kernel) === "stop" ? "watch" : await run.execute();
   run.stopClocks();
   if (end !== "watch") request.watch?.end(kernel);
   if (end === "done") settle(kernel);
-  return { result: run.collect(end), kernel };
+  const result = run.collect(end, content.nrWrong());
+  const commands = request.set.rules.finally ?? [];
+  if (end !== "done" || commands.length === 0) return { result, kernel };
+  return { result: { ...result, leftBehind: leftBehind(kernel, request, commands) }, kernel };
+}
+
+/** Runs `commands`; what `kernel` then holds that a machine does not have that ran nothing but them, or null. */
+function leftBehind(kernel: Kernel, request: RunRequest, commands: readonly (readonly string[])[]): string | null {
+  const { programs, modules, devices } = request.set;
+  // Off at the same moment as the last program ended.
+  if (kernel.run({ untilCycles: kernel.now() }) === "poweroff") return null;
+  const problem = putInOrder(kernel, commands);
+  const reference = bootMachine(request.machine, programs, ignore, { modules, devices });
+  // A machine with too little memory for the commands says nothing.
+  if (putInOrder(reference, commands) !== null) return null;
+  return problem ?? surplusText(endState(kernel), endState(reference));
 }
 
 class Run {
@@ -154,6 +181,12 @@ class Run {
   readonly #baseMagazines: readonly CpuCacheStats[];
   #virtualCycles = 0;
   #hostSeconds = 0;
+  #violation: string | null = null;
+  /** Absolute moments. */
+  #killAt: number;
+  #nextCheck: number;
+  /** By when what was killed has to be gone. */
+  #lastMoment: number | undefined;
 
   constructor(kernel: Kernel, request: RunRequest) {
     this.#kernel = kernel;
@@ -163,6 +196,9 @@ class Run {
     this.#baseMagazines = kernel.magazineStats();
     kernel.interrupts.offTracker?.reset();
     this.#startCycles = kernel.now();
+    const { killCycles = Number.POSITIVE_INFINITY, checkCycles = Number.POSITIVE_INFINITY } = request.set.rules;
+    this.#killAt = this.#startCycles + killCycles;
+    this.#nextCheck = this.#startCycles + checkCycles;
     this.#nrOpsTotal = request.set.workloads.reduce((sum, { nrOps }) => sum + (nrOps ?? 0), 0);
   }
 
@@ -174,9 +210,11 @@ class Run {
       if (this.#isDone()) return "done";
       const now = this.#kernel.now();
       if (now >= limit) return "cycles";
+      if (now >= this.#killAt && !this.#kill(now)) return "stuck";
       const slice = Math.min(FIRST_SLICE_CYCLES * 2 ** Math.floor(nrSlices / SLICES_PER_SIZE), LAST_SLICE_CYCLES);
-      const next = this.#nextStart();
+      const next = Math.min(this.#nextStart(), this.#killAt > now ? this.#killAt : limit, this.#nextCheck);
       const reason = this.#runSlice(Math.min(now + slice, limit, next));
+      if (!this.#check()) return "broken";
       const end = reason === "pause" ? "watch" : this.#endOf(reason);
       if (end !== null) return end;
       progress.update(this.#nrOps(), this.#nrOpsTotal, this.#kernel.now() - this.#startCycles);
@@ -202,7 +240,7 @@ class Run {
     this.#hostSeconds = (performance.now() - this.#startHostMs) / 1000;
   }
 
-  collect(end: RunEnd): RunResult {
+  collect(end: RunEnd, nrWrong: number): RunResult {
     const kernel = this.#kernel;
     const census = kernel.census();
     return {
@@ -222,9 +260,30 @@ class Run {
       devices: kernel.deviceStats(),
       magazines: kernel.magazineStats().map((now, cpu) => sinceThen(now, this.#baseMagazines[cpu])),
       offWindows: offWindowsOf(kernel),
-      violation: end === "panic" ? null : kernel.check(),
+      nrCorrupt: nrWrong + this.#started.filter((started) => isDamaged(this.#resultOf(started))).length,
+      leftBehind: null,
+      violation: end === "panic" ? null : (this.#violation ?? kernel.check()),
       panicReport: kernel.panicReport,
     };
+  }
+
+  /** Looks at everything that has to hold, if it is time to; false if something does not. */
+  #check(): boolean {
+    const { checkCycles } = this.#request.set.rules;
+    if (checkCycles === undefined || this.#kernel.panicReport !== null || this.#kernel.now() < this.#nextCheck)
+      return true;
+    this.#violation = this.#kernel.check() ?? brokenIdentity(this.#kernel);
+    this.#nextCheck = this.#kernel.now() + checkCycles;
+    return this.#violation === null;
+  }
+
+  /** Kills what runs, starts nothing more; false if it has lived on for too long. */
+  #kill(now: number): boolean {
+    this.#waiting.length = 0;
+    // Not from #killAt on: a machine that only sleeps wakes up far behind it.
+    this.#lastMoment ??= now + KILL_PATIENCE_CYCLES;
+    killPrograms(this.#kernel);
+    return now < this.#lastMoment;
   }
 
   #startDue(): void {
@@ -262,7 +321,13 @@ class Run {
     if (this.#isDone()) return "done";
     if (reason === "poweroff") return "poweroff";
     const next = this.#waiting.shift();
-    if (next === undefined) return "stuck";
+    const now = this.#kernel.now();
+    if (next === undefined) {
+      if (this.#request.set.rules.killCycles === undefined || now >= this.#killAt) return "stuck";
+      // They wait for what never comes: their time is over early.
+      this.#killAt = now;
+      return null;
+    }
     // Nothing to do until the next start: begin it now, the machine has no reason to let time pass.
     this.#started.push(this.#start(next));
     return null;
@@ -287,11 +352,6 @@ function offWindowsOf({ interrupts: { offTracker }, machine }: Kernel): RunResul
       .filter((window) => window !== undefined)
       .sort((a, b) => b.cycles - a.cycles)[0];
   return { irqs: longest(offTracker.maxIrqsOff), preempt: longest(offTracker.maxPreemptOff) };
-}
-
-/** Lets the kernel go on until it has nothing more to do. */
-function settle(kernel: Kernel): void {
-  if (kernel.panicReport === null) kernel.run({ untilCycles: kernel.now() + SETTLE_CYCLES });
 }
 
 /** Pages that somebody has to give back: caches may keep theirs. */

@@ -16,6 +16,13 @@
  *   recordings:
  *     - file: ../samples/sqlite3.rep.gz            relative to the scenario
  *       touch: first                               which bytes the replay writes: none, first, all
+ *       verify: true                               stamps its blocks and looks at the stamps; default false
+ *       limit: 5000                                the first so many operations; default: all
+ *     - ops: "+100,+24,-0,+80"                     or a heap as a list, as --ops has it
+ *   check: 500k                                    looks at invariants and identities every so many cycles
+ *   kill: 1G                                       kills programs that still run so many cycles after the start
+ *   finally:                                       programs that put things in order, one after another, at the end;
+ *     - rmmod nic                                  then the machine may hold no more than one that ran only these
  *   expect:
  *     leaks: 0                                     see expectations.ts for the metrics
  *     latency.malloc.p999: < 900 cycles
@@ -29,7 +36,8 @@ import { type Expectation, expectationForm, isMetric, METRIC_NAMES, parseExpecta
 import { didYouMean } from "./nearest.ts";
 import { type MachineRequest, parseCmdline, parseCpus, parseCycles, parseMem, parseSeed } from "./options.ts";
 import type { InputFile } from "./readers/input.ts";
-import { type InputError, quoted } from "./readers/input_error.ts";
+import { InputError, quoted } from "./readers/input_error.ts";
+import { readOps } from "./readers/ops.ts";
 import { TOUCH_MODES, type TouchMode } from "./recording_words.ts";
 import { splitWords } from "./words.ts";
 import { readYaml, type YamlDocument } from "./yaml_document.ts";
@@ -44,9 +52,19 @@ export interface ScenarioProgram {
 }
 
 export interface ScenarioRecording {
-  readonly file: string;
+  /** A file, or a list of operations. */
+  readonly source: { readonly file: string } | { readonly ops: string };
   readonly atCycles: number;
   readonly touch: TouchMode | undefined;
+  readonly verify: boolean;
+  readonly limit: number | undefined;
+}
+
+/** How a run is watched and ended. */
+export interface ScenarioRules {
+  readonly checkCycles: number | undefined;
+  readonly killCycles: number | undefined;
+  readonly finally: readonly ScenarioProgram[];
 }
 
 export interface Scenario {
@@ -57,6 +75,7 @@ export interface Scenario {
   /** Lines for insmod. */
   readonly modules: readonly string[];
   readonly devices: Readonly<Record<string, DeviceSettings>>;
+  readonly rules: ScenarioRules;
 }
 
 const MAX_COUNT = 1000;
@@ -100,6 +119,7 @@ function notAList(expected: string) {
 
 const MODULE = "a module and its parameters, as in `sensor buffer=ring`";
 const WORDS = "a program and its arguments, as in `stress --ops 1000`";
+const LIMIT = "a whole number of operations";
 const at = v.optional(v.union([v.literal(0), scalar(parseCycles, "")], "cycles, as in 500000 or 5M"));
 const text = (expected: string) => v.pipe(v.string(expected), v.nonEmpty(expected));
 const count = v.pipe(v.number(`1 to ${MAX_COUNT}`), v.integer(`1 to ${MAX_COUNT}`), v.minValue(1, `1 to ${MAX_COUNT}`));
@@ -149,15 +169,21 @@ export const SCENARIO_SCHEMA = mapping(
       v.array(
         mapping(
           {
-            file: text("a file name"),
+            file: v.optional(text("a file name")),
+            ops: v.optional(text("operations, as in `+100,+24,-0`")),
             at,
             touch: v.optional(v.picklist(TOUCH_MODES, TOUCH_MODES.join(", "))),
+            verify: v.optional(v.boolean("true or false")),
+            limit: v.optional(v.pipe(v.number(LIMIT), v.integer(LIMIT), v.minValue(1, LIMIT))),
           },
-          "keys file, at, touch",
+          "keys file, ops, at, touch, verify, limit",
         ),
         "a list of recordings",
       ),
     ),
+    check: v.optional(scalar(parseCycles, "cycles, as in 500k")),
+    kill: v.optional(scalar(parseCycles, "cycles, as in 1G")),
+    finally: v.optional(v.array(textFor(splitWords, WORDS), "a list of programs")),
     expect: v.optional(
       v.pipe(
         notAList("metrics with values"),
@@ -165,17 +191,17 @@ export const SCENARIO_SCHEMA = mapping(
       ),
     ),
   },
-  "a scenario: keys machine, cmdline, modules, devices, programs, recordings, expect",
+  "a scenario: keys machine, cmdline, modules, devices, programs, recordings, check, kill, finally, expect",
 );
 
 type RawScenario = v.InferOutput<typeof SCENARIO_SCHEMA>;
 
 /** The keys that a mapping may have, by the path to it with `*` for list positions. */
 const KEYS: ReadonlyMap<string, readonly string[]> = new Map([
-  ["", ["machine", "cmdline", "modules", "devices", "programs", "recordings", "expect"]],
+  ["", ["machine", "cmdline", "modules", "devices", "programs", "recordings", "check", "kill", "finally", "expect"]],
   ["machine", ["cpus", "mem", "seed"]],
   ["programs.*", ["run", "at", "count"]],
-  ["recordings.*", ["file", "at", "touch"]],
+  ["recordings.*", ["file", "ops", "at", "touch", "verify", "limit"]],
 ]);
 
 /** The scenario in `input`. Throws `InputError` with the place of the first mistake. */
@@ -186,9 +212,7 @@ export function readScenario(input: InputFile): Scenario {
   const raw = result.output;
   const [modules, devices] = [readModules(doc, raw), readDevices(doc, raw)];
   const programs = readPrograms(doc, raw);
-  const recordings = (raw.recordings ?? []).map(
-    ({ file, at: start, touch }): ScenarioRecording => ({ file, atCycles: cyclesOf(start), touch }),
-  );
+  const recordings = readRecordings(doc, raw);
   if (programs.length + recordings.length === 0) {
     throw doc.errorAt([], "runs nothing", { expected: "programs or recordings", hint: EXAMPLE_HINT });
   }
@@ -203,6 +227,7 @@ export function readScenario(input: InputFile): Scenario {
     expectations: readExpectations(doc, raw),
     modules,
     devices,
+    rules: readRules(doc, raw),
   };
 }
 
@@ -225,6 +250,40 @@ function readPrograms(doc: YamlDocument, raw: RawScenario): ScenarioProgram[] {
     count: entry.count ?? 1,
     error: (what, hint) => doc.errorAt(["programs", index, "run"], what, { hint }),
   }));
+}
+
+function readRecordings(doc: YamlDocument, raw: RawScenario): ScenarioRecording[] {
+  return (raw.recordings ?? []).map(({ file, ops, at: start, touch, verify = false, limit }, index) => {
+    if ((file === undefined) === (ops === undefined)) {
+      const what = file === undefined ? "names no recording" : "names a file and operations";
+      throw doc.errorAt(["recordings", index], what, { expected: 'either the key "file" or the key "ops"' });
+    }
+    if (ops !== undefined) checkOps(doc, index, ops);
+    const source = file === undefined ? { ops: ops ?? "" } : { file };
+    return { source, atCycles: cyclesOf(start), touch, verify, limit };
+  });
+}
+
+function checkOps(doc: YamlDocument, index: number, ops: string): void {
+  try {
+    readOps(ops);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    throw doc.errorAt(["recordings", index, "ops"], error.message, { expected: error.expected, hint: error.hint });
+  }
+}
+
+function readRules(doc: YamlDocument, { check, kill, finally: last }: RawScenario): ScenarioRules {
+  return {
+    checkCycles: check === undefined ? undefined : parseCycles(String(check)),
+    killCycles: kill === undefined ? undefined : parseCycles(String(kill)),
+    finally: (last ?? []).map((run, index) => ({
+      words: splitWords(run),
+      atCycles: 0,
+      count: 1,
+      error: (what, hint) => doc.errorAt(["finally", index], what, { hint }),
+    })),
+  };
 }
 
 function readModules(doc: YamlDocument, raw: RawScenario): readonly string[] {

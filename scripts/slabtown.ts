@@ -10,7 +10,7 @@
  * process ends when nothing is left to do.
  */
 
-import { Argument, Command, CommanderError } from "commander";
+import { Argument, Command, CommanderError, Option } from "commander";
 import type { BenchCommandOptions } from "./bench_command.ts";
 import type { BootCommandOptions } from "./boot_command.ts";
 import {
@@ -22,6 +22,8 @@ import {
 } from "./command_options.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import type { ExploreCommandOptions } from "./explore_command.ts";
+import { FUZZ_TARGETS } from "./fuzz/finding.ts";
+import type { FuzzCommandOptions } from "./fuzz_command.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { addLab, LAB_EXAMPLES } from "./lab/lab_command.ts";
 import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
@@ -36,7 +38,7 @@ import {
   parseSamples,
   parseThreads,
 } from "./number_options.ts";
-import { parseCmdline, parseCpus, parseSeed, shellQuote } from "./options.ts";
+import { parseCmdline, parseCpus, parseSeed, parseWhole, shellQuote } from "./options.ts";
 import { packageVersion } from "./package_files.ts";
 import { InputError, printable } from "./readers/input_error.ts";
 import type { ReplayOptions } from "./replay_command.ts";
@@ -82,6 +84,7 @@ const EXAMPLES: ReadonlyMap<string, readonly string[]> = new Map([
       "slabtown explore --adequacy",
     ],
   ],
+  ["fuzz", ["slabtown fuzz --seconds 60", "slabtown fuzz --what machines --runs 100 --seed 7 --out findings"]],
   ["completion", ["source <(slabtown completion bash)", "slabtown completion fish > slabtown.fish"]],
   ...LAB_EXAMPLES,
 ]);
@@ -126,6 +129,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   addBench(program, host, done);
   addExplore(program, host, done);
   addLab(program, host, done);
+  addFuzz(program, host, done);
 
   program
     .command("completion")
@@ -180,6 +184,33 @@ function addBench(program: Command, host: HostOutput, done: (exitCode: number) =
     .action(async (options: BenchCommandOptions) => {
       const { benchCommand } = await import("./bench_command.ts");
       done(await benchCommand(options, host));
+    });
+}
+
+function addFuzz(program: Command, host: HostOutput, done: (exitCode: number) => void): void {
+  const whole = (label: string, min: number, max: number) => (text: string) => parseWhole(text, label, min, max);
+  program
+    .command("fuzz")
+    .description("random machines, programs and inputs; what fails is made small and written as a file that shows it")
+    .option(
+      "--seconds <N>",
+      "begin no run after so much time (default: 60, without --runs)",
+      whole("--seconds", 1, 604_800),
+    )
+    .option("--runs <N>", "how many runs", whole("--runs", 1, 1_000_000_000))
+    .option("--first <K>", "number of the first run (default: 0)", whole("--first", 0, 1_000_000_000))
+    .option("--seed <S>", "run K of a seed is always the same (default: 1)", (text) => parseSeed(text))
+    .addOption(new Option("--what <W>", "what to fuzz (default: all)").choices([...FUZZ_TARGETS, "all"]))
+    .option("--out <DIR>", "where to write what was found (default: here)")
+    .option("--json", "the result as one JSON document")
+    .option("--host", "with --json: also what depends on this computer's speed")
+    .option("--quiet", "no progress")
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--debug", "stack traces for errors in slabtown itself")
+    .allowExcessArguments(false)
+    .action(async (options: FuzzCommandOptions) => {
+      const { fuzzCommand } = await import("./fuzz_command.ts");
+      done(await fuzzCommand(options, host));
     });
 }
 

@@ -42,6 +42,7 @@ const END_TEXT: Readonly<Record<RunEnd, string>> = {
   poweroff: "powered off",
   panic: "the kernel panicked",
   watch: "stopped on the way",
+  broken: "an invariant is broken",
 };
 
 /** The document for `--json`. */
@@ -73,6 +74,8 @@ export function summaryDocument({ result, verdict, replay }: SummaryInput, withH
     longestOff: result.offWindows,
     devices: Object.fromEntries(result.devices.map(({ device, rows }) => [device, Object.fromEntries(rows)])),
     invariants: result.violation,
+    corrupt: result.nrCorrupt,
+    leftBehind: result.leftBehind,
     warnings: result.warnings,
     pages: result.census,
     latencyCycles: Object.fromEntries(

@@ -24,7 +24,7 @@ import { type InputFile, readInput } from "./readers/input.ts";
 import { InputError } from "./readers/input_error.ts";
 import { readOps } from "./readers/ops.ts";
 import type { TouchMode } from "./recording_words.ts";
-import { readScenario, type Scenario } from "./scenario.ts";
+import { readScenario, type Scenario, type ScenarioRecording } from "./scenario.ts";
 import { UsageError } from "./usage_error.ts";
 import { splitWords } from "./words.ts";
 
@@ -63,6 +63,17 @@ export interface WorkloadSet {
   /** Drivers to load, as lines for insmod, and the settings of devices. */
   readonly modules: readonly string[];
   readonly devices: Readonly<Record<string, DeviceSettings>>;
+  readonly rules: RunRules;
+}
+
+/** How a run is watched and ended, beside its expectations. */
+export interface RunRules {
+  /** Cycles between two looks at invariants and identities; undefined: at the end only. */
+  readonly checkCycles?: number | undefined;
+  /** When what still runs is killed; undefined: never. */
+  readonly killCycles?: number | undefined;
+  /** Programs to run at the very end, as words, after which nothing may be left. */
+  readonly finally?: readonly (readonly string[])[];
 }
 
 export interface WorkloadOptions extends ReadRecordingOptions {
@@ -74,6 +85,8 @@ export interface WorkloadOptions extends ReadRecordingOptions {
   readonly ops?: string | undefined;
   /** Told of every file that is read, before anything is made of it. */
   readonly onInput?: ((file: InputFile) => void) | undefined;
+  /** Recordings by path, for those who load the same ones again and again. */
+  readonly cache?: Map<string, HeapRecording | KernelRecording> | undefined;
 }
 
 /**
@@ -87,6 +100,14 @@ export function withoutStrayWrites(set: WorkloadSet): WorkloadSet {
   return { ...set, devices: Object.fromEntries(devices) };
 }
 
+/** How a recording is replayed. */
+interface ReplayManner {
+  readonly touch?: TouchMode | undefined;
+  readonly verify?: boolean | undefined;
+  /** Only so many operations. */
+  readonly limit?: number | undefined;
+}
+
 const SCENARIO_ENDING = /\.ya?ml$/i;
 
 /** Reads all of `targets`. Throws `InputError` and `UsageError`. */
@@ -96,7 +117,14 @@ export async function loadWorkloads(targets: readonly string[], options: Workloa
     throw new UsageError("standard input (-) can be read only once", "name it once");
   }
   for (const target of targets) await loader.add(target);
-  if (options.ops !== undefined) loader.addHeap(readOps(options.ops), 0, options.touch);
+  if (options.ops !== undefined) loader.addHeap(readOps(options.ops), 0, { touch: options.touch });
+  return loader.finish();
+}
+
+/** What the scenario in `input` says. Throws `InputError` and `UsageError`. */
+export async function loadScenario(input: InputFile, options: WorkloadOptions = {}): Promise<WorkloadSet> {
+  const loader = new WorkloadLoader(options);
+  await loader.addScenario(input);
   return loader.finish();
 }
 
@@ -112,21 +140,22 @@ class WorkloadLoader {
   }
 
   async add(target: string): Promise<void> {
-    if (SCENARIO_ENDING.test(target)) return this.#addScenario(hereOrShipped(target));
+    if (SCENARIO_ENDING.test(target)) return this.addScenario(await readInput(hereOrShipped(target)));
     const words = this.#programWords(target);
     if (words !== undefined) return this.#addProgram(words, 0);
-    await this.#addRecording(target, 0, this.#options.touch);
+    await this.#addRecording(target, 0, { touch: this.#options.touch });
   }
 
-  addHeap(recording: HeapRecording, atCycles: number, touch: TouchMode | undefined): void {
+  addHeap(whole: HeapRecording, atCycles: number, how: ReplayManner): void {
+    const recording = { ...whole, nrOps: Math.min(whole.nrOps, how.limit ?? whole.nrOps) };
     const path = this.#freePath(recording.name);
-    this.#programs.set(path, heapReplayProgram(recording, this.#replayOptions(touch)));
+    this.#programs.set(path, heapReplayProgram(recording, this.#replayOptions(how)));
     const { name, nrOps, warnings } = recording;
     this.#workloads.push({ kind: "heap", name, atCycles, nrOps, warnings, path, args: [baseName(path)] });
   }
 
-  #replayOptions(touch: TouchMode | undefined): HeapReplayOptions {
-    return { ...(touch === undefined ? {} : { touch }), verify: this.#options.verify === true };
+  #replayOptions({ touch, verify }: ReplayManner): HeapReplayOptions {
+    return { ...(touch === undefined ? {} : { touch }), verify: verify === true || this.#options.verify === true };
   }
 
   finish(): WorkloadSet {
@@ -137,27 +166,42 @@ class WorkloadLoader {
       expectations: this.#scenario?.expectations ?? [],
       modules: this.#scenario?.modules ?? [],
       devices: this.#scenario?.devices ?? {},
+      rules: this.#rulesOf(this.#scenario),
     };
   }
 
-  async #addScenario(path: string): Promise<void> {
+  async addScenario(input: InputFile): Promise<void> {
+    const { path } = input;
     if (this.#scenario !== undefined) {
       throw new UsageError(`${path}: there is one scenario already`, "a scenario can name several programs itself");
     }
-    const input = await readInput(path);
     this.#options.onInput?.(input);
     const scenario = readScenario(input);
     this.#scenario = scenario;
-    for (const { words, atCycles, count, error } of scenario.programs) {
+    for (const { words, error } of [...scenario.programs, ...scenario.rules.finally]) {
       const name = words[0] ?? "";
       if (!this.#builtins.has(binPath(name))) throw error(`no built-in program "${name}"`, this.#programHint(name));
+    }
+    for (const { words, atCycles, count } of scenario.programs) {
       for (let i = 0; i < count; i++) this.#addProgram(words, atCycles);
     }
-    for (const { file, atCycles, touch } of scenario.recordings) {
-      if (file === "-") throw new InputError(path, "a scenario cannot read standard input");
-      const found = isAbsolute(file) ? file : join(dirname(path), file);
-      await this.#addRecording(found, atCycles, this.#options.touch ?? touch);
-    }
+    for (const recording of scenario.recordings) await this.#addScenarioRecording(path, recording);
+  }
+
+  #rulesOf(scenario: Scenario | undefined): RunRules {
+    if (scenario === undefined) return {};
+    return { ...scenario.rules, finally: scenario.rules.finally.map(({ words }) => words) };
+  }
+
+  async #addScenarioRecording(path: string, recording: ScenarioRecording): Promise<void> {
+    const { source, atCycles, limit } = recording;
+    const how = { touch: this.#options.touch ?? recording.touch, verify: recording.verify, limit };
+    if ("ops" in source) return this.addHeap(readOps(source.ops), atCycles, how);
+    const { file } = source;
+    if (file === "-") throw new InputError(path, "a scenario cannot read standard input");
+    // A bare name may also be one that ships, wherever the scenario is.
+    const beside = isAbsolute(file) ? file : join(dirname(path), file);
+    await this.#addRecording(existsSync(beside) ? beside : (shippedFile(file) ?? beside), atCycles, how);
   }
 
   /** The words of `target` if it names a built-in program; undefined if it has to be a file. */
@@ -174,14 +218,23 @@ class WorkloadLoader {
     this.#workloads.push({ kind: "program", name, atCycles, nrOps: undefined, warnings: [], path, args });
   }
 
-  async #addRecording(target: string, atCycles: number, touch: TouchMode | undefined): Promise<void> {
-    const { lenient, format } = this.#options;
+  async #addRecording(target: string, atCycles: number, how: ReplayManner): Promise<void> {
+    const whole = await this.#read(target);
+    if (whole.kind === "heap") return this.addHeap(whole, atCycles, how);
+    const recording = { ...whole, nrEvents: Math.min(whole.nrEvents, how.limit ?? whole.nrEvents) };
+    const { name, nrEvents, warnings } = recording;
+    this.#workloads.push({ kind: "kernel", name, atCycles, nrOps: nrEvents, warnings, recording });
+  }
+
+  async #read(target: string): Promise<HeapRecording | KernelRecording> {
+    const { lenient, format, cache } = this.#options;
+    const known = cache?.get(target);
+    if (known !== undefined) return known;
     const input = await this.#open(target);
     this.#options.onInput?.(input);
     const recording = readRecording(input, { lenient, format });
-    if (recording.kind === "heap") return this.addHeap(recording, atCycles, touch);
-    const { name, nrEvents, warnings } = recording;
-    this.#workloads.push({ kind: "kernel", name, atCycles, nrOps: nrEvents, warnings, recording });
+    cache?.set(target, recording);
+    return recording;
   }
 
   async #open(target: string): Promise<InputFile> {

@@ -15,8 +15,8 @@
  * Context: generators may sleep, plain functions do not. Line buffers are kept on the host, as a program's variables.
  */
 
-import { BLOCKED, type MaySleep, type Sleeping } from "../kernel/types.ts";
-import { E2BIG, EINVAL, ENAMETOOLONG, ENOMEM } from "../kernel/uapi/errno.ts";
+import { BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../kernel/types.ts";
+import { E2BIG, EFBIG, EINVAL, ENAMETOOLONG, ENOMEM } from "../kernel/uapi/errno.ts";
 import {
   MAP_ANONYMOUS,
   MAP_PRIVATE,
@@ -56,6 +56,8 @@ import { decodeUtf8, encodeUtf8 } from "../kernel/uapi/utf8.ts";
 
 const STRING_BYTES = 16 * 1024;
 const BUFFER_BYTES = 16 * 1024;
+/** What a program reads at once lies on the host: no more than this. */
+const MAX_FILE_BYTES = 16 * 1024 * 1024;
 const AT_FDCWD = -100;
 const POINTER_BYTES = 8;
 const UTSNAME_FIELDS = 6;
@@ -81,7 +83,7 @@ export interface Libc {
   close(fd: number): Sleeping<number>;
   /** At most `max` bytes; none at the end of the file. */
   read(fd: number, max: number): Sleeping<Uint8Array | number>;
-  /** One line without its newline; null at the end of the file or on an error. Reads ahead. */
+  /** One line without its newline; null at the end of the file, on an error, or if the line is endless. Reads ahead. */
   readLine(fd: number): Sleeping<string | null>;
   /** Writes `text` as UTF-8, all of it: the number of bytes. */
   write(fd: number, text: string): Sleeping<number>;
@@ -200,26 +202,31 @@ export function createLibc(env: ProgramEnv): Libc {
     return pending.subarray(0, max);
   }
 
-  /** Everything up to the end of the file. */
+  /** Everything up to the end of the file; −EFBIG if that does not come: /dev/zero has none. */
   function* readToEnd(nr: number, fd: number): Sleeping<Uint8Array | number> {
     const parts: Uint8Array[] = [];
-    for (;;) {
+    for (let bytes = 0; bytes <= MAX_FILE_BYTES; ) {
       const part = yield* nr === SYS_read ? read(fd, BUFFER_BYTES) : readWith(nr, fd, BUFFER_BYTES);
       if (typeof part === "number") return part;
       if (part.length === 0) return concatenate(parts);
       parts.push(part);
+      bytes += part.length;
+      if (env.timeIsUp()) yield PREEMPTED;
     }
+    return -EFBIG;
   }
 
   function* readLine(fd: number): Sleeping<string | null> {
     const parts: Uint8Array[] = [];
     for (;;) {
       const part = yield* read(fd, BUFFER_BYTES);
+      if (parts.length * BUFFER_BYTES > MAX_FILE_BYTES) return null;
       if (typeof part === "number" || part.length === 0) {
         return parts.length === 0 ? null : decodeUtf8(concatenate(parts));
       }
       const end = part.indexOf(NEWLINE);
       parts.push(end < 0 ? part : part.subarray(0, end));
+      if (env.timeIsUp()) yield PREEMPTED;
       if (end < 0) continue;
       const behind = part.subarray(end + 1);
       const later = pendingInput.get(fd);

@@ -38,6 +38,8 @@ export interface FileTreeDeps {
 export interface KernelFiles extends FileTree {
   /** Text of a file, or null: what `cat` would print. */
   readText(path: string): string | null;
+  /** Removes every file of the ramfs. */
+  removeAll(): void;
 }
 
 const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
@@ -128,6 +130,10 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       truncateNode(memory, node);
       ramfs.delete(path);
       return 0;
+    },
+    removeAll() {
+      for (const node of ramfs.values()) truncateNode(memory, node);
+      ramfs.clear();
     },
     readText(rawPath) {
       const path = normalize(rawPath);

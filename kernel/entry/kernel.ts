@@ -172,10 +172,16 @@ export interface Kernel {
   spawn(path: string, args: readonly string[], options?: SpawnOptions): number;
   /** Starts kernel threads (one per recorded CPU) that replay kernel events; exits are seen with exitStatus(). */
   spawnKernelReplay(recording: KernelRecording, observer: ProgramObserver): readonly number[];
+  /** Sends a signal that kills: 0 or −ESRCH; init takes none. Host side of kill(). */
+  kill(pid: number, signal: number): number;
+  /** From here on no allocation fails on purpose. */
+  stopFaults(): void;
   /** Exit status of a process that has ended; undefined while it runs. Signals are 128 + number. */
   exitStatus(pid: number): number | undefined;
   /** Text of a file of /proc, /sys or the ramfs; null if there is none. Same bytes as `cat` in the shell. */
   readFile(path: string): string | null;
+  /** Removes every file of the ramfs; nobody should have one open. */
+  removeFiles(): void;
   /** Virtual time: the largest local clock, cycles. */
   now(): number;
   tasks(): readonly TaskInfo[];
@@ -189,6 +195,8 @@ export interface Kernel {
   owners(): PageOwners;
   /** Requests that fault injection has seen and refused; null without one of its parameters. */
   faultStats(): FaultStats | null;
+  /** System calls of all programs since boot. */
+  nrSyscalls(): number;
   /** Pages reserved at boot and pages that had left the free lists at the worst moment since. */
   peakPages(): number;
   /** Every invariant walk of the memory subsystem: the first violation, or null. */

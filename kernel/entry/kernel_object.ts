@@ -92,6 +92,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
   let nrSteps = 0;
   let snapshots: SnapshotDevice | undefined;
   const isAsked = (): boolean => snapshots !== undefined && snapshots.request() !== null;
+  let nrReplays = 0;
+
   const now = (): number => clock.reduce((latest, time) => Math.max(latest, time), 0);
 
   const stopReason = (untilCycles: number, shouldStop: (() => boolean) | undefined): RunStop | undefined => {
@@ -174,7 +176,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     spawnKernelReplay(recording, observer) {
       const ctx = contexts.taskContext(0);
       const { pageAlloc } = memory;
-      const replayDeps = { machine, contexts, scheduler, printk, pageAlloc, heap: deps.users.replayHeap };
+      const nrBefore = nrReplays++;
+      const replayDeps = { nrBefore, machine, contexts, scheduler, printk, pageAlloc, heap: deps.users.replayHeap };
       const task: Task | undefined = tasks.create(ctx, {
         comm: "kmem_replay",
         parent: NULL,
@@ -185,8 +188,12 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       scheduler.wake(task);
       return [task.pid];
     },
+    kill: processes.kill,
+    stopFaults: () => deps.faults?.disarm(),
+    nrSyscalls: processes.nrSyscalls,
     exitStatus: processes.exitStatus,
     readFile: deps.files.readText,
+    removeFiles: deps.files.removeAll,
     now,
     tasks: deps.taskInfos,
     deviceStats: deps.drivers.deviceStats,

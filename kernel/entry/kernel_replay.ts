@@ -13,7 +13,7 @@
  *   KRP-2  a free whose allocation failed here is skipped, and counted
  */
 
-import { __GFP_NOWARN, GFP_KERNEL, type KmemCache, type PageAllocator } from "../../mm/index.ts";
+import { __GFP_NOWARN, GFP_KERNEL, type KmemCache, NO_CACHE, type PageAllocator } from "../../mm/index.ts";
 import type { Machine } from "../arch/machine.ts";
 import { type ContextTracking, HARDIRQ_OFFSET, SOFTIRQ_OFFSET } from "../context.ts";
 import { PAGE_SIZE } from "../params.ts";
@@ -49,6 +49,8 @@ export interface ReplayDeps {
   readonly printk: Printk;
   readonly pageAlloc: PageAllocator;
   readonly heap: ReplayHeap;
+  /** Replays that this kernel has begun before: no two caches may have one name. */
+  readonly nrBefore: number;
 }
 
 const EVENTS_PER_POLL = 64;
@@ -81,11 +83,13 @@ function createReplay(deps: ReplayDeps, recording: KernelRecording, taskCtx: Tas
   const cacheOf = new Uint16Array(recording.nrSlots);
   let nrCorrupted = 0;
 
-  const caches = recording.caches.map((cache, i) =>
-    cache.objectSizeBytes > 0
-      ? heap.createCache(taskCtx, `rec${i}:${cache.name}`.slice(0, 31), cache.objectSizeBytes)
-      : undefined,
-  );
+  const prefix = deps.nrBefore === 0 ? "rec" : `rec${deps.nrBefore}.`;
+  const caches = recording.caches.map((cache, i) => {
+    if (cache.objectSizeBytes === 0) return undefined;
+    const made = heap.createCache(taskCtx, `${prefix}${i}:${cache.name}`.slice(0, 31), cache.objectSizeBytes);
+    // For want of memory: its allocations fail.
+    return made === NO_CACHE ? undefined : made;
+  });
 
   const stamp = (slot: number): number => (slot ^ 0x51ab_7040) >>> 0;
 

@@ -88,6 +88,8 @@ export interface Processes {
   exitStatus(pid: number): number | undefined;
   setSyscallEntry(entry: SyscallEntry): void;
   nrOopses(): number;
+  /** System calls of all programs since boot. */
+  nrSyscalls(): number;
 }
 
 export interface SpawnMore {
@@ -128,6 +130,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
   const finalStatus = new Map<number, number>();
   let enterSyscall: SyscallEntry = () => -ENOMEM;
   let nrOopses = 0;
+  let nrSyscalls = 0;
 
   const hostContext = (): TaskContext => contexts.taskContext(harts.current[0] as number);
   const processOf = (task: Task): Process | undefined => processes.get(port.ld32(task.struct + TASK_TGID));
@@ -173,8 +176,10 @@ export function createProcesses(deps: ProcessDeps): Processes {
     const { clock } = harts;
     const env: ProgramEnv = {
       mem: memory,
-      syscall: (nr, a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, a5 = 0) =>
-        enterSyscall(caller, nr, [a0, a1, a2, a3, a4, a5]),
+      syscall(nr, a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, a5 = 0) {
+        nrSyscalls++;
+        return enterSyscall(caller, nr, [a0, a1, a2, a3, a4, a5]);
+      },
       timeIsUp: () => scheduler.timeIsUp(ctx.cpu),
       now: () => clock[ctx.cpu] as number,
       argc: args.length,
@@ -387,5 +392,6 @@ export function createProcesses(deps: ProcessDeps): Processes {
       enterSyscall = entry;
     },
     nrOopses: () => nrOopses,
+    nrSyscalls: () => nrSyscalls,
   };
 }

@@ -24,6 +24,7 @@ export const EISDIR = 21;
 export const EINVAL = 22;
 export const ENFILE = 23;
 export const EMFILE = 24;
+export const EFBIG = 27;
 export const ENOSPC = 28;
 export const EPIPE = 32;
 export const ERANGE = 34;
@@ -54,6 +55,7 @@ const NAMES: Readonly<Record<number, readonly [name: string, text: string]>> = {
   [EINVAL]: ["EINVAL", "Invalid argument"],
   [ENFILE]: ["ENFILE", "Too many open files in system"],
   [EMFILE]: ["EMFILE", "Too many open files"],
+  [EFBIG]: ["EFBIG", "File too large"],
   [ENOSPC]: ["ENOSPC", "No space left on device"],
   [EPIPE]: ["EPIPE", "Broken pipe"],
   [ERANGE]: ["ERANGE", "Numerical result out of range"],

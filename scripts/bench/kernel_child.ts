@@ -144,6 +144,7 @@ export async function sampleSweep(seed: string, nrRuns: number): Promise<Sample>
     expectations: [],
     modules: [],
     devices: {},
+    rules: {},
   };
   const machine = { nrCpus: 2, ramBytes: 16 * 1024 * 1024, seed, cmdline: "" };
   const stop = { reason: "none" } as const;

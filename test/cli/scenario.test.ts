@@ -44,7 +44,8 @@ describe("good scenarios", () => {
     const scenario = read(GOOD);
     expect(scenario.machine).toEqual({ nrCpus: 4, ramBytes: 128 * 1024 * 1024, seed: "7", cmdline: "quiet" });
     expect(scenario.programs[0]).toMatchObject({ words: ["stress", "--ops", "1000"], atCycles: 5e6, count: 3 });
-    expect(scenario.recordings).toEqual([{ file: "a.rep.gz", atCycles: 0, touch: "first" }]);
+    const common = { atCycles: 0, verify: false, limit: undefined };
+    expect(scenario.recordings).toEqual([{ ...common, source: { file: "a.rep.gz" }, touch: "first" }]);
     expect(scenario.expectations).toEqual([
       { metric: "leaks", operator: "==", value: 0 },
       { metric: "latency.malloc.p999", operator: "<", value: 900 },
@@ -62,6 +63,14 @@ describe("good scenarios", () => {
   it("a metric of a device may be expected, whatever its driver counts", () => {
     const { expectations } = read("programs: [{ run: free }]\nexpect: { device.rtc0.lost: 0 }\n");
     expect(expectations).toEqual([{ metric: "device.rtc0.lost", operator: "==", value: 0 }]);
+  });
+
+  it("how a run is watched and ended, and heaps as lists", () => {
+    const { recordings, rules } = read(
+      'recordings: [{ ops: "+1,-0", verify: true, limit: 1 }]\ncheck: 500k\nkill: 1G\nfinally: [rmmod rtc, "true"]\n',
+    );
+    expect(recordings).toMatchObject([{ source: { ops: "+1,-0" }, verify: true, limit: 1 }]);
+    expect(rules).toMatchObject({ checkCycles: 5e5, killCycles: 1e9, finally: [{ words: ["rmmod", "rtc"] }, {}] });
   });
 
   it.each(["demo", "mixed"])("%s.yaml, which ships, is one", (name) => {
@@ -93,6 +102,11 @@ describe("bad scenarios", () => {
     ["fault", "devices:\n  rtc0: { lost_irq: 2 }\n", 's.yaml:2:21: lost_irq is "2" (expected a probability'],
     ["setting named __proto__", "devices: { rtc0: { __proto__: 1 } }\n", "s.yaml:1:20:"],
     ["no device mapping", "devices: [rtc0]\n", "s.yaml:1:10: devices is a list"],
+    ["no recording", "recordings: [{ touch: all }]\n", "s.yaml:1:14: names no recording"],
+    ["two in one", 'recordings: [{ file: a, ops: "+1" }]\n', "names a file and operations"],
+    ["operations", 'recordings: [{ ops: "+1,-3" }]\n', "s.yaml:1:21: allocation 3 does not exist yet"],
+    ["check", `${PROGRAM}check: soon\n`, "s.yaml:2:8: check is"],
+    ["finally", `${PROGRAM}finally: [3]\n`, "s.yaml:2:11: finally.0 is 3"],
     ["touch", "recordings: [{ file: a, touch: some }]\n", "(expected none, first, all)"],
     ["duplicate key", "cmdline: a\ncmdline: b\n", "s.yaml:2:1: not valid YAML: map keys must be unique"],
     ["__proto__", `${PROGRAM}__proto__: { x: 1 }\n`, 's.yaml:2:1: "__proto__" is no key'],

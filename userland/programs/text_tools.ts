@@ -4,7 +4,7 @@
  * grep takes a regular expression as the programs' host understands it; a pattern that is none is a usage error.
  */
 
-import type { Sleeping } from "../../kernel/types.ts";
+import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import { O_RDONLY } from "../../kernel/uapi/mman.ts";
 import { parseCount, parseOptions } from "./arguments.ts";
@@ -136,6 +136,7 @@ const wc: ToolDefinition = {
           if (!isSpace && !isInWord) nrWords++;
           isInWord = !isSpace;
         }
+        if (tool.env.timeIsUp()) yield PREEMPTED;
       }
     });
     if (status !== EXIT_OK) return status;

@@ -1,0 +1,59 @@
+/**
+ * End states: what a machine still holds when all its programs have ended, to be compared with another run's.
+ *
+ * Things that a run may keep without having leaked are left out: threads that the kernel makes when it first needs
+ * them, with their stacks and task_structs, and the slab allocator's own caches.
+ */
+
+import type { Kernel } from "../kernel/entry/kernel.ts";
+
+/** Threads that the kernel makes when it first needs them, and keeps. */
+const PERMANENT_THREAD = /^(ksoftirqd|kworker)\//;
+const STACK_PAGES = 4;
+/** Caches that the slab allocator keeps for itself. */
+const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab)/;
+
+export interface EndState {
+  /** Tasks that are left, without the kernel's permanent ones. */
+  readonly tasks: number;
+  /** Lines of /proc/modules. */
+  readonly modules: number;
+  readonly pages: ReadonlyMap<string, number>;
+  readonly objects: ReadonlyMap<string, number>;
+}
+
+/** What is in use at the end, after every cache has given back what it can. */
+export function endState(kernel: Kernel): EndState {
+  const { slab } = kernel.memory;
+  slab.shrinkAll(kernel.contexts.taskContext(kernel.machine.harts.current[0] as number));
+  const tasks = kernel.tasks();
+  const nrPermanent = tasks.filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
+  const objects = new Map<string, number>();
+  slab.forEachCache((cache) => {
+    const { name, activeObjects } = slab.slabInfo(cache);
+    if (INTERNAL_CACHE.test(name)) return;
+    objects.set(name, activeObjects - (name === "task_struct" ? nrPermanent : 0));
+  });
+  const { largeKmalloc, anon, pageTables, kernelStacks, dmaPools, other } = kernel.census();
+  const stacks = kernelStacks - STACK_PAGES * nrPermanent;
+  // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
+  const pages = { largeKmalloc, anon, pageTables, stacks, other: other + dmaPools };
+  const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
+  return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
+}
+
+/** What `now` has and `reference` has not, in words; null if nothing. */
+export function surplusText(now: EndState, reference: EndState): string | null {
+  const more = (mine: ReadonlyMap<string, number>, theirs: ReadonlyMap<string, number>, word: string): string[] =>
+    [...mine]
+      .map(([name, nr]) => [name, nr - (theirs.get(name) ?? 0)] as const)
+      .filter(([, extra]) => extra > 0)
+      .map(([name, extra]) => `${extra} ${word} ${name}`);
+  const surplus = [
+    ...(now.tasks > reference.tasks ? [`${now.tasks - reference.tasks} tasks`] : []),
+    ...(now.modules > reference.modules ? [`${now.modules - reference.modules} modules`] : []),
+    ...more(now.pages, reference.pages, "pages of"),
+    ...more(now.objects, reference.objects, "objects of"),
+  ];
+  return surplus.length === 0 ? null : surplus.join(", ");
+}

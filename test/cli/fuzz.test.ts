@@ -1,0 +1,191 @@
+/**
+ * Goal: the fuzzer's runs are the same each time, what it finds is real, and what it writes shows it again.
+ * Method: planted bugs (modules with a bug of their own, programs that ignore SIGKILL, readers that throw) have to be
+ * found, shrunk to little and found again in the scenario that is written. A short run over machines and borders finds
+ * nothing.
+ */
+
+import { describe, expect, it } from "vitest";
+import { PARAMETERS } from "../../kernel/cmdline.ts";
+import type { Program } from "../../kernel/uapi/program.ts";
+import { createDraw } from "../../scripts/fuzz/draw.ts";
+import { drawCase, FUZZ_DRIVERS, PARAMETER_VALUES } from "../../scripts/fuzz/draw_machine.ts";
+import { PROGRAM_ARGUMENTS } from "../../scripts/fuzz/draw_program.ts";
+import type { Finding } from "../../scripts/fuzz/finding.ts";
+import { type FuzzRequest, type FuzzResult, fuzz, signatureOf, targetOf } from "../../scripts/fuzz/fuzz.ts";
+import { caseText, type FuzzCase, runText } from "../../scripts/fuzz/fuzz_case.ts";
+import { runCase } from "../../scripts/fuzz/run_case.ts";
+import { shorter, shrink } from "../../scripts/fuzz/shrink.ts";
+import { fuzzDocument, fuzzText } from "../../scripts/fuzz_command.ts";
+import { judge } from "../../scripts/metrics.ts";
+import { inputFromBytes } from "../../scripts/readers/input.ts";
+import { runWorkloads } from "../../scripts/run_workloads.ts";
+import { loadScenario } from "../../scripts/workloads.ts";
+import { builtinPrograms } from "../../userland/index.ts";
+import { createLibc } from "../../userland/libc.ts";
+
+const run = (options: Partial<FuzzRequest>): Promise<FuzzResult> =>
+  fuzz({
+    seed: "test",
+    targets: ["machines"],
+    first: 0,
+    nrRuns: 1,
+    isTimeUp: () => false,
+    stop: { reason: "none" },
+    shrinkBudget: 120,
+    onProgress: () => {},
+    onFinding: () => {},
+    ...options,
+  });
+
+/** Run `nr`, and with it a driver that has a bug. */
+function withBug(bug: string, params: readonly string[] = []) {
+  return (seed: string, nr: number): FuzzCase => {
+    const drawn = drawCase(createDraw(seed, nr));
+    const steps = [["insmod", "buggy", `bug=${bug}`], ["rmmod", "buggy"], ["ps"]];
+    return {
+      ...drawn,
+      cpus: 2,
+      memBytes: 16 * 2 ** 20,
+      params: ["quiet", "loglevel=3", ...params],
+      programs: [...drawn.programs.slice(0, 3), { steps, isPlain: false, at: 0, count: 1 }],
+      recordings: [],
+      killCycles: 20_000_000,
+    };
+  };
+}
+
+async function findPlanted(draw: (seed: string, nr: number) => FuzzCase): Promise<Finding> {
+  const { findings } = await run({ draw });
+  expect(findings).toHaveLength(1);
+  return findings[0] as Finding;
+}
+
+describe("what is drawn", () => {
+  it("FUZ-2 the same case for the same seed and number, others for others", () => {
+    const text = (seed: string, nr: number): string => caseText(drawCase(createDraw(seed, nr)), FUZZ_DRIVERS);
+    expect(text("a", 3)).toBe(text("a", 3));
+    expect(new Set([text("a", 3), text("a", 4), text("b", 3)]).size).toBe(3);
+  });
+
+  it("every built-in program and every kernel parameter has its turn", () => {
+    const names = [...builtinPrograms().keys()].filter((path) => path !== "/sbin/init").map((path) => path.slice(5));
+    expect(Object.keys(PROGRAM_ARGUMENTS).sort()).toEqual(names.sort());
+    expect(Object.keys(PARAMETER_VALUES).sort()).toEqual(Object.keys(PARAMETERS).sort());
+    expect(FUZZ_DRIVERS).not.toContain("buggy");
+  });
+
+  it("every case is a scenario that can be read", async () => {
+    for (let nr = 0; nr < 30; nr++) {
+      const drawn = drawCase(createDraw("read", nr));
+      const set = await loadScenario(inputFromBytes("case.yaml", caseText({ ...drawn, recordings: [] }, FUZZ_DRIVERS)));
+      expect(set.rules.finally).toHaveLength(1);
+    }
+  });
+
+  it("words reach the program as they were drawn", () => {
+    const program = {
+      steps: [["echo", "a b", "'", "", ">", "/tmp/a"], ["ps", "&"], ["true"]],
+      isPlain: false,
+      at: 0,
+      count: 1,
+    };
+    expect(runText(program)).toBe(
+      `sh -c 'echo '\\''a b'\\'' '\\'''\\''\\'\\'''\\'''\\'' '\\'''\\'' > /tmp/a; ps & true'`,
+    );
+  });
+
+  it("borders have their turns among the machines", () => {
+    const all = ["machines", "readers", "scenarios", "cli"] as const;
+    const turns = Array.from({ length: 18 }, (_, nr) => targetOf(nr, all));
+    expect(turns.filter((target) => target === "machines")).toHaveLength(12);
+    expect(new Set(turns).size).toBe(4);
+    expect(targetOf(5, ["cli"])).toBe("cli");
+  });
+});
+
+describe("planted bugs", () => {
+  it.each([
+    ["forgets_memory", [], "report"],
+    ["lock_in_both", ["prove_locking=on"], "report"],
+  ])("FUZ-3 %s is found, shrunk to one command, and seen again in the file", async (bug, params, kind) => {
+    const finding = await findPlanted(withBug(bug, params));
+    expect(finding.failure.kind).toBe(kind);
+    const text = String(finding.file.content);
+    expect(text).toContain(`bug=${bug}`);
+    expect(text.match(/- run:/g)).toHaveLength(1);
+    expect(text).not.toContain("; ps");
+    expect(text).not.toMatch(/^(modules|devices):/m);
+    const again = await runCase(text, { reason: "none" });
+    expect(signatureOf(again.failure ?? { kind: "other", what: "" })).toBe(signatureOf(finding.failure));
+  });
+
+  it("a program that SIGKILL does not end, and one that leaves a module, are found", async () => {
+    const load = (text: string) => loadScenario(inputFromBytes("planted.yaml", text));
+    const judged = async (text: string, program?: Program): Promise<readonly string[]> => {
+      const loaded = await load(text);
+      const programs = new Map([
+        ...loaded.programs,
+        ...(program === undefined ? [] : [["/bin/true", program] as const]),
+      ]);
+      const machine = { nrCpus: 1, ramBytes: 16 * 2 ** 20, seed: "1", cmdline: "quiet" };
+      const { result } = await runWorkloads({ machine, set: { ...loaded, programs } });
+      return judge(result, loaded.expectations).failures;
+    };
+    const stubborn: Program = function* (env) {
+      const libc = createLibc(env);
+      for (;;) {
+        try {
+          yield* libc.sleep(5_000_000_000);
+        } catch {
+          // What a program cannot do on a real kernel.
+        }
+      }
+    };
+    const rules = 'kill: 5M\nexpect: { exit_status: ">= 0" }\n';
+    expect(await judged(`programs: [{ run: "true" }]\n${rules}`, stubborn)).toContainEqual(
+      expect.stringContaining("stuck"),
+    );
+    expect(await judged(`programs: [{ run: sleep 9 }]\n${rules}`)).toEqual([]);
+    expect(await judged('programs: [{ run: insmod rtc }]\nfinally: ["true"]\n')).toEqual([
+      expect.stringContaining("left behind at the end: 1 modules"),
+    ]);
+    expect(await judged("programs: [{ run: insmod rtc }]\nfinally: [rmmod rtc]\n")).toEqual([]);
+  });
+});
+
+describe("shrinking", () => {
+  it("finds the two entries that matter, and stops at its budget", async () => {
+    const list = Array.from({ length: 40 }, (_, i) => i);
+    const isAlike = async (rest: readonly number[]): Promise<boolean> => rest.includes(7) && rest.includes(31);
+    const whole = await shrink<readonly number[]>(list, (rest) => shorter(rest), isAlike, 1000);
+    expect(whole.smallest).toEqual([7, 31]);
+    const cut = await shrink<readonly number[]>(list, (rest) => shorter(rest), isAlike, 5);
+    expect(cut.nrRuns).toBe(5);
+    expect(cut.smallest.length).toBeGreaterThan(2);
+  });
+});
+
+describe("a short run", () => {
+  it("machines, readers and scenarios: nothing found, the same again, everything counted", async () => {
+    const options = { targets: ["machines", "readers", "scenarios"], nrRuns: 7 } as const;
+    const result = await run(options);
+    expect(result.findings).toEqual([]);
+    const part = await run({ ...options, nrRuns: 2 });
+    expect(await run({ ...options, nrRuns: 2 })).toEqual(part);
+    expect(result.activity.allocations).toBeGreaterThan(300);
+    expect(result.nrInputs).toBeGreaterThan(50);
+    const summary = { result, seed: "test", again: "slabtown fuzz", files: [], hostSeconds: 1 };
+    expect(fuzzText(summary)).toContain("runs with programs");
+    expect(fuzzDocument(summary, false)).toMatchObject({ schema: "slabtown/fuzz/v1", findings: [] });
+  });
+
+  it("stops at Ctrl-C with what it has", async () => {
+    const stop: FuzzRequest["stop"] = { reason: "none" };
+    const onProgress = (nr: number): void => {
+      if (nr === 2) stop.reason = "interrupt";
+    };
+    const result = await run({ targets: ["scenarios"], nrRuns: 9, stop, onProgress });
+    expect(result).toMatchObject({ isInterrupted: true, nrRuns: { scenarios: 2 } });
+  });
+});
