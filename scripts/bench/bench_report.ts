@@ -92,7 +92,7 @@ function figureTable(figures: readonly FigureResult[], paint: Paint): string {
       figure.unit,
       number(own?.value),
       number(own?.cpu),
-      number(loop?.value),
+      number(loop?.cpu ?? loop?.value),
       number(own?.worst),
       own === undefined ? "-" : String(own.failures),
       `${figure.better === "lower" ? "≤" : "≥"} ${number(figure.bar, figure.bar % 1 === 0 ? 0 : 1)}`,
@@ -100,7 +100,7 @@ function figureTable(figures: readonly FigureResult[], paint: Paint): string {
       best === undefined ? "" : `${best.name} ${number(best.cpu ?? best.value)} (${number(best.ratio)}×)`,
     ];
   });
-  const head = ["figure", "", "wall", "CPU", "loop alone", "worst", "failed", "bar", "", "best peer (ratio)"];
+  const head = ["figure", "", "wall", "CPU", "loop alone (CPU)", "worst", "failed", "bar", "", "best peer (ratio)"];
   return table([head, ...rows], paint, [0, 1, 8, 9]);
 }
 

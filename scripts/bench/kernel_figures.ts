@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { packageFile } from "../package_files.ts";
 import type { BenchRun } from "./bench_run.ts";
-import { builtFile, runCommand, runTask } from "./child.ts";
+import { builtFile, runTask } from "./child.ts";
 import type { Sample } from "./child_tasks.ts";
 import type { Figure, FigureSubject } from "./figures.ts";
 import type { MetadataReply } from "./kernel_child.ts";
@@ -16,37 +16,49 @@ import { LOOP_NAME, OWN_NAME } from "./stream_figures.ts";
 const READY = "ready";
 const SWEEP_RUNS = 40;
 
-/** Milliseconds from the start of the process until the shell has run its first command. */
-function bootTime(mem: string, run: BenchRun): Promise<Sample | null> {
+/** Loaded in front of what is measured: says at its end, on a pipe of its own, what CPU time the process took. */
+const CPU_REPORT = `data:text/javascript,import { writeSync } from "node:fs"; process.on("exit", () => {
+  const { user, system } = process.cpuUsage();
+  writeSync(3, String((user + system) / 1000));
+});`;
+
+/** A process of Node: milliseconds from its start until it prints `until`, or else to its end; CPU time of all of it. */
+function processTime(args: readonly string[], until: string | null, run: BenchRun): Promise<Sample | null> {
   return new Promise((resolve, reject) => {
     const start = performance.now();
-    const args = [builtFile("slabtown.js"), "boot", "--mem", mem, "--seed", run.seed, "--exec", `echo ${READY}`];
-    const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "ignore"] });
-    let [output, ms] = ["", Number.NaN];
+    const argv = ["--import", CPU_REPORT, ...args];
+    const child = spawn(process.execPath, argv, { stdio: ["ignore", "pipe", "ignore", "pipe"] });
+    let [output, cpu, ms] = ["", "", Number.NaN];
     const timer = setInterval(() => {
       if (run.isStopped()) child.kill("SIGKILL");
     }, 50);
-    child.stdout.on("data", (chunk: Buffer) => {
+    child.stdout?.on("data", (chunk: Buffer) => {
       output += chunk.toString();
-      if (Number.isNaN(ms) && output.includes(`${READY}\n`)) ms = performance.now() - start;
+      if (until !== null && Number.isNaN(ms) && output.includes(`${until}\n`)) ms = performance.now() - start;
+    });
+    child.stdio[3]?.on("data", (chunk: Buffer) => {
+      cpu += chunk.toString();
     });
     child.on("error", reject);
-    child.on("close", (code) => {
+    child.on("close", (code, signal) => {
       clearInterval(timer);
-      if (run.isStopped()) resolve(null);
-      else if (code !== 0 || Number.isNaN(ms)) reject(new Error(`bench: boot --mem ${mem} ended with ${code}`));
-      else resolve({ value: ms, cpu: null, worst: null, nrOps: 1, failures: 0, fault: null });
+      if (until === null) ms = performance.now() - start;
+      if (run.isStopped() || signal === "SIGINT") resolve(null);
+      else if (code !== 0 || Number.isNaN(ms))
+        reject(new Error(`bench: ${args.join(" ")} ended with ${code ?? signal}`));
+      else resolve({ value: ms, cpu: Number(cpu), worst: null, nrOps: 1, failures: 0, fault: null });
     });
   });
 }
 
+/** Until the shell has run its first command. */
+const bootTime = (mem: string, run: BenchRun): Promise<Sample | null> => {
+  const args = ["boot", "--mem", mem, "--seed", run.seed, "--exec", `echo ${READY}`];
+  return processTime([builtFile("slabtown.js"), ...args], READY, run);
+};
+
 /** Node alone: a process that does nothing. */
-async function nodeStart(run: BenchRun): Promise<Sample | null> {
-  const start = performance.now();
-  const output = await runCommand({ file: process.execPath, args: ["-e", "0"] }, run);
-  if (output === null) return null;
-  return { value: performance.now() - start, cpu: null, worst: null, nrOps: 1, failures: 0, fault: null };
-}
+const nodeStart = (run: BenchRun): Promise<Sample | null> => processTime(["-e", "0"], null, run);
 
 function bootFigure(id: string, mem: string, title: string, bar: number, run: BenchRun): Figure {
   return {

@@ -36,6 +36,7 @@ interface Document {
       readonly name: string;
       readonly role: string;
       readonly value: number;
+      readonly cpu: number | null;
       readonly ratio: number | null;
       readonly samples: readonly number[];
     }[];
@@ -70,6 +71,20 @@ describe.skipIf(!isBuilt)("slabtown bench", () => {
     expect(frame).toBeGreaterThanOrEqual(PAGE_STRUCT_BYTES);
     expect(frame).toBeLessThan(PAGE_STRUCT_BYTES + 1);
     expect(share).toBeGreaterThan((100 * PAGE_STRUCT_BYTES) / 4096);
+  });
+
+  it("A7 is a whole process, from its start to a command of the shell; beside it Node alone", () => {
+    const { status, stdout } = slabtown("bench", "--filter", "A7", ...FAST, "--quiet", "--json");
+    expect(status).toBe(0);
+    const { figures } = JSON.parse(stdout) as Document;
+    expect(figures.map(({ id }) => id)).toEqual(["A7", "A7b"]);
+    for (const { subjects } of figures) {
+      expect(subjects.map(({ name, role }) => [name, role])).toEqual([
+        ["slabtown", "slabtown"],
+        ["loop alone", "loop"],
+      ]);
+      expect(subjects.every(({ value, cpu }) => value > 0 && cpu !== null && cpu > 0)).toBe(true);
+    }
   });
 
   it("churn at 50 and 90 % can be measured, and no allocation fails while there is memory", () => {
