@@ -13,7 +13,7 @@ export interface StreamTask {
   readonly file: string | null;
   readonly nrWarmup: number;
   readonly nrOps: number;
-  /** Timed and warming up, each. */
+  /** CPU time for each of: filling, warming up, the timed operations. */
   readonly maxMs: number;
   /** AssemblyScript's allocator, compiled. */
   readonly compiled: string | null;

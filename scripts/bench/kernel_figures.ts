@@ -22,7 +22,7 @@ const CPU_REPORT = `data:text/javascript,import { writeSync } from "node:fs"; pr
   writeSync(3, String((user + system) / 1000));
 });`;
 
-/** A process of Node: milliseconds from its start until it prints `until`, or else to its end; CPU time of all of it. */
+/** A process of Node: milliseconds from its start until it prints `until`, or to its end; CPU time of all of it. */
 function processTime(args: readonly string[], until: string | null, run: BenchRun): Promise<Sample | null> {
   return new Promise((resolve, reject) => {
     const start = performance.now();

@@ -114,21 +114,22 @@ struct timing {
   double wallNs, cpuNs, worstNs;
 };
 
-/* Runs up to `ops` operations in chunks, until `maxMs` have gone. */
+/* Runs up to `ops` operations in chunks, until `maxMs` of CPU time have gone. */
 static struct timing run(struct replay *r, int64_t ops, double maxMs) {
   struct timing t = {0, 0, 0, 0};
-  double cpu = nowNs(CLOCK_PROCESS_CPUTIME_ID), start = nowNs(CLOCK_MONOTONIC), last = start;
-  while (t.ops < ops && last - start < maxMs * 1e6) {
+  double start = nowNs(CLOCK_MONOTONIC), last = start, cpuStart = nowNs(CLOCK_PROCESS_CPUTIME_ID), cpu = cpuStart;
+  while (t.ops < ops && cpu - cpuStart < maxMs * 1e6) {
     int64_t max = ops - t.ops < CHUNK ? ops - t.ops : CHUNK;
     int64_t done = r->words != NULL ? streamChunk(r, max) : pairsChunk(r, max);
     if (done == 0) break;
     double now = nowNs(CLOCK_MONOTONIC);
     if ((now - last) / done > t.worstNs) t.worstNs = (now - last) / done;
     last = now;
+    cpu = nowNs(CLOCK_PROCESS_CPUTIME_ID);
     t.ops += done;
   }
   t.wallNs = last - start;
-  t.cpuNs = nowNs(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+  t.cpuNs = cpu - cpuStart;
   return t;
 }
 
