@@ -17,13 +17,16 @@ import { packageVersion } from "./package_files.ts";
 import { createProgress, NO_PROGRESS } from "./progress.ts";
 import type { InputFile } from "./readers/input.ts";
 import { type RunWatch, runWorkloads } from "./run_workloads.ts";
+import { seedsCommand } from "./seeds_command.ts";
 import { createRecorder, MAX_MARKS, type Recorder, writeWhole } from "./snapshots/recorder.ts";
 import { type FileSum, fileSum, type RunDefinition } from "./snapshots/run_definition.ts";
 import { summaryDocument, summaryText } from "./summary.ts";
 import { UsageError } from "./usage_error.ts";
 import { loadWorkloads, type WorkloadSet, withoutStrayWrites } from "./workloads.ts";
 
-export type RunOptions = CommonOptions & RecordingOptions & FaultOptions & SnapshotOptions;
+export interface RunOptions extends CommonOptions, RecordingOptions, FaultOptions, SnapshotOptions {
+  readonly seeds?: number;
+}
 
 const DEFAULT_SNAPSHOT = "slabtown.snap";
 
@@ -36,6 +39,9 @@ export async function runCommand(targets: readonly string[], options: RunOptions
   const isSweep = options.faultSweep === true;
   const isRecorded = options.snapshot !== undefined || options.snapshotEvery !== undefined;
   if (isRecorded) checkRecordable(targets, isSweep);
+  if (options.seeds !== undefined && (isSweep || isRecorded)) {
+    throw new UsageError("--seeds makes many runs and goes with no sweep or snapshot", "use one of them");
+  }
   const files: FileSum[] = [];
   const onInput = (file: InputFile): void => {
     if (isRecorded) files.push(fileSum(file));
@@ -46,6 +52,8 @@ export async function runCommand(targets: readonly string[], options: RunOptions
   const replay = replayLine(targets, options, asked);
   if (isSweep) return sweepCommand({ set, machine: asked, replay: replay, options, host });
   const machine = failing(asked, options.failAlloc);
+  const { seeds } = options;
+  if (seeds !== undefined) return seedsCommand({ set, machine, nrSeeds: seeds, replay, options, host });
   if (!isRecorded) return runAndReport({ set, machine, replay, options, host });
   const recorder = createRecorder(options.snapshotEvery);
   const exitCode = await runAndReport({ set, machine, replay, options, host, watch: recorder.watch });

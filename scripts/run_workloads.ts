@@ -63,6 +63,8 @@ export interface RunRequest {
   readonly progress?: Progress | undefined;
   readonly stop?: StopRequest | undefined;
   readonly watch?: RunWatch | undefined;
+  /** Zeroed RAM of the machine's size, for who makes many runs; undefined: RAM of its own. */
+  readonly ram?: BootOptions["ram"];
 }
 
 export interface WorkloadResult {
@@ -119,19 +121,24 @@ const FIRST_SLICE_CYCLES = 1_000_000;
 const LAST_SLICE_CYCLES = 32_000_000;
 const SLICES_PER_SIZE = 64;
 
-/** Boots, with the host's lack of memory turned into a message. */
-export function bootMachine(
-  machine: MachineOptions,
-  programs: WorkloadSet["programs"],
-  console: (text: string) => void,
-  hardware: Pick<BootOptions, "modules" | "devices"> = {},
-): Kernel {
+/** `make()`, with the host's lack of memory turned into a message. */
+export function withHostMemory<T>(make: () => T): T {
   try {
-    return boot({ ...machine, port: "raw", console, programs, ...hardware });
+    return make();
   } catch (error) {
     if (!(error instanceof RangeError) || !/allocation failed|array length/i.test(error.message)) throw error;
     throw new UsageError("this computer has not enough memory for the machine's RAM", "ask for less with --mem");
   }
+}
+
+/** Boots. Throws `UsageError` if the host has not the memory. */
+export function bootMachine(
+  machine: MachineOptions,
+  programs: WorkloadSet["programs"],
+  console: (text: string) => void,
+  hardware: Pick<BootOptions, "modules" | "devices" | "ram"> = {},
+): Kernel {
+  return withHostMemory(() => boot({ ...machine, port: "raw", console, programs, ...hardware }));
 }
 
 /** Runs `request` and hands the kernel back as it stands afterwards. */
@@ -139,7 +146,8 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   const sinks = { boot: request.bootLog ?? ignore, run: request.console ?? ignore };
   let sink = sinks.boot;
   const { programs, modules, devices } = request.set;
-  const kernel = bootMachine(request.machine, programs, (text) => sink(text), { modules, devices });
+  const { ram } = request;
+  const kernel = bootMachine(request.machine, programs, (text) => sink(text), { modules, devices, ram });
   settle(kernel);
   const content = createContentWatch();
   sink = (text) => {

@@ -112,6 +112,9 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   const run = program.command("run").argument("[FILE|PROGRAM...]", "recordings, a YAML scenario, built-in programs");
   addSnapshotOptions(addFaultOptions(addRecordingOptions(addCommonOptions(run, "256M"))))
     .description("boot, run workloads all at once, check them, print a summary")
+    .option("--seeds <N>", "N seeds, each run twice: is the machine the same at the end?", (text) =>
+      parseWhole(text, "--seeds", 1, 1_000_000),
+    )
     .action(async (targets: string[], options: RunOptions) => {
       const { runCommand } = await import("./run_command.ts");
       done(await runCommand(targets, options, host));

@@ -8,7 +8,7 @@ import type { ChildTask, Sample, StreamTask } from "./child_tasks.ts";
 import { drawGrowth, sampleGrowth } from "./growth_child.ts";
 import { inlineForSteadyState } from "./inlining.ts";
 import { compileAssemblyScript, JS_PEERS } from "./js_peers.ts";
-import { sampleGetpid, sampleMetadata, sampleRecording, sampleSweep } from "./kernel_child.ts";
+import { sampleGetpid, sampleMetadata, sampleRecording, sampleSnapshot, sampleSweep } from "./kernel_child.ts";
 import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, timeReplay } from "./replay.ts";
 import { bootForBench, SINGLE_WORKLOADS, type SingleWorkload } from "./single_workloads.ts";
 import { readStream, writeStream } from "./stream_file.ts";
@@ -94,6 +94,9 @@ async function answer(task: ChildTask): Promise<unknown> {
       return sampleRecording(task.file, task.seed);
     case "getpid":
       return sampleGetpid(task.seed, task.nrCalls);
+    case "save":
+    case "restore":
+      return sampleSnapshot(task.do, task.seed);
     case "sweep":
       return sampleSweep(task.seed, task.nrRuns);
   }

@@ -1,6 +1,7 @@
 /**
- * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10), a system call (A12), the fault
- * sweep (D4). Each runs in a process of its own and warms up by doing the same thing once before.
+ * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10), a system call (A12), copies of a
+ * machine (S1, S2), the fault sweep (D4). Each runs in a process of its own and warms up by doing the same thing once
+ * before.
  */
 
 import { E820_RAM } from "../../kernel/arch/firmware_map.ts";
@@ -130,6 +131,38 @@ export function sampleGetpid(seed: string, nrCalls: number): Sample {
     nrOps: rounded,
     failures: 0,
     fault: fault ?? kernel.check(),
+  };
+}
+
+const SNAPSHOT_RAM_BYTES = 64 * 1024 * 1024;
+const COPIES = 20;
+
+/** Milliseconds to save a machine of 64 MiB into buffers that are there, or to put it back. Between two programs. */
+export function sampleSnapshot(task: "save" | "restore", seed: string): Sample {
+  const kernel = bootForBench(seed, SNAPSHOT_RAM_BYTES);
+  let image = kernel.save();
+  const copy = (): void => {
+    if (task === "save") image = kernel.save(image);
+    else kernel.restore(image);
+  };
+  for (let i = 0; i < COPIES; i++) copy();
+  const before = process.cpuUsage();
+  const start = performance.now();
+  let [last, worst] = [start, 0];
+  for (let i = 0; i < COPIES; i++) {
+    copy();
+    const now = performance.now();
+    worst = Math.max(worst, now - last);
+    last = now;
+  }
+  const { user, system } = process.cpuUsage(before);
+  return {
+    value: (last - start) / COPIES,
+    cpu: (user + system) / 1000 / COPIES,
+    worst,
+    nrOps: COPIES,
+    failures: 0,
+    fault: kernel.check(),
   };
 }
 

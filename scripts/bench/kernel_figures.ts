@@ -1,5 +1,5 @@
 /**
- * A7-A10, A12 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
+ * A7-A10, A12, S1, S2 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
  */
 
 import { spawn } from "node:child_process";
@@ -124,10 +124,16 @@ export const bootAndReplayFigures = (run: BenchRun): readonly Figure[] => [
   recordingFigure("A10", "redis-net.ftrace.gz", "replay of a kernel's allocations, 165,000 events", 3, run),
 ];
 
-/** A12 and D4. */
+/** A12, S1, S2 and D4. */
 export const callFigures = (run: BenchRun): readonly Figure[] => [
   ownFigure({ id: "A12", title: "getpid() from a program and back", unit: "ns", bar: 300, better: "lower" }, () =>
     runTask<Sample>({ do: "getpid", seed: run.seed, nrCalls: Math.ceil(run.nrOps / 5) }, run),
+  ),
+  ownFigure({ id: "S1", title: "save, 64 MiB, warm buffers", unit: "ms", bar: 10, better: "lower" }, () =>
+    runTask<Sample>({ do: "save", seed: run.seed }, run),
+  ),
+  ownFigure({ id: "S2", title: "restore, 64 MiB, warm buffers", unit: "ms", bar: 10, better: "lower" }, () =>
+    runTask<Sample>({ do: "restore", seed: run.seed }, run),
   ),
   ownFigure(
     { id: "D4", title: "fault sweep over a boot and a command", unit: "runs/s", bar: 7_000, better: "higher" },
