@@ -173,7 +173,7 @@ export function createDepotRecord(port: MemoryPort): DepotRecord {
 /** DEP-2 and DEP-3 of one list whose links lead to `length` magazines (−1: to more than are counted). */
 export function lengthViolation(port: MemoryPort, cache: KmemCache, list: number, length: number): string | null {
   const nr = port.ld32(cache + list + LIST_NR);
-  if (length !== nr) return `DEP-2: a list is ${length < nr && length >= 0 ? "shorter" : "longer"} than its counter`;
+  if (length !== nr) return `DEP-2: a list is ${length >= 0 ? "shorter" : "longer"} than its counter`;
   return port.ld32(cache + list + LIST_MIN) <= nr ? null : "DEP-3: the least length is above the length";
 }
 

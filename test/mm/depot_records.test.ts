@@ -15,6 +15,8 @@ import {
   DEPOT_FULL,
   DEPOT_LOCK,
   DEPOT_SLOTS,
+  EMPTY,
+  FULL,
   LIST_MIN,
   LIST_NR,
 } from "../../mm/depot.ts";
@@ -82,6 +84,40 @@ for (const kind of ["locked", "lockfree"] as const) {
       expect(least()).toBe(2);
       for (let i = 0; i < 3; i++) w.depot.takeEmpty(w.m.ctx, w.cache, NULL);
       expect(least()).toBe(1);
+    });
+
+    it("M7 what may go is what was not needed in two intervals, list by list", () => {
+      const w = bootDepot(kind);
+      const { depot, cache, m } = w;
+      const reapable = (): number[] => [depot.nrReapable(cache, FULL), depot.nrReapable(cache, EMPTY)];
+      const endInterval = (everything = false): number[] => {
+        depot.updateWorkingSet(cache, everything);
+        return reapable();
+      };
+      addEmpty(w, 5);
+      // Added in this interval, so the list was empty in it.
+      expect([reapable(), endInterval(), endInterval()]).toEqual([
+        [0, 0],
+        [0, 0],
+        [0, 5],
+      ]);
+      const [a, b] = [0, 0].map(() => depot.takeEmpty(m.ctx, cache, NULL)) as [PhysAddr, PhysAddr];
+      expect([reapable(), endInterval()]).toEqual([
+        [0, 3],
+        [0, 3],
+      ]);
+      for (const full of [a, b]) depot.addEmpty(m.ctx, cache, depot.takeEmpty(m.ctx, cache, full));
+      expect(depot.nrFull(cache)).toBe(2);
+      expect([reapable(), endInterval(true)]).toEqual([
+        [0, 2],
+        [2, 3],
+      ]);
+      depot.takeFull(m.ctx, cache, NULL);
+      expect([reapable(), endInterval(), endInterval()]).toEqual([
+        [1, 3],
+        [1, 3],
+        [1, 3],
+      ]);
     });
 
     it("M6 takeContention() is what came since the last call, contention() all there was", () => {
@@ -175,6 +211,21 @@ for (const kind of ["locked", "lockfree"] as const) {
     }
   });
 }
+
+it("M6 the locked depot counts a lock that is not free at the first try, and takes it at the second", () => {
+  const w = bootDepot("locked");
+  const [magazine] = addEmpty(w, 1);
+  const { port } = w.m.machine;
+  const { cas } = port;
+  let nrTries = 0;
+  port.cas = (addr, expected, desired) => {
+    const isHeld = addr === w.cache + DEPOT_LOCK && nrTries++ === 0;
+    return isHeld ? 2 : cas.call(port, addr, expected, desired);
+  };
+  expect(w.depot.takeEmpty(w.m.ctx, w.cache, NULL)).toBe(magazine);
+  port.cas = cas;
+  expect([nrTries, w.depot.contention(w.cache), w.depot.takeContention(w.cache)]).toEqual([2, 1, 1]);
+});
 
 describe("DEP-4 the slots of a lock-free depot", () => {
   const slotOf = (w: DepotWorld, magazine: PhysAddr): number => w.m.machine.port.ld32(magazine + 4);
