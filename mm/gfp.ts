@@ -163,7 +163,7 @@ export function gfpNames(gfp: Gfp): string {
   let rest = gfp;
   const names: string[] = [];
   for (const [mask, name] of [...COMPOSITE_NAMES, ...BIT_NAMES]) {
-    if (mask !== 0 && (rest & mask) === mask) {
+    if ((rest & mask) === mask) {
       names.push(name);
       rest &= ~mask;
     }
