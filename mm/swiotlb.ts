@@ -31,6 +31,7 @@ import { CACHE_LINE, CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
 import { KERN_INFO, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import {
+  alignUp,
   asDma,
   asPhys,
   type Context,
@@ -165,12 +166,13 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
   /** Recounts the free slots before `i` in its segment, where `count` slots are free from `i` on. SWI-1. */
   const recountBefore = (i: number, count: number): void => {
     let free = count;
-    for (let j = i - 1; j >= segmentStart(i) && j >= 0 && listOf(j) !== 0; j--) {
+    for (let j = i - 1; j >= segmentStart(i) && listOf(j) !== 0; j--) {
       port.st32(slot(j) + SLOT_LIST, ++free);
     }
   };
 
-  const findSlots = (dev: DmaDevice, phys: number, bytes: number, nslots: number): number => {
+  /** First of `nslots` free slots for `bytes` that begin `offset` into it; −1 if there are none. */
+  const findSlots = (dev: DmaDevice, phys: number, offset: number, bytes: number, nslots: number): number => {
     const nslabs = word(NSLABS);
     const alignMask = port.ld32(dev + DEV_MIN_ALIGN_MASK) & ~(IO_TLB_SIZE - 1);
     const wanted = phys & alignMask;
@@ -183,7 +185,7 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
       const addr = slotAddr(i);
       if (listOf(i) < nslots || (addr & alignMask) !== wanted || (addr & pageMask) !== 0) continue;
       const end = addr + nslots * IO_TLB_SIZE - 1;
-      if (end <= limit && !crossesBoundary(addr, Math.min(nslots * IO_TLB_SIZE, bytes), boundary)) return i;
+      if (end <= limit && !crossesBoundary(addr + offset, bytes, boundary)) return i;
     }
     return -1;
   };
@@ -250,7 +252,7 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
     const offset = phys & port.ld32(dev + DEV_MIN_ALIGN_MASK) & (IO_TLB_SIZE - 1);
     const nslots = Math.ceil((offset + bytes) / IO_TLB_SIZE);
     const flags = spinlocks.spinLockIrqsave(ctx, lock);
-    const first = nslots > IO_TLB_SEGSIZE ? -1 : findSlots(dev, phys, bytes, nslots);
+    const first = nslots > IO_TLB_SEGSIZE ? -1 : findSlots(dev, phys, offset, bytes, nslots);
     if (first >= 0) takeSlots(first, nslots, phys - offset, offset + bytes);
     spinlocks.spinUnlockIrqrestore(ctx, lock, flags);
     if (first < 0) {
@@ -303,8 +305,9 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
       for (const offset of [BASE, NSLABS, SLOTS, INDEX]) setWord(offset, 0);
     },
     maxMappingBytes(dev) {
-      const align = Math.min(port.ld32(dev + DEV_MIN_ALIGN_MASK), IO_TLB_SIZE - 1);
-      return IO_TLB_SIZE * IO_TLB_SEGSIZE - (align === 0 ? 0 : IO_TLB_SIZE);
+      // A buffer may have to start as far behind the start of a segment as the mask says.
+      const align = alignUp(port.ld32(dev + DEV_MIN_ALIGN_MASK), IO_TLB_SIZE);
+      return Math.max(IO_TLB_SIZE * IO_TLB_SEGSIZE - align, 0);
     },
     nrPages() {
       const nslabs = word(NSLABS);
