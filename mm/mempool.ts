@@ -36,7 +36,7 @@
 import { bugOn } from "../kernel/bug.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { getOrder } from "../kernel/lib/bits.ts";
-import { initListHead, listAdd, listDel, listIsEmpty, listNext } from "../kernel/lib/list.ts";
+import { initListHead, listAdd, listDel, listNext } from "../kernel/lib/list.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { KERN_ERR, type Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
@@ -217,7 +217,7 @@ export function createMempools(deps: MempoolDeps): Mempools {
   // ── Alloc and free ───────────────────────────────────────────────────────────────────────────────────────────────
 
   const handOut = (pool: Mempool, element: PhysAddr): PhysAddr => {
-    if (element !== NULL) port.fetchAdd(pool + P_OUT, 1);
+    port.fetchAdd(pool + P_OUT, 1);
     return element;
   };
 
@@ -432,7 +432,6 @@ export function createMempools(deps: MempoolDeps): Mempools {
     }),
     forEach,
     check() {
-      if (listIsEmpty(port, LIST)) return null;
       let fault: string | null = null;
       forEach((pool) => {
         fault ??= checkPool(pool);

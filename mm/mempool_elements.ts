@@ -94,9 +94,10 @@ export function createMempoolElements({ machine, pages, pageAlloc, slab }: Mempo
     return state !== 0 && port.ld8(state) === wanted;
   };
 
+  /** Of any number, as slabOf(). */
   const isBlock = (pool: Mempool, addr: PhysAddr): boolean => {
     const pfn = physToPfn(addr);
-    if (addr % PAGE_SIZE !== 0 || pfn >= pages.nrFrames) return false;
+    if (addr >>> 0 !== addr || addr % PAGE_SIZE !== 0 || pfn >= pages.nrFrames) return false;
     const wanted = PG_ALLOCATED | (whatOf(pool) << ORDER_SHIFT);
     return (pages.flags(pfn) & (PG_STATE | PG_OWNER_BITS | ORDER_MASK)) === wanted && pages.refcount(pfn) === 1;
   };
@@ -118,7 +119,6 @@ export function createMempoolElements({ machine, pages, pageAlloc, slab }: Mempo
       bugOn(failed !== 0, "mempool: the allocator refuses an element that passed the checks", element);
     },
     isElement(pool, element) {
-      if (!Number.isInteger(element) || element < 0 || element >= port.sizeBytes) return false;
       if (kindOf(pool) === POOL_PAGES) return isBlock(pool, element);
       if (!hasState(element, OBJECT_LIVE)) return false;
       const cache = objects.cacheOfSlab(objects.slabOf(element));

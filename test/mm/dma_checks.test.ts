@@ -72,6 +72,12 @@ describe("check() of a dma_pool", () => {
     for (const bad of [dma + 64, dma - 64, live.dma - 1, live.dma + 4096, 0, 0xffff_fff8]) {
       expect(withWord(w, first + 4, bad)).toBe(nowhere);
     }
+    const other = w.dma.poolCreate(w.ctx, "other", w.device().dev, 64, 64, 0);
+    const foreign = finishSleeping(w.dma.poolAlloc(w.ctx, other, GFP_KERNEL)) as DmaMemory;
+    w.dma.poolFree(w.ctx, other, foreign.cpu, foreign.dma);
+    expect(withWord(w, pool + NEXT, foreign.cpu)).toBe(
+      `POOL-1: free block ${hex(foreign.cpu)} is in no page of the pool`,
+    );
     expect(withWord(w, pool + ALIGN, 128)).toBe(`POOL-1: block ${hex(dma)} is not aligned`);
     // The block before ends where the first free one begins; with boundaries of 96 bytes this one would cross.
     const crossing = [0, 64, 128].map((at) => dma + at).find((at) => at % 96 > 32) as number;

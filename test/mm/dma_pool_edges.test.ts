@@ -38,6 +38,13 @@ describe("D2 geometry", () => {
 });
 
 describe("a pool", () => {
+  it("POOL-1 knows its alignment; 0 stands for 1", () => {
+    for (const align of [0, 1, 64]) {
+      const { w, pool } = rig(64, align);
+      expect(w.machine.port.ld32(pool + 56)).toBe(Math.max(align, 1));
+    }
+  });
+
   it("POOL-2 hands out ascending blocks of a new page, and the one freed last first; the `pools` file counts", () => {
     const { w, pool, row } = rig(1024);
     const blocks = Array.from({ length: 5 }, () => take(w, pool));
@@ -67,10 +74,16 @@ describe("a pool", () => {
   it("POOL-3 destroy gives all pages and descriptors back; with a live block it keeps the pages", () => {
     for (const isBusy of [false, true]) {
       const { w, dev, pool } = rig(2048);
+      const free = (): number => {
+        w.pageAlloc.drainAllPages(w.ctx);
+        return w.zones.totalFree();
+      };
       const blocks = Array.from({ length: 5 }, () => take(w, pool));
       for (const { cpu, dma } of blocks.slice(isBusy ? 1 : 0)) w.dma.poolFree(w.ctx, pool, cpu, dma);
       w.takeLog();
+      const before = free();
       w.dma.poolDestroy(w.ctx, pool);
+      expect(free() > before).toBe(!isBusy);
       expect(w.takeLog()).toBe(isBusy ? "e1000 eth0: dma_pool_destroy ring busy" : "");
       expect(w.dma.poolsText(dev)).toBe("poolinfo - 0.1\n");
       expect(w.machine.port.ld32(pool + 52)).not.toBe(0x706f_6f6c);
@@ -79,8 +92,10 @@ describe("a pool", () => {
       w.expectNoObjectLeak();
     }
     const { w } = rig(64);
+    w.machine.port.fill(asPhys(0), 0xff, 256);
     w.dma.poolDestroy(w.ctx, NO_POOL);
     expect(w.takeLog()).toBe("");
+    for (let addr = 0; addr < 256; addr += 4) expect(w.machine.port.ld32(addr)).toBe(0xffff_ffff);
   });
 
   it("G2 create and destroy under a spinlock are reported", () => {
@@ -93,6 +108,34 @@ describe("a pool", () => {
     w.dma.poolDestroy(w.ctx, pool);
     w.contexts.preemptEnable(w.ctx);
     expect(w.takeLog()).toContain("invalid context at mm/dma_pool.ts:destroy");
+  });
+
+  it("without memory for its record there is no pool, without memory for a descriptor no block; address 0 is not touched", () => {
+    const { w, dev, pool } = rig(64);
+    const { port } = w.machine;
+    port.fill(asPhys(0), 0xa5, 256);
+    w.failSlabPages(1, true);
+    const held: number[] = [];
+    for (const bytes of [96, 16]) {
+      for (;;) {
+        const got = w.slab.kmalloc.kmalloc(w.ctx, bytes, gfpWith(GFP_ATOMIC, __GFP_NOWARN));
+        if (got === 0) break;
+        held.push(got);
+      }
+    }
+    w.takeLog();
+    expect(w.dma.poolCreate(w.ctx, "none", dev, 64, 64, 0)).toBe(NO_POOL);
+    expect(w.dma.poolAlloc(w.ctx, pool, GFP_ATOMIC)).toBeNull();
+    expect(finishSleeping(w.dma.poolAlloc(w.ctx, pool, GFP_KERNEL))).toBeNull();
+    expect([w.dma.poolsText(dev).split("\n").length, w.dma.check()]).toEqual([3, null]);
+    for (let addr = 0; addr < 256; addr += 4) expect(port.ld32(addr)).toBe(0xa5a5_a5a5);
+    w.failSlabPages(0);
+    for (const addr of held) w.slab.kmalloc.kfree(w.ctx, asPhys(addr));
+    const { cpu, dma } = take(w, pool);
+    w.dma.poolFree(w.ctx, pool, cpu, dma);
+    w.dma.poolDestroy(w.ctx, pool);
+    w.dma.releaseDevice(w.ctx, dev);
+    w.expectNoObjectLeak();
   });
 
   it("without memory: no pool, no block, and nothing lost at any step", () => {
@@ -178,6 +221,9 @@ describe("reports in full", () => {
     for (const [word, value] of [
       [0, (own: number) => own + 8],
       [0, (own: number) => own - 4096 * 8],
+      // Just behind the page, whose first block is the one before.
+      [0, (own: number) => own - 64 + 4096],
+      [0, (own: number) => own + 4096],
       [0, () => 0x10_0000],
       [4, () => 0xeeee_eeee],
       [4, () => 0],
@@ -202,6 +248,7 @@ describe("without debugging", () => {
   it("blocks keep what is in them, a double free goes unnoticed, __GFP_ZERO still zeroes", () => {
     const { w, pool } = rig(64, 64, 0, false);
     const block = take(w, pool);
+    expect(w.bytes(block.cpu, 64).slice(8)).toEqual(new Uint8Array(56));
     const content = w.fill(block.cpu, 64, 5);
     w.dma.poolFree(w.ctx, pool, block.cpu, block.dma);
     expect(take(w, pool)).toEqual(block);

@@ -7,8 +7,8 @@
 
 import { describe, expect, it } from "vitest";
 import { asPhys, type PhysAddr } from "../../kernel/types.ts";
-import { EINVAL } from "../../kernel/uapi/errno.ts";
-import { __GFP_DMA, __GFP_DMA32, GFP_ATOMIC, GFP_KERNEL } from "../../mm/gfp.ts";
+import { EINVAL, ENOMEM } from "../../kernel/uapi/errno.ts";
+import { __GFP_DMA, __GFP_DMA32, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, gfpWith } from "../../mm/gfp.ts";
 import { KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE } from "../../mm/kmalloc.ts";
 import { MEMPOOL_MAX_NR, type MempoolSpec } from "../../mm/mempool.ts";
 import {
@@ -95,6 +95,150 @@ describe("check()", () => {
   });
 });
 
+describe("when memory is short", () => {
+  /** Takes every object of these sizes that slabs and magazines still have; later ones fail. */
+  const exhaust = (m: MempoolWorld, sizes: readonly number[]): PhysAddr[] => {
+    m.failPageAllocation(1, true);
+    const held: PhysAddr[] = [];
+    for (const bytes of sizes) {
+      for (;;) {
+        const got = m.slab.kmalloc.kmalloc(m.ctx, bytes, gfpWith(GFP_ATOMIC, __GFP_NOWARN));
+        if (got === 0) break;
+        held.push(got);
+      }
+    }
+    return held;
+  };
+  const giveBack = (m: MempoolWorld, held: readonly PhysAddr[]): void => {
+    m.failPageAllocation(0);
+    for (const object of held) m.slab.kmalloc.kfree(m.ctx, object);
+  };
+
+  it("no record, no array, or not all elements: no pool, nothing kept, and address 0 is not touched", () => {
+    for (const sizes of [[80], [256], [512]]) {
+      const m = bootMempoolWorld(SMALL);
+      m.machine.port.fill(asPhys(0), 0xa5, 256);
+      const held = exhaust(m, sizes);
+      expect(create(m, { minNr: 64, bytes: 512 })).toBe(0);
+      for (let addr = 0; addr < 256; addr += 4) expect(m.machine.port.ld32(addr)).toBe(0xa5a5_a5a5);
+      const seen: Mempool[] = [];
+      m.mempools.forEach((pool) => {
+        seen.push(pool);
+      });
+      expect(seen).toEqual([]);
+      giveBack(m, held);
+      m.expectNoObjectLeak();
+    }
+  });
+
+  it("resize without memory for the larger array: −ENOMEM, and the pool is as it was", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 4, bytes: 64 });
+    const before = [m.mempools.info(pool), elementsOf(m, pool)];
+    const held = exhaust(m, [256]);
+    expect(finish(m.mempools.resize(m.ctx, pool, 64) as never)).toBe(-ENOMEM);
+    expect([m.mempools.info(pool), elementsOf(m, pool), m.mempools.check()]).toEqual([...before, null]);
+    giveBack(m, held);
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
+    m.expectNoObjectLeak();
+  });
+
+  it("D6 a mask that may sleep, without a task that could: a kernel bug, not a wait for ever", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 1, bytes: 3 * 4096 });
+    m.failPageAllocation(1, true);
+    const only = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    const rest = m.mempools.alloc(m.ctx, pool, GFP_KERNEL);
+    expect(() => finish(rest)).toThrow("mempool: the idle task has to sleep for an element");
+    m.mempools.free(m.ctx, pool, only);
+  });
+
+  it("D6 an element that an interrupt frees at the last moment is taken without sleeping", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 1, bytes: 3 * 4096 });
+    m.failPageAllocation(1, true);
+    const only = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    const rest = m.mempools.alloc(m.ctx, pool, GFP_KERNEL);
+    const { port } = m.machine;
+    const { stAtomic } = port;
+    let nrUnlocks = 0;
+    port.stAtomic = (addr, value) => {
+      stAtomic.call(port, addr, value);
+      if (addr === pool && value === 0 && nrUnlocks++ === 0) m.mempools.free(m.contexts.irqContext(0), pool, only);
+    };
+    const got = finish(rest);
+    port.stAtomic = stAtomic;
+    expect([got, m.mempools.info(pool).sleeps]).toEqual([only, 0]);
+    m.mempools.free(m.ctx, pool, got);
+    m.failPageAllocation(0);
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
+    m.expectNoObjectLeak();
+  });
+
+  it("MPL-1 two frees for one place in the reserve: the second goes to the allocator", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 1, bytes: 3 * 4096 });
+    const first = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    m.failPageAllocation(1, true);
+    const second = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    m.failPageAllocation(0);
+    expect(m.mempools.info(pool)).toMatchObject({ currNr: 0, nrOut: 2 });
+    const { port } = m.machine;
+    const { cas } = port;
+    let hasRun = false;
+    port.cas = (addr, expected, desired) => {
+      // Another CPU was faster with the lock.
+      if (addr === pool && !hasRun) {
+        hasRun = true;
+        m.mempools.free(m.ctx, pool, second);
+      }
+      return cas.call(port, addr, expected, desired);
+    };
+    expect(m.mempools.free(m.ctx, pool, first)).toBe(0);
+    port.cas = cas;
+    expect(m.mempools.info(pool)).toMatchObject({ currNr: 1, nrOut: 0 });
+    expect(m.mempools.check()).toBeNull();
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
+    m.expectNoObjectLeak();
+  });
+});
+
+describe("contexts", () => {
+  it("MPL-4 a free while the reserve is full needs no lock", () => {
+    const m = bootMempoolWorld({ ...SMALL, nrCpus: 2 });
+    const pool = create(m, { minNr: 2, bytes: 64 });
+    const element = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    const onCpu1 = m.contexts.taskContext(1);
+    m.spinlocks.spinLock(onCpu1, pool);
+    expect(m.mempools.free(m.ctx, pool, element)).toBe(0);
+    m.spinlocks.spinUnlock(onCpu1, pool);
+    expect(m.mempools.info(pool)).toMatchObject({ currNr: 2, nrOut: 0 });
+  });
+
+  it("G2 an atomic mask is not reported under a lock; a bad free taints the kernel", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 1, bytes: 64 });
+    const before = m.log();
+    m.contexts.preemptDisable(m.ctx);
+    const element = m.mempools.alloc(m.ctx, pool, GFP_ATOMIC);
+    m.contexts.preemptEnable(m.ctx);
+    expect([m.log(), m.contexts.taintText()]).toEqual([before, "Not tainted"]);
+    m.mempools.free(m.ctx, pool, asPhys(element + 8));
+    expect(m.contexts.taintText()).toBe("Tainted: B");
+  });
+
+  it("MPL-5 memory that was a pool is none, even if it is somebody's again", () => {
+    const m = bootMempoolWorld(SMALL);
+    const pool = create(m, { minNr: 1, bytes: 64 });
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
+    const objects = Array.from({ length: 40 }, () => m.slab.kmalloc.kmalloc(m.ctx, 80, GFP_ATOMIC));
+    expect(objects).toContain(pool);
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(-EINVAL);
+    for (const object of objects) m.slab.kmalloc.kfree(m.ctx, object);
+    m.expectNoObjectLeak();
+  });
+});
+
 describe("what is an element", () => {
   it("MPL-6 objects of another size, pages of another order or with a second holder, and pages beyond RAM are not", () => {
     const m = bootMempoolWorld(SMALL);
@@ -110,6 +254,9 @@ describe("what is an element", () => {
     const [same, larger] = [kmalloc.kmalloc(m.ctx, 512, GFP_ATOMIC), kmalloc.kmalloc(m.ctx, 513, GFP_ATOMIC)];
     // As large as kmalloc-512, but not of kmalloc; of kmalloc, but of the next size.
     for (const bad of [object, larger]) refused(small, bad);
+    // What is in no slab has no state byte, whatever lies at address 0.
+    m.machine.port.fill(asPhys(0), 1, 64);
+    for (const bad of [0x10_0000, 2 ** 31, 2 ** 40, -8, 0.5, Number.NaN]) refused(small, bad);
     // An object that is as the pool's own: nobody could tell it from one.
     m.machine.port.fetchAdd(small + 32, 1);
     expect(m.mempools.free(m.ctx, small, same)).toBe(0);
@@ -149,13 +296,24 @@ describe("what is an element", () => {
         expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
       }
     }
-    const low = create(m, { minNr: 2, bytes: 3 * 4096, zone: __GFP_DMA });
-    const { port } = m.machine;
-    for (let i = 0; i < 2; i++) expect(port.ld32(elementsOf(m, low) + i * 4) * 8).toBeLessThan(2 ** 24);
-    expect(m.mempools.destroy(m.ctx, low)).toBe(0);
+    const asked = m.pageMasks.length;
     expect(create(m, { minNr: 1, bytes: KMALLOC_MAX_SIZE + 1 })).toBe(0);
     expect(create(m, { minNr: MEMPOOL_MAX_NR + 1, bytes: 8 })).toBe(0);
+    expect(m.pageMasks).toHaveLength(asked);
+    m.failPageAllocation(1, true);
+    expect(create(m, { minNr: MEMPOOL_MAX_NR, bytes: 8 })).toBe(0);
+    m.failPageAllocation(0);
+    expect(m.pageMasks.length).toBeGreaterThan(asked);
     m.expectNoObjectLeak();
+    const large = bootMempoolWorld({ ...SMALL, ramBytes: 32 * 1024 * 1024 });
+    const pools = [0, __GFP_DMA].map((zone) => create(large, { minNr: 2, bytes: 3 * 4096, zone }));
+    const areLow = pools.map((pool) =>
+      [0, 1].map((i) => large.machine.port.ld32(elementsOf(large, pool) + i * 4) * 8 < 2 ** 24),
+    );
+    expect(areLow).toEqual([
+      [false, false],
+      [true, true],
+    ]);
   });
 
   it("MPL-1 resize to what it is moves nothing; to the largest reserve there can be it is possible, to more not", () => {

@@ -41,6 +41,8 @@ export interface DmaWorld extends Omit<ObjectLevelMachine, "failPageAllocation">
   bytes(addr: PhysAddr, bytes: number): Uint8Array;
   /** The n-th page allocation from now on (1 = next), and every one after it if `forever`, fails. 0: none. */
   failPages(nth: number, forever?: boolean): void;
+  /** The same for the pages that slabs ask for: kmalloc fails when its caches are empty. */
+  failSlabPages(nth: number, forever?: boolean): void;
   /** Page allocations since the last failPages. */
   nrPageCalls(): number;
   /** Log since the last call. */
@@ -128,6 +130,7 @@ export function createDmaWorld(options: DmaWorldOptions = {}): DmaWorld {
     failPages(nth, forever = false) {
       [calls, failAt, isForever] = [0, nth, forever];
     },
+    failSlabPages: m.failPageAllocation,
     nrPageCalls: () => calls,
     takeLog() {
       const lines = printk.records(seen).map((record) => record.text);
