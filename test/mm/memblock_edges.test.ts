@@ -37,6 +37,39 @@ describe("MB-9 tables of more than a page", () => {
     expect(m.check()).toBeNull();
   });
 
+  it("a new array is cleared to its end, and nothing behind it is touched", () => {
+    const { fill } = port;
+    const ends: number[] = [];
+    port.fill = (addr, value, bytes) => {
+      ends.push(addr + bytes);
+      fill.call(port, addr, value, bytes);
+    };
+    const { array } = grown();
+    port.fill = fill;
+    expect(ends.at(-1)).toBe(array + 4 * PAGE_SIZE);
+    expect(port.readBytes(array + 601 * 16, 4 * PAGE_SIZE - 601 * 16).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("check() counts the records, and knows where addresses end", () => {
+    const m = create({ nrRegions: 2 });
+    m.add(asPhys(2 * M), M);
+    reserve(m, 4 * M, 8);
+    // The header of `reserved` is at 24: array, cnt, max.
+    const cnt = KERNEL_IMAGE_BASE + 24 + 4;
+    port.st32(cnt, 3);
+    expect(m.check()).toBe("MB-9 reserved: 3 regions in an array of 2");
+    port.st32(cnt, 1);
+    const record = port.ld32(KERNEL_IMAGE_BASE + 24);
+    for (const [end, fault] of [
+      [2 ** 32, null],
+      [2 ** 32 + 1, "MB-1 reserved[0] is empty or too long"],
+      [4 * M, "MB-1 reserved[0] is empty or too long"],
+    ] as const) {
+      port.stF64(record + 8, end);
+      expect(m.check()).toBe(fault);
+    }
+  });
+
   it("check() wants every page of an array reserved", () => {
     for (let page = 0; page < 4; page++) {
       const { m, array } = grown();

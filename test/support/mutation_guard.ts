@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { beforeEach } from "vitest";
 import { RawPort } from "../../kernel/arch/port.ts";
 
-const { MUTATE_LOADS = "8000000" } = process.env;
+const { MUTATE_LOADS = "40000000" } = process.env;
 const MOST_LOADS = Number(MUTATE_LOADS);
 
 fc.configureGlobal({ ...fc.readConfigureGlobal(), endOnFailure: true });
