@@ -115,10 +115,19 @@ describe("when memory is short", () => {
   };
 
   it("no record, no array, or not all elements: no pool, nothing kept, and address 0 is not touched", () => {
-    for (const sizes of [[80], [256], [512]]) {
+    for (const missing of [80, 256, 512]) {
       const m = bootMempoolWorld(SMALL);
       m.machine.port.fill(asPhys(0), 0xa5, 256);
-      const held = exhaust(m, sizes);
+      // Of the others a few can be had, so that nothing but this is missing.
+      const spares = [80, 256, 512].map((bytes) => ({
+        bytes,
+        objects: Array.from({ length: 4 }, () => m.slab.kmalloc.kmalloc(m.ctx, bytes, GFP_ATOMIC)),
+      }));
+      const held = exhaust(m, [missing]);
+      for (const { bytes, objects } of spares) {
+        if (bytes === missing) held.push(...objects);
+        else for (const object of objects) m.slab.kmalloc.kfree(m.ctx, object);
+      }
       expect(create(m, { minNr: 64, bytes: 512 })).toBe(0);
       for (let addr = 0; addr < 256; addr += 4) expect(m.machine.port.ld32(addr)).toBe(0xa5a5_a5a5);
       const seen: Mempool[] = [];
@@ -139,6 +148,18 @@ describe("when memory is short", () => {
     expect(finish(m.mempools.resize(m.ctx, pool, 64) as never)).toBe(-ENOMEM);
     expect([m.mempools.info(pool), elementsOf(m, pool), m.mempools.check()]).toEqual([...before, null]);
     giveBack(m, held);
+    expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
+    m.expectNoObjectLeak();
+  });
+
+  it("resize to the largest reserve there can be: the array is had, its elements come as memory does", () => {
+    const m = bootMempoolWorld({ ...SMALL, ramBytes: 32 * 1024 * 1024 });
+    const pool = create(m, { minNr: 4, bytes: 64 });
+    m.failPageAllocation(2, true);
+    expect(finish(m.mempools.resize(m.ctx, pool, MEMPOOL_MAX_NR) as never)).toBe(0);
+    m.failPageAllocation(0);
+    expect(m.mempools.info(pool).minNr).toBe(MEMPOOL_MAX_NR);
+    expect(m.mempools.check()).toBeNull();
     expect(m.mempools.destroy(m.ctx, pool)).toBe(0);
     m.expectNoObjectLeak();
   });

@@ -54,13 +54,14 @@ describe("check() of the per-CPU lists", () => {
         const broken = withWord(m, row + PAGE_NEXT, (next) => next + 1);
         expect(broken).toMatch(new RegExp(`^PCP-1: list \\d+ of ${where} has broken links$`));
         const flags = m.pages.flags(pfn);
-        // The order's bits, the zone's, the state's: whichever bit of the flags it is, it must be noticed or not matter.
-        const noticed = Array.from({ length: 32 }, (_, bit) => withWord(m, row, (old) => old ^ (2 ** bit)));
-        noticed.forEach((fault, bit) => {
-          const text = `PCP-2: frame ${pfn} has flags 0x${((flags ^ (2 ** bit)) >>> 0).toString(16)}`;
-          if (fault !== null) expect(fault).toBe(text);
-        });
-        expect(noticed.filter((fault) => fault !== null).length).toBeGreaterThanOrEqual(8);
+        // The bits of the state, the order and the zone; the others may be what they are.
+        const noticed = Array.from({ length: 32 }, (_, bit) => {
+          const fault = withWord(m, row, (old) => old ^ (2 ** bit));
+          if (fault !== null)
+            expect(fault).toBe(`PCP-2: frame ${pfn} has flags 0x${((flags ^ (2 ** bit)) >>> 0).toString(16)}`);
+          return fault === null ? [] : [bit];
+        }).flat();
+        expect(noticed).toEqual([0, 1, 2, 3, 16, 17, 18, 19, 28, 29, 30]);
         const word = m.pcp.lockAddr(cpu, zone);
         const { count } = m.pcp.info(cpu, zone);
         expect(count).toBeGreaterThan(0);
@@ -92,13 +93,19 @@ describe("a drain", () => {
     const { port } = m.machine;
     const state = port.ld32(word);
     const inDma32 = m.pcp.info(0, ZONE_DMA32).count;
-    port.st32(word, 0xfff0_0001);
-    expect(m.pcp.info(0, ZONE_DMA32).count).toBe(0);
-    expect(m.pcp.drainCpu(m.ctx, 0)).toBe(before - inDma32);
-    expect(m.vmstat.event(PCP_BUSY)).toBe(1);
+    // Held by CPU 1 there is still something elsewhere; then held by CPU 0.
+    for (const [holder, moved] of [
+      [1, before - inDma32],
+      [0, 0],
+    ] as const) {
+      port.st32(word, 0xfff0_0000 + holder);
+      expect(m.pcp.info(0, ZONE_DMA32).count).toBe(0);
+      expect(m.pcp.drainCpu(m.ctx, 0)).toBe(moved);
+    }
+    expect(m.vmstat.event(PCP_BUSY)).toBe(2);
     port.st32(word, state);
     expect(m.pcp.drainCpu(m.ctx, 0)).toBe(inDma32);
-    expect([stock(0), m.pcp.drainCpu(m.ctx, 0), m.vmstat.event(PCP_BUSY)]).toEqual([0, 0, 1]);
+    expect([stock(0), m.pcp.drainCpu(m.ctx, 0), m.vmstat.event(PCP_BUSY)]).toEqual([0, 0, 2]);
     expect(m.zones.totalFree() - free).toBe(before);
     expect(m.pcp.check()).toBeNull();
     m.expectNoLeak();
@@ -109,9 +116,15 @@ describe("a drain", () => {
     const { port } = m.machine;
     const { cas } = port;
     const word = m.pcp.lockAddr(0, ZONE_DMA32);
-    port.cas = (addr, expected, desired) => (addr === word ? 0xfff0_0001 : cas.call(port, addr, expected, desired));
-    expect([m.pcp.drainCpu(m.ctx, 0), m.vmstat.event(PCP_BUSY)]).toEqual([0, 1]);
+    const wanted: number[] = [];
+    port.cas = (addr, expected, desired) => {
+      if (addr !== word) return cas.call(port, addr, expected, desired);
+      wanted.push(desired);
+      return 0xfff0_0001;
+    };
+    expect([m.pcp.drainCpu(m.contexts.taskContext(1), 0), m.vmstat.event(PCP_BUSY)]).toEqual([0, 1]);
     port.cas = cas;
+    expect(wanted).toEqual([0xfff0_0001]);
     expect(m.pcp.drainCpu(m.ctx, 0)).toBeGreaterThan(0);
     m.expectNoLeak();
   });
