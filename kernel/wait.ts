@@ -58,8 +58,8 @@ export interface ExclusiveTurn {
 export function createWaitQueues(
   machine: Machine,
   contexts: ContextTracking,
-  tasks: Tasks,
-  scheduler: Scheduler,
+  tasks: Pick<Tasks, "at">,
+  scheduler: Pick<Scheduler, "prepareToBlock" | "wake">,
 ): WaitQueues {
   const { port, harts } = machine;
   const { clock, irqOn, current } = harts;

@@ -103,6 +103,7 @@ export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
 export { SG_BYTES } from "./scatterlist.ts";
 export {
+  CACHE_CC,
   CACHE_DEPOT,
   CACHE_SLAB_ALLOCS,
   CACHE_SLAB_FREES,
@@ -113,6 +114,7 @@ export {
 } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export type { Swiotlb } from "./swiotlb.ts";
 export { createTlbFlush } from "./tlb.ts";
 export type { VmStat } from "./vmstat.ts";
 export {

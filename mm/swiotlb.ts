@@ -13,6 +13,7 @@
  *   SWI-4  map copies in, whatever the direction: a device that writes less than it said must not leak old bytes;
  *          unmap copies out if the device writes; syncForCpu and syncForDevice copy what their names say
  *   SWI-5  io_tlb_used = slots taken
+ *   SWI-6  a refused mapping is counted, and said at most twice a second, under the lock
  *
  * struct io_tlb_slot, 16 bytes: | 0 orig: address of the memory behind the slot's first byte | 4 bytes of the mapping
  * from there on | 8 list | 12 first slot of the mapping + 1, 0 when free |.
@@ -216,12 +217,17 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
     setWord(USED, word(USED) - nslots);
   };
 
-  const complain = (ctx: Context, dev: DmaDevice, bytes: number): void => {
+  /** Counts a refused mapping; true if it is time to say so. */
+  const noteFull = (ctx: Context): boolean => {
     setWord(NR_FULL, word(NR_FULL) + 1);
     const now = harts.clock[ctx.cpu] as number;
-    if (now < port.ldF64(statics + NEXT_COMPLAINT)) return;
+    if (now < port.ldF64(statics + NEXT_COMPLAINT)) return false;
     port.stF64(statics + NEXT_COMPLAINT, now + COMPLAINT_INTERVAL);
-    const what = `sz: ${bytes} bytes), total ${word(NSLABS)} (slots), used ${word(USED)} (slots)`;
+    return true;
+  };
+
+  const complain = (dev: DmaDevice, bytes: number, used: number): void => {
+    const what = `sz: ${bytes} bytes), total ${word(NSLABS)} (slots), used ${used} (slots)`;
     printk(KERN_WARNING, `${deviceLabel(port, dev)}: swiotlb buffer is full (${what}`);
   };
 
@@ -254,9 +260,11 @@ export function createSwiotlb(deps: SwiotlbDeps): Swiotlb {
     const flags = spinlocks.spinLockIrqsave(ctx, lock);
     const first = nslots > IO_TLB_SEGSIZE ? -1 : findSlots(dev, phys, offset, bytes, nslots);
     if (first >= 0) takeSlots(first, nslots, phys - offset, offset + bytes);
+    const isTold = first < 0 && noteFull(ctx);
+    const used = word(USED);
     spinlocks.spinUnlockIrqrestore(ctx, lock, flags);
     if (first < 0) {
-      complain(ctx, dev, bytes);
+      if (isTold) complain(dev, bytes, used);
       return DMA_MAPPING_ERROR;
     }
     const dma = slotAddr(first) + offset;
