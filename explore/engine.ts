@@ -56,6 +56,8 @@ export interface EngineOptions {
   readonly irqs: number;
   /** Accesses per run after which it counts as a livelock. */
   readonly maxSteps: number;
+  /** Report races and usages of locks, not only what comes of them; default true. */
+  readonly isDetecting?: boolean;
 }
 
 export interface Engine {
@@ -74,9 +76,9 @@ const FAILED = { name: "failed" };
 export function createEngine(subject: Subject, options: EngineOptions): Engine {
   const { port, harts, nrCpus } = subject;
   const { irqOn, clock, current } = harts;
-  const { maxSteps } = options;
+  const { maxSteps, isDetecting = true } = options;
   const nrIrqs = subject.interrupt === undefined ? 0 : options.irqs;
-  const order = createHappensBefore(nrCpus, port.sizeBytes);
+  const order = createHappensBefore(nrCpus, port.sizeBytes, nrIrqs > 0);
   order.exempt(subject.hints ?? [], true);
   order.exempt(subject.balanced ?? [], false);
   const usage = createLockUsage(nrCpus);
@@ -91,15 +93,20 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
   const waitAddr = new Int32Array(nrCpus);
   const waitValue = new Uint32Array(nrCpus);
   const isWaitEqual = new Uint8Array(nrCpus);
+  const isWaitLock = new Uint8Array(nrCpus);
   const startClock = clock.slice();
   const events: number[] = [];
 
   let strategy: Strategy;
+  let pending: Strategy["pending"];
   let cpu = 0;
   let next = 0;
   let nextIrq = 0;
   let steps = 0;
   let inARow = 0;
+  /** CPUs that have not ended, one bit each; how many of them have announced that they wait. */
+  let alive = 0;
+  let nrWaiting = 0;
   let isGranted = false;
   let isStarting = false;
   let isRunning = false;
@@ -120,10 +127,18 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     return addr < 0 || (port.peek(addr) === waitValue[c]) === (isWaitEqual[c] === 1);
   };
   const runnable = (): number => {
+    if (nrWaiting === 0) return alive;
     let choices = 0;
     for (let c = 0; c < nrCpus; c++) if (isRunnable(c)) choices |= 1 << c;
     return choices;
   };
+
+  const waitOf = (c: number): readonly [number, number, number, number] => [
+    waitAddr[c] as number,
+    waitValue[c] as number,
+    isWaitEqual[c] as number,
+    isWaitLock[c] as number,
+  ];
 
   // ── Deadlock, livelock ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,9 +148,10 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
       if (isDone[c] === 1) continue;
       const addr = waitAddr[c] as number;
       const holder = port.peek(addr) - 1;
-      const isLock = isWaitEqual[c] === 1 && waitValue[c] === 0 && holder < nrCpus;
       const whose = holder === c ? "which it holds itself" : `which CPU ${holder} holds`;
-      lines.push(`CPU ${c} waits for ${subject.nameOf(addr)}${isLock ? `, ${whose}` : ", and nobody will change it"}`);
+      lines.push(
+        `CPU ${c} waits for ${subject.nameOf(addr)}, ${isWaitLock[c] === 1 ? whose : "and nobody will change it"}`,
+      );
     }
     return lines.join("; ");
   };
@@ -186,6 +202,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
 
   /** The rest of a replay: interrupts where they came; true if the access at hand is still in the log. */
   const isReplay = (kind: number, addr: number): boolean => {
+    if (nrIrqs === 0 && traced === null) return port.pos < (lengths[cpu] as number);
     const at = irqAt[cpu] as number[];
     while (nextIrq < at.length && at[nextIrq] === port.pos) {
       nextIrq++;
@@ -212,27 +229,30 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     }
     isGranted = false;
     for (;;) {
-      const isStuck = !isRunnable(cpu);
-      const mayInterrupt = (irqsLeft[cpu] as number) > 0 && isInIrq[cpu] === 0 && irqOn[cpu] === 1;
+      const isStuck = (waitAddr[cpu] as number) >= 0 && !isRunnable(cpu);
+      const mayInterrupt = nrIrqs > 0 && (irqsLeft[cpu] as number) > 0 && isInIrq[cpu] === 0 && irqOn[cpu] === 1;
       if (isStuck) mayLeave = true;
       if (!mayLeave && !mayInterrupt) return;
       let choices = mayLeave ? runnable() : 1 << cpu;
       if (mayLeave && !isStuck && ++inARow > SPIN_LIMIT && choices !== 1 << cpu) suspend(nextInTurn(choices));
       if (mayInterrupt) choices |= 1 << (IRQ + cpu);
       if (choices === 0) fail("deadlock", deadlock(), waitAddr[cpu]);
-      if (choices === 1 << cpu && strategy.pending === undefined) return;
+      if (choices === 1 << cpu && pending === undefined) return;
       const choice = choose(choices, cpu, port.pos);
       if (choice === cpu) return;
       if (choice < IRQ) suspend(choice);
       irqsLeft[cpu] = (irqsLeft[cpu] as number) - 1;
       (irqAt[cpu] as number[]).push(port.pos);
       nextIrq++;
-      const [addr, value, isEqual] = [waitAddr[cpu] as number, waitValue[cpu] as number, isWaitEqual[cpu] as number];
+      const [addr, value, isEqual, isLock] = waitOf(cpu);
       waitAddr[cpu] = -1;
+      if (addr >= 0) nrWaiting--;
       handle(true);
+      if (addr >= 0) nrWaiting++;
       waitAddr[cpu] = addr;
       waitValue[cpu] = value;
       isWaitEqual[cpu] = isEqual;
+      isWaitLock[cpu] = isLock;
     }
   };
 
@@ -252,16 +272,22 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
 
   const touch = (kind: number, addr: number, bytes: number): void => {
     if (kind === ATOMIC_STORE) arriving.isStored = true;
-    const isHandler = isInIrq[cpu] === 1;
-    if (!isHandler) order.flagSeen(cpu, irqOn[cpu] === 1);
-    const found = order.access(isHandler ? nrCpus + cpu : cpu, kind, addr, bytes);
-    if (found !== null) reportRace(found, kind);
+    let thread = cpu;
+    if (nrIrqs > 0) {
+      if (isInIrq[cpu] === 1) thread = nrCpus + cpu;
+      else order.flagSeen(cpu, irqOn[cpu] === 1);
+    }
+    const found = order.access(thread, kind, addr, bytes);
+    if (found === null || !isDetecting) return;
+    if (traced !== null) gate.done(port.peek(addr & ~3));
+    reportRace(found, kind);
   };
 
   const begin = (kind: number, addr: number, bytes: number): void => {
-    if (++steps > maxSteps) fail("livelock", `no end after ${maxSteps} accesses: ${spinning()}`, addr);
+    if (++steps > maxSteps) livelock(addr);
     if (traced !== null) arriving = { kind, addr, bytes, isStored: kind === STORE || kind === ATOMIC_STORE };
   };
+  const livelock = (addr: number): never => fail("livelock", `no end after ${maxSteps} accesses: ${spinning()}`, addr);
   const spinning = (): string => {
     const names = stackNames().slice(0, 3).join(" ← ");
     return `CPU ${cpu} is in ${names === "" ? "its program" : names}`;
@@ -271,7 +297,6 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     arrive(kind, addr, bytes) {
       if (isReplay(kind, addr)) return true;
       port.check(addr, bytes);
-      const { pending } = strategy;
       if (pending !== undefined) {
         pending.kind[cpu] = kind;
         pending.addr[cpu] = addr;
@@ -282,16 +307,19 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
       return false;
     },
     touch,
-    arriveWaiting(addr, value, isEqual) {
+    arriveWaiting(addr, value, isEqual, isLock) {
       if (isReplay(WAIT, addr)) return true;
-      if (strategy.pending !== undefined) throw new Error(`${strategy.name} cannot judge code that waits for a lock`);
+      if (pending !== undefined) throw new Error(`${strategy.name} cannot judge code that waits for a lock`);
+      if ((waitAddr[cpu] as number) < 0) nrWaiting++;
       waitAddr[cpu] = addr;
       waitValue[cpu] = value;
       isWaitEqual[cpu] = isEqual ? 1 : 0;
       // A lock that its own CPU holds: no other CPU can help.
-      if (isEqual && value === 0 && port.peek(addr) === cpu + 1) fail("deadlock", deadlock(), addr);
+      isWaitLock[cpu] = isLock ? 1 : 0;
+      if (isLock && port.peek(addr) === cpu + 1) fail("deadlock", deadlock(), addr);
       schedule(true);
       waitAddr[cpu] = -1;
+      nrWaiting--;
       begin(WAIT, addr, 4);
       touch(ATOMIC_LOAD, addr, 4);
       return false;
@@ -299,7 +327,8 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     done(value) {
       if (traced === null) return;
       const { kind, addr } = arriving;
-      const pos = port.pos - 1;
+      // Of an access that makes a race nothing is logged.
+      const pos = Math.max(port.pos - 1, 0);
       (shapes[cpu] as number[])[pos] = kind * 2 ** 32 + addr;
       const stored = port.peek(addr);
       traced.push({ cpu, isInIrq: isInIrq[cpu] === 1, ...arriving, value, stored, pos, site: stackNames() });
@@ -314,6 +343,8 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     isDone.fill(0);
     irqsLeft.fill(nrIrqs);
     waitAddr.fill(-1);
+    nrWaiting = 0;
+    alive = (1 << nrCpus) - 1;
     for (const at of irqAt) at.length = 0;
     for (let c = 0; c < nrCpus; c++) irqOn[c] = 1;
     events.length = 0;
@@ -354,6 +385,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     try {
       judgeEnd(subject.body(c));
       isDone[c] = 1;
+      alive &= ~(1 << c);
     } catch (error) {
       if (error !== SUSPENDED && error !== FAILED) failure ??= asFailure(error);
     }
@@ -374,7 +406,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
       return -1;
     }
     try {
-      const isOnly = choices === (choices & -choices) && strategy.pending === undefined;
+      const isOnly = choices === (choices & -choices) && pending === undefined;
       return isOnly ? lowest(choices) : choose(choices, c, c < 0 ? 0 : (lengths[c] as number));
     } catch (error) {
       if (error !== SUSPENDED) throw error;
@@ -384,9 +416,10 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
 
   const run = (chosen: Strategy): RunResult => {
     strategy = chosen;
+    pending = chosen.pending;
     reset();
     strategy.begin(nrCpus);
-    if (strategy.pending !== undefined) startAll();
+    if (pending !== undefined) startAll();
     let c = failure === null ? successor(-1) : -1;
     while (c >= 0) {
       isGranted = true;
@@ -435,7 +468,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
       return list;
     },
     lockUsed(c, lock, isIrqOn, isTry) {
-      const isBad = isRunning && usage.used(c, lock, isInIrq[c] === 1, isIrqOn, isTry);
+      const isBad = isRunning && isDetecting && usage.used(c, lock, isInIrq[c] === 1, isIrqOn, isTry);
       if (!isBad) return;
       const name = subject.nameOf(lock);
       fail("lock usage", `${name} is taken by an interrupt, and on the same CPU ${c} with interrupts on`, lock);

@@ -48,12 +48,12 @@ export interface ExploreOptions {
   readonly maxRuns: number;
   /** Programs of the next run; absent: always the same. */
   readonly nextPrograms?: (() => readonly string[]) | undefined;
-  /** Asked now and then. */
-  readonly shouldStop?: ((nrRuns: number) => boolean) | undefined;
 }
 
 export interface Exploration {
   explore(options: ExploreOptions): Verdict;
+  /** Of `nrRuns` runs, how many fail. */
+  sample(strategy: Strategy, nrRuns: number): number;
   /** One run, whose choices are the events. */
   replay(events: readonly ScheduleEvent[]): Verdict;
 }
@@ -67,18 +67,26 @@ export interface ExplorationSpec {
   readonly width?: number;
   /** Shrink failing schedules and programs; default true. */
   readonly isShrinking?: boolean;
+  /** Report races and usages of locks, not only what comes of them; default true. */
+  readonly isDetecting?: boolean;
 }
 
 const DEFAULT_MAX_STEPS = 20_000;
 const DEFAULT_WIDTH = 100;
 /** Runs that a search for shorter programs may take. */
 const SEARCH_RUNS = 3_000;
-const ASK_EVERY = 256;
 
 export function createExploration(spec: ExplorationSpec): Exploration {
-  const { explorable, irqs, maxSteps = DEFAULT_MAX_STEPS, width = DEFAULT_WIDTH, isShrinking = true } = spec;
+  const {
+    explorable,
+    irqs,
+    maxSteps = DEFAULT_MAX_STEPS,
+    width = DEFAULT_WIDTH,
+    isShrinking = true,
+    isDetecting = true,
+  } = spec;
   const { subject } = explorable;
-  const engine = createEngine(subject, { irqs, maxSteps });
+  const engine = createEngine(subject, { irqs, maxSteps, isDetecting });
   explorable.watchLocks(engine.lockUsed);
 
   const failsAs = (kind: string, strategy: Strategy): readonly ScheduleEvent[] | null =>
@@ -151,7 +159,7 @@ export function createExploration(spec: ExplorationSpec): Exploration {
   };
 
   return {
-    explore({ strategy, maxRuns, nextPrograms, shouldStop }) {
+    explore({ strategy, maxRuns, nextPrograms }) {
       let nrRuns = 0;
       let nrSteps = 0;
       let nrPruned = 0;
@@ -167,9 +175,16 @@ export function createExploration(spec: ExplorationSpec): Exploration {
           break;
         }
         if (!strategy.next()) break;
-        if (nrRuns % ASK_EVERY === 0 && shouldStop?.(nrRuns) === true) break;
       }
       return { nrRuns, nrSteps, nrPruned, isComplete: strategy.isComplete(), finding };
+    },
+    sample(strategy, nrRuns) {
+      let nrFailed = 0;
+      for (let i = 0; i < nrRuns; i++) {
+        if (engine.run(strategy).failure !== null) nrFailed++;
+        strategy.next();
+      }
+      return nrFailed;
     },
     replay(events) {
       const finding = describe(events, 1, events.length);

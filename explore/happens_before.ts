@@ -62,9 +62,9 @@ export interface HappensBefore {
   exempt(ranges: readonly (readonly [number, number])[], isHint: boolean): void;
 }
 
-/** For `nrCpus` CPUs over RAM of `ramBytes`; threads n … 2n − 1 are their interrupts. */
-export function createHappensBefore(nrCpus: number, ramBytes: number): HappensBefore {
-  const nrThreads = nrCpus * 2;
+/** For `nrCpus` CPUs over RAM of `ramBytes`; threads n … 2n − 1 are their interrupts, if there are any. */
+export function createHappensBefore(nrCpus: number, ramBytes: number, hasIrqs: boolean): HappensBefore {
+  const nrThreads = hasIrqs ? nrCpus * 2 : nrCpus;
   /** Word → cell, or SPLIT − first cell of four. 0: never touched. */
   const cellOfWord = new Int32Array(ramBytes >>> 2);
   let nrCells = 1;

@@ -36,14 +36,20 @@ export interface HuntOptions {
   readonly irqs?: number | undefined;
   readonly width?: number | undefined;
   readonly isShrinking?: boolean | undefined;
-  readonly shouldStop?: ((nrRuns: number) => boolean) | undefined;
-  /** The machine is built, the search begins. */
-  readonly onReady?: (() => void) | undefined;
+  readonly isDetecting?: boolean | undefined;
 }
 
 export interface HuntResult extends Verdict {
   /** Of dfs: the bound that was reached. */
   readonly bound: number | null;
+}
+
+/** A hunt that can be made in pieces, so that somebody can look in between. */
+export interface Hunt {
+  /** At most so many runs more; false when there is nothing left to do. */
+  step(nrRuns: number): boolean;
+  /** As far as it is. */
+  result(): HuntResult;
 }
 
 export const mutantOf = (scenario: Scenario, name: string): Mutant | undefined =>
@@ -59,11 +65,11 @@ export function irqsFor(scenario: Scenario, mutant: string): number {
   return scenario.irqProgram === "" ? 0 : (mutantOf(scenario, mutant)?.irqs ?? scenario.irqs);
 }
 
-type Setup = Pick<HuntOptions, "nrCpus" | "mutant" | "programs" | "irqs" | "width" | "isShrinking">;
+type Setup = Pick<HuntOptions, "nrCpus" | "mutant" | "programs" | "irqs" | "width" | "isShrinking" | "isDetecting">;
 
 /** Builds the scenario's machine and an exploration over it. */
 export function prepare(scenario: Scenario, options: Setup): Exploration {
-  const { nrCpus, mutant, width, isShrinking } = options;
+  const { nrCpus, mutant, width, isShrinking, isDetecting } = options;
   const programs = options.programs ?? programsFor(scenario, mutant, nrCpus);
   const irqs = options.irqs ?? irqsFor(scenario, mutant);
   const built = scenario.build({ nrCpus, mutant });
@@ -73,14 +79,16 @@ export function prepare(scenario: Scenario, options: Setup): Exploration {
     irqs,
     ...(width === undefined ? {} : { width }),
     ...(isShrinking === undefined ? {} : { isShrinking }),
+    ...(isDetecting === undefined ? {} : { isDetecting }),
   });
 }
 
-export function hunt(scenario: Scenario, options: HuntOptions): HuntResult {
-  const { strategy: name, seed, maxRuns, depth, nrCpus, shouldStop } = options;
+/** Builds the machine; nothing is run yet. */
+export function createHunt(scenario: Scenario, options: HuntOptions): Hunt {
+  const { strategy: name, seed, maxRuns, depth, nrCpus } = options;
   const exploration = prepare(scenario, options);
   const random = createRandomStreams(seed);
-  const letters = [...scenario.operations.keys()];
+  const letters = [...scenario.randomLetters];
   const nextPrograms = (): string[] => randomPrograms(random.stream("programs"), letters, nrCpus, options.nrOperations);
   const deepening = createDeepening(options.bound);
   const make: Record<StrategyName, () => Strategy> = {
@@ -90,14 +98,34 @@ export function hunt(scenario: Scenario, options: HuntOptions): HuntResult {
     dpor: createDpor,
     stress: () => createStress(random.stream("stress"), STRESS_SLICE),
   };
-  options.onReady?.();
-  const verdict = exploration.explore({
-    strategy: make[name](),
-    maxRuns,
-    nextPrograms: name === "random" ? nextPrograms : undefined,
-    shouldStop,
-  });
-  return { ...verdict, bound: name === "dfs" ? deepening.bound() : null };
+  const strategy = make[name]();
+  let sum: Verdict = { nrRuns: 0, nrSteps: 0, nrPruned: 0, isComplete: false, finding: null };
+  return {
+    step(nrRuns) {
+      const { explore } = exploration;
+      const piece = explore({
+        strategy,
+        maxRuns: Math.min(nrRuns, maxRuns - sum.nrRuns),
+        nextPrograms: name === "random" ? nextPrograms : undefined,
+      });
+      const finding = piece.finding && { ...piece.finding, nrRuns: sum.nrRuns + piece.finding.nrRuns };
+      sum = {
+        nrRuns: sum.nrRuns + piece.nrRuns,
+        nrSteps: sum.nrSteps + piece.nrSteps,
+        nrPruned: sum.nrPruned + piece.nrPruned,
+        isComplete: piece.isComplete,
+        finding,
+      };
+      return finding === null && !sum.isComplete && sum.nrRuns < maxRuns;
+    },
+    result: () => ({ ...sum, bound: name === "dfs" ? deepening.bound() : null }),
+  };
+}
+
+export function hunt(scenario: Scenario, options: HuntOptions): HuntResult {
+  const whole = createHunt(scenario, options);
+  whole.step(options.maxRuns);
+  return whole.result();
 }
 
 /** One schedule, given as text; or what is wrong with the text. */
@@ -123,15 +151,9 @@ export function measureAdequacy(scenario: Scenario, mutant: Mutant, nrStress: nu
   const setup = { nrCpus, mutant: mutant.name, isShrinking: false };
   const deepening = createDeepening(mutant.bound);
   const { finding, nrRuns } = prepare(scenario, setup).explore({ strategy: deepening, maxRuns: 1_000_000 });
-  const exploration = prepare(scenario, setup);
   const stress = createStress(createRandomStreams(seed).stream("stress"), STRESS_SLICE);
-  let left = nrStress;
-  let nrStressFailed = 0;
-  while (left > 0) {
-    const verdict = exploration.explore({ strategy: stress, maxRuns: left });
-    left -= verdict.nrRuns;
-    if (verdict.finding !== null) nrStressFailed++;
-  }
+  // What a stress test on a real machine sees: outcomes.
+  const nrStressFailed = prepare(scenario, { ...setup, isDetecting: false }).sample(stress, nrStress);
   const bound = finding === null ? null : deepening.bound();
   return { mutant, bound, nrRuns, kind: finding?.kind ?? "none", nrStress, nrStressFailed };
 }

@@ -7,6 +7,7 @@ export { createDpor } from "./dpor.ts";
 export { createExploration, type Finding } from "./exploration.ts";
 export {
   type Adequacy,
+  createHunt,
   type HuntOptions,
   type HuntResult,
   hunt,
@@ -20,7 +21,7 @@ export {
 } from "./hunt.ts";
 export { createPct } from "./pct.ts";
 export { formatPrograms, parsePrograms } from "./programs.ts";
-export { bindPrograms, type Scenario, type ScenarioWorld } from "./scenario.ts";
+export { asExplorable, bindPrograms, type Scenario, type ScenarioWorld } from "./scenario.ts";
 export { SCENARIOS } from "./scenarios/index.ts";
 export type { Strategy } from "./strategy.ts";
 export type { Failure, FailureKind, Subject } from "./subject.ts";

@@ -33,12 +33,16 @@ const INNER = new Set([
 
 const threadOf = ({ cpu, isInIrq }: TracedAccess): string => `${cpu}${isInIrq ? "i" : ""}`;
 
+/** Is it a word that handlers put back, as preempt_count? */
+const isBalanced = (subject: Subject, addr: number): boolean =>
+  subject.balanced?.some(([start, bytes]) => addr >= start && addr < start + bytes) === true;
+
 /** Words that are shared, and written while they are. */
-function sharedWords(accesses: readonly TracedAccess[]): Set<number> {
+function sharedWords(subject: Subject, accesses: readonly TracedAccess[]): Set<number> {
   const users = new Map<number, Set<string>>();
   const written = new Set<number>();
   for (const access of accesses) {
-    if (access.bytes > 64) continue;
+    if (access.bytes > 64 || isBalanced(subject, access.addr)) continue;
     for (let word = access.addr >>> 2; word <= (access.addr + access.bytes - 1) >>> 2; word++) {
       const threads = users.get(word) ?? new Set();
       users.set(word, threads.add(threadOf(access)));
@@ -63,8 +67,8 @@ function accessText(subject: Subject, access: TracedAccess): string {
 }
 
 /** Which accesses to show: all that are shared, or of too many the ones that tell most. */
-function chosen(accesses: readonly TracedAccess[], failure: Failure): number[] {
-  const shared = sharedWords(accesses);
+function chosen(subject: Subject, accesses: readonly TracedAccess[], failure: Failure): number[] {
+  const shared = sharedWords(subject, accesses);
   const failing = failure.addr === undefined ? -1 : failure.addr >>> 2;
   const all = accesses.flatMap((access, i) => (shared.has(access.addr >>> 2) ? [i] : []));
   if (all.length <= MAX_ROWS) return all;
@@ -102,7 +106,7 @@ export function renderRun(
       .trimEnd(),
   ];
   let last = -1;
-  for (const index of chosen(accesses, failure)) {
+  for (const index of chosen(subject, accesses, failure)) {
     const access = accesses[index] as TracedAccess;
     const nrHidden = index - last - 1;
     const isSkip = nrHidden > 0 && last >= 0 && (accesses[last] as TracedAccess).cpu === access.cpu;

@@ -39,6 +39,8 @@ export interface Scenario {
   readonly operations: ReadonlyMap<string, string>;
   /** The program of each CPU. */
   programs(nrCpus: number): readonly string[];
+  /** Letters that random programs are made of; "": they would wait for what nobody brings. */
+  readonly randomLetters: string;
   /** What an interrupt does; "": there are none. */
   readonly irqProgram: string;
   /** Interrupts per CPU and run. */
@@ -72,6 +74,11 @@ export interface Explorable {
   setPrograms(programs: readonly string[]): void;
   programs(): readonly string[];
   watchLocks: PageWorld["watchLocks"];
+}
+
+/** A subject whose bodies are what they are, without programs. `watchLocks`: of the world that it was built on. */
+export function asExplorable(subject: Subject, watchLocks: PageWorld["watchLocks"]): Explorable {
+  return { subject, setPrograms() {}, programs: () => [], watchLocks };
 }
 
 /** Puts programs on the CPUs of a scenario's world. */

@@ -14,7 +14,7 @@
  */
 
 import type { ScheduleEvent } from "./engine.ts";
-import { defaultChoice, IRQ, MAX_EXPLORED_CPUS, type Strategy } from "./strategy.ts";
+import { defaultChoice, IRQ, type Strategy } from "./strategy.ts";
 
 export function formatSchedule(events: readonly ScheduleEvent[]): string {
   if (events.length === 0) return "-";
@@ -28,12 +28,11 @@ export function parseSchedule(text: string): ScheduleEvent[] | string {
   const events: ScheduleEvent[] = [];
   const words = text.split(/[\s,]+/).filter((word) => word !== "" && word !== "-");
   for (const word of words) {
-    const m = /^(?:(\d):(\d{1,9}))?(?:>(\d)|(!))$/.exec(word);
+    const m = /^(?:([0-7]):(\d{1,9}))?(?:>([0-7])|(!))$/.exec(word);
     const isKnown = m !== null && (m[1] !== undefined || m[3] !== undefined);
-    if (!isKnown) return `"${word}" is no event (as in 0:12>1, 1:7! or >1)`;
+    if (!isKnown) return `"${word}" is no event (as in 0:12>1, 1:7! or >1; CPUs 0 to 7)`;
     const cpu = m[1] === undefined ? -1 : Number(m[1]);
     const to = m[3] === undefined ? IRQ + cpu : Number(m[3]);
-    if (cpu >= MAX_EXPLORED_CPUS || to % IRQ >= MAX_EXPLORED_CPUS) return `"${word}" names a CPU above 7`;
     events.push({ cpu, pos: m[2] === undefined ? 0 : Number(m[2]), to });
   }
   return events;

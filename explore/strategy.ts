@@ -8,10 +8,10 @@
  *   STR-1  a strategy is a pure function of its seed and of the points it was shown
  */
 
-/** Most CPUs of an exploration. */
-export const MAX_EXPLORED_CPUS = 8;
 /** Choice IRQ + c: CPU c takes an interrupt. */
-export const IRQ = MAX_EXPLORED_CPUS;
+export const IRQ = 8;
+/** Most CPUs of an exploration: their choices lie below those of interrupts. */
+export const MAX_EXPLORED_CPUS = 8;
 const CPUS = (1 << MAX_EXPLORED_CPUS) - 1;
 
 export interface Strategy {

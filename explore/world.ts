@@ -123,7 +123,7 @@ export function createPageWorld(options: WorldOptions): PageWorld {
   const { percpu, offsets } = named(createPerCpu());
   const told: { hook: Engine["lockUsed"] | null } = { hook: null };
   const tracked = createContextTracking(plain, image, percpu, printk);
-  const waiting = createSpinlocks(plain, tracked, (_ctx, lock) => port.waitUntil(lock, 0, true));
+  const waiting = createSpinlocks(plain, tracked, (_ctx, lock) => port.waitUntil(lock, 0, true, true));
   const parts: Parts = { machine: plain, contexts: tracked, spinlocks: watched(waiting, plain, told) };
   const { machine, contexts, spinlocks } = options.plant === undefined ? parts : options.plant(parts);
 
@@ -141,7 +141,7 @@ export function createPageWorld(options: WorldOptions): PageWorld {
   machine.harts.irqOn.fill(1);
   contexts.setSystemState(SYSTEM_RUNNING);
 
-  const names = createNames();
+  const names = createNames(image.symbols);
   const balanced: [number, number][] = [];
   const hints: [number, number][] = [];
   for (let cpu = 0; cpu < nrCpus; cpu++) {
@@ -149,10 +149,15 @@ export function createPageWorld(options: WorldOptions): PageWorld {
     balanced.push([percpu.areaOf(cpu) + (offsets.get("preempt_count") ?? [0])[0], 4]);
   }
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-    names.add(setup.zones.addr(zone), ZONE_BYTES, `zone ${ZONE_NAMES[zone]}`, new Map([[0, "lock"]]));
+    names.add(setup.zones.addr(zone), ZONE_BYTES, `zone ${ZONE_NAMES[zone]}`, { 0: "lock" });
     // Watermark checks read the counters of a zone without its lock.
     hints.push([setup.zones.addr(zone) + 4, ZONE_BYTES - 4]);
   }
+  // The buddy looks at the flags of a neighbour while its owner may be changing them: any state but PG_BUDDY will do,
+  // and that one comes and goes under the lock of the zone.
+  const { pages } = level;
+  for (let pfn = 0; pfn < pages.nrFrames; pfn++) hints.push([pages.rowAt(pfn), 4]);
+  names.add(pages.rowAt(0), pages.rowAt(pages.nrFrames) - pages.rowAt(0), "struct page");
   return {
     ...level,
     vmstat: setup.vmstat,

@@ -10,9 +10,9 @@
 
 import {
   type Adequacy,
+  createHunt,
   formatPrograms,
   type HuntOptions,
-  hunt,
   irqsFor,
   measureAdequacy,
   mutantOf,
@@ -63,8 +63,11 @@ const RANDOM_DEPTH = 2;
 const DEFAULT_OPS = 40;
 /** Runs, where the strategy does not end by itself. */
 const DEFAULT_RUNS = 100_000;
+/** Between two looks at the host: well below a tenth of a second. */
+const RUNS_PER_STEP = 500;
 const STRESS_RUNS = 10_000;
-const MAX_COLUMNS = 140;
+const MAX_COLUMNS = 200;
+const COLUMNS_PER_CPU = 48;
 
 function scenarioNamed(name: string): Scenario {
   const found = SCENARIOS.find((scenario) => scenario.name === name);
@@ -81,6 +84,9 @@ function strategyNamed(name: string | undefined, scenario: Scenario): StrategyNa
   }
   if (found === "dpor" && scenario.hasLocks) {
     throw new UsageError(`${scenario.name} takes locks, which dpor cannot judge`, "use --strategy dfs");
+  }
+  if (found === "random" && scenario.randomLetters === "") {
+    throw new UsageError(`random programs of ${scenario.name} would wait for ever`, "use --strategy pct or dfs");
   }
   return found;
 }
@@ -119,8 +125,14 @@ function huntOptions(scenario: Scenario, options: ExploreCommandOptions): HuntOp
     nrOperations: options.ops ?? DEFAULT_OPS,
     programs: given ?? (isOwn ? programsFor(scenario, mutant, nrCpus) : scenario.programs(nrCpus)),
     irqs: strategy === "dpor" ? 0 : (options.irqs ?? irqsFor(scenario, mutant)),
-    width: Math.min(process.stdout.columns ?? 100, MAX_COLUMNS),
+    width: columnsFor(nrCpus),
   };
+}
+
+/** Of a terminal what it has; elsewhere what a column for each CPU needs. */
+function columnsFor(nrCpus: number): number {
+  const columns = process.stdout.columns ?? 0;
+  return columns > 0 ? Math.min(columns, MAX_COLUMNS) : Math.max(100, nrCpus * COLUMNS_PER_CPU);
 }
 
 function programsOf(scenario: Scenario, text: string): readonly string[] {
@@ -147,29 +159,30 @@ function checkAlone(options: ExploreCommandOptions): void {
   throw new UsageError("--schedule is one run: there is nothing to search", "leave out --strategy, --bound, --runs");
 }
 
+/** Searches piece by piece: between two of them Ctrl-C and progress have their turn. */
+async function search(scenario: Scenario, what: HuntOptions, options: ExploreCommandOptions, host: HostOutput) {
+  const progress = options.quiet === true ? NO_PROGRESS : createProgress(process.stderr, undefined, "schedules");
+  const total = what.maxRuns === MAX_RUNS ? 0 : what.maxRuns;
+  const hunt = createHunt(scenario, what);
+  const start = performance.now();
+  await stoppable(host.stop, async () => {
+    while (host.stop.reason === "none" && hunt.step(RUNS_PER_STEP)) {
+      progress.update(hunt.result().nrRuns, total, 0);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
+  progress.end();
+  return { result: hunt.result(), seconds: (performance.now() - start) / 1000 };
+}
+
 async function searchCommand(scenario: Scenario, options: ExploreCommandOptions, host: HostOutput): Promise<number> {
   checkAlone(options);
   const what = huntOptions(scenario, options);
-  const progress = options.quiet === true ? NO_PROGRESS : createProgress(process.stderr, undefined, "schedules");
-  const total = what.maxRuns === MAX_RUNS ? 0 : what.maxRuns;
-  let start = performance.now();
-  // Ctrl-C arrives between two turns of the event loop only: the search is one turn, so it is cut by the signal itself.
-  const result = await stoppable(host.stop, async () =>
-    options.schedule !== undefined
-      ? replayOf(scenario, what, options.schedule)
-      : hunt(scenario, {
-          ...what,
-          onReady() {
-            start = performance.now();
-          },
-          shouldStop(nrRuns) {
-            progress.update(nrRuns, total, 0);
-            return host.stop.reason !== "none";
-          },
-        }),
-  );
-  progress.end();
-  const seconds = (performance.now() - start) / 1000;
+  const start = performance.now();
+  const { result, seconds } =
+    options.schedule === undefined
+      ? await search(scenario, what, options, host)
+      : { result: replayOf(scenario, what, options.schedule), seconds: (performance.now() - start) / 1000 };
   const { finding } = result;
   const replay = finding === null ? null : replayLine(scenario, what, finding.programs, finding.schedule);
   const report = { scenario, options: what, result, replay, seconds, isReplay: options.schedule !== undefined };

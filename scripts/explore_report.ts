@@ -30,16 +30,18 @@ function verdictText({ options, result, isReplay }: ExploreReport): string {
   if (isReplay) return "nothing fails";
   if (!result.isComplete) return "nothing found (the search is not complete)";
   if (options.strategy === "dpor") return "nothing fails: every order of dependent accesses was tried";
-  return `nothing fails: every schedule with at most ${options.bound} preemptions and interrupts was tried`;
+  const most = `${options.bound} preemption${options.bound === 1 ? "" : "s"} or interrupts`;
+  return `nothing fails: every schedule with at most ${most} was tried`;
 }
 
 function findingLines(report: ExploreReport, paint: Paint): string[] {
   const { finding } = report.result;
   if (finding === null) return [];
+  const events = finding.nrEvents === 1 ? "1 switch or interrupt" : `${finding.nrEvents} switches or interrupts`;
   const shrunk = finding.nrEventsFound === finding.nrEvents ? "" : `, shrunk from ${finding.nrEventsFound}`;
   return [
     paint.bad(`✗ ${finding.kind}: ${finding.message}`),
-    `  found by schedule ${thousands(finding.nrRuns)}; ${finding.nrEvents} switches or interrupts${shrunk}`,
+    `  found by schedule ${thousands(finding.nrRuns)}; ${events}${shrunk}`,
     `  programs ${formatPrograms(finding.programs)}   schedule ${finding.schedule}`,
     "",
     ...finding.lines.map((line) => `  ${line}`),

@@ -51,8 +51,8 @@ export function createProgress(
 
 function progressLine(done: number, total: number, noun: string, cycles: number, seconds: number): string {
   const rate = done / Math.max(seconds, 0.001);
-  const virtual = `${(cycles / 1e6).toFixed(0)} ms virtual`;
-  if (total === 0) return `running: ${done} ${noun}, ${rate.toFixed(0)}/s, ${virtual}`;
+  const virtual = cycles === 0 ? "" : `, ${(cycles / 1e6).toFixed(0)} ms virtual`;
+  if (total === 0) return `running: ${done} ${noun}, ${rate.toFixed(0)}/s${virtual}`;
   const left = rate > 0 ? `, ${Math.max(0, Math.ceil((total - done) / rate))} s left` : "";
-  return `running: ${done}/${total} ${noun}, ${rate.toFixed(0)}/s${left}, ${virtual}`;
+  return `running: ${done}/${total} ${noun}, ${rate.toFixed(0)}/s${left}${virtual}`;
 }

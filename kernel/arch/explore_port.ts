@@ -43,7 +43,7 @@ export interface ExploreGate {
   /** Part of the access that is happening: the halves of a copy, the store of a compare-and-swap. */
   touch(kind: number, addr: number, bytes: number): void;
   /** As arrive, for a CPU that goes on when the word equals `value` (`isEqual`), or does not. */
-  arriveWaiting(addr: number, value: number, isEqual: boolean): boolean;
+  arriveWaiting(addr: number, value: number, isEqual: boolean, isLock: boolean): boolean;
   /** The live access is done; `value` is its result, or what was stored. */
   done(value: number): void;
 }
@@ -120,7 +120,8 @@ export class ExplorePort implements MemoryPort {
   }
   /** What the hardware refuses; `bytes` is the width of an access or the length of a range. */
   check(addr: number, bytes: number): void {
-    if (!(Number.isInteger(addr) && addr >= 0 && addr + bytes <= this.sizeBytes)) {
+    // False for whatever is no whole number from 0 on, NaN and undefined too.
+    if (addr >>> 0 !== addr || !(addr + bytes <= this.sizeBytes)) {
       throw new BadAccess("access outside RAM", addr);
     }
   }
@@ -267,9 +268,10 @@ export class ExplorePort implements MemoryPort {
 
   /**
    * The CPU does nothing until the word equals `value` (`isEqual`) or differs from it: what a spin loop amounts to,
-   * without its turns. Without a gate nobody else runs: an error if the word is not as wanted.
+   * without its turns. `isLock`: the word is a spinlock, 0 or 1 + its holder. Without a gate nobody else runs: an
+   * error if the word is not as wanted.
    */
-  waitUntil(addr: number, value: number, isEqual: boolean): void {
+  waitUntil(addr: number, value: number, isEqual: boolean, isLock = false): void {
     if (this.pos < this.stop) {
       this.pos++;
       return;
@@ -278,7 +280,7 @@ export class ExplorePort implements MemoryPort {
       if ((this.peek(addr) === value) !== isEqual) throw new Error("explore_port: a wait that nobody can end");
       return;
     }
-    if (this.gate.arriveWaiting(addr, value, isEqual)) {
+    if (this.gate.arriveWaiting(addr, value, isEqual, isLock)) {
       this.pos++;
       return;
     }

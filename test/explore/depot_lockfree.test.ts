@@ -1,11 +1,11 @@
 /**
- * Goal: the lock-free depot survives every schedule with two preemptions on two and three CPUs (DEP-4, DEP-5), and the
- * search finds each bug that is planted in it, makes it small, and shows it again.
- * Method: scenario depot-lockfree under every strategy, with and without its mutants.
+ * Goal: the lock-free depot survives every schedule with two preemptions on two and three CPUs (DEP-4, DEP-5), and
+ * random programs find the deep ABA whatever the seed.
+ * Method: scenario depot-lockfree with programs of its own, also without a bound (DPR-1), and its two ABA mutants.
  */
 
 import { expect, it } from "vitest";
-import { type HuntOptions, hunt, replaySchedule, SCENARIOS, type Scenario } from "../../explore/index.ts";
+import { type HuntOptions, hunt, SCENARIOS, type Scenario } from "../../explore/index.ts";
 
 const scenario = SCENARIOS.find(({ name }) => name === "depot-lockfree") as Scenario;
 const DEFAULTS: HuntOptions = {
@@ -33,17 +33,6 @@ it("DPR-1 every order of dependent accesses of a take and a take, give is fine",
   const result = hunt(scenario, { ...DEFAULTS, strategy: "dpor", programs: ["p", "pu"] });
   expect(result).toMatchObject({ finding: null, isComplete: true });
   expect(result.nrRuns).toBeGreaterThan(10);
-});
-
-it.each(scenario.mutants)("finds $name within its bound, shrinks it and replays it", (mutant) => {
-  const options = { ...DEFAULTS, mutant: mutant.name, bound: mutant.bound, programs: mutant.programs };
-  const { finding, bound } = hunt(scenario, options);
-  expect(mutant.kinds).toContain(finding?.kind);
-  expect(bound).toBeLessThanOrEqual(mutant.bound);
-  expect(finding?.nrEvents).toBeLessThanOrEqual(mutant.bound);
-  expect(finding?.lines.length).toBeLessThanOrEqual(25);
-  const again = replaySchedule(scenario, { ...options, programs: finding?.programs }, finding?.schedule ?? "");
-  expect(again).toMatchObject({ finding: { kind: finding?.kind, message: finding?.message } });
 });
 
 it.each(["untagged", "late-tag"])("random programs find %s, for 20 seeds of 20", (mutant) => {
