@@ -4,7 +4,7 @@
 
 export { createDeepening } from "./dfs.ts";
 export { createDpor } from "./dpor.ts";
-export { createExploration, type Finding } from "./exploration.ts";
+export { createExploration, type Finding, type Verdict } from "./exploration.ts";
 export {
   type Adequacy,
   createHunt,

@@ -1,6 +1,6 @@
 /**
- * Goal: `slabtown explore` keeps to the contract of the command line: exit codes, one JSON document, a line that shows a
- * finding again, hints for whatever is typed wrongly.
+ * Goal: `slabtown explore` keeps to the contract of the command line: exit codes, one JSON document, a line that shows
+ * a finding again, hints for whatever is typed wrongly.
  * Method: the built program in a process of its own; skipped without dist/.
  */
 

@@ -1,6 +1,6 @@
 /**
- * Goal: the port replays what it has seen and puts everything back (XPT-1 … XPT-3); the engine runs what was chosen, the
- * same way each time, and says what goes wrong (EXP-1 … EXP-3); the strategies try what they promise (DFS-1, DFS-2,
+ * Goal: the port replays what it has seen and puts everything back (XPT-1 … XPT-3); the engine runs what was chosen,
+ * the same way each time, and says what goes wrong (EXP-1 … EXP-3); the strategies try what they promise (DFS-1, DFS-2,
  * DPR-1, STR-1, SCH-1, SHR-1, SHR-2).
  * Method: toys of a few words, against interleavings that are counted or enumerated without the engine.
  */

@@ -1,6 +1,6 @@
 /**
- * Goal: the real code of every scenario passes, the search finds every bug that is planted in it within its bound, makes
- * it small and shows it again; nothing is ever reported about correct code (DEP-5, MAG-2, PCP-1, SWI-5, SWI-6, WTQ-1).
+ * Goal: the real code of every scenario passes, the search finds every bug that is planted in it within its bound,
+ * makes it small and shows it again; nothing is ever reported about correct code (DEP-5, MAG-2, PCP-1, SWI-5, SWI-6, WTQ-1).
  * Method: every scenario with its own programs and bound 2; every mutant; random programs under random schedules.
  */
 
@@ -53,7 +53,7 @@ it("PCP-4 a CPU that drains the lists of another one, which allocates: every sch
   expect(result).toMatchObject({ finding: null, isComplete: true });
 });
 
-it("SWI-6 regression: mappings that are refused at once on two CPUs and in a handler are counted under the lock", () => {
+it("SWI-6 regression: mappings refused at once on two CPUs and in a handler are counted under the lock", () => {
   const result = hunt(find("dma-map"), { ...DEFAULTS, programs: ["mm", "mu"], bound: 2, irqs: 1 });
   expect(result).toMatchObject({ finding: null, isComplete: true });
 });
