@@ -238,7 +238,7 @@ export const dmaMap: Scenario = {
     ["1", "the device serves CPU 1"],
   ]),
   programs: (nrCpus) =>
-    nrCpus < 3 ? ["t", "0"].slice(0, nrCpus) : ["t", "t", "01", ...Array.from({ length: nrCpus - 3 }, () => "mu")],
+    nrCpus < 3 ? ["mu", "mu"].slice(0, nrCpus) : ["t", "t", "01", ...Array.from({ length: nrCpus - 3 }, () => "mu")],
   randomLetters: "mu",
   irqProgram: "mu",
   irqs: 1,
