@@ -270,6 +270,16 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     fail(isIrq ? "interrupt race" : "race", message, addr);
   };
 
+  /** Adds the access at hand to the trace. */
+  const remember = (value: number, isRacing: boolean): void => {
+    const { kind, addr } = arriving;
+    // Of an access that makes a race nothing is logged.
+    const pos = Math.max(port.pos - 1, 0);
+    (shapes[cpu] as number[])[pos] = kind * 2 ** 32 + addr;
+    const stored = port.peek(addr);
+    traced?.push({ cpu, isInIrq: isInIrq[cpu] === 1, ...arriving, value, stored, isRacing, pos, site: stackNames() });
+  };
+
   const touch = (kind: number, addr: number, bytes: number): void => {
     if (kind === ATOMIC_STORE) arriving.isStored = true;
     let thread = cpu;
@@ -279,7 +289,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
     }
     const found = order.access(thread, kind, addr, bytes);
     if (found === null || !isDetecting) return;
-    if (traced !== null) gate.done(port.peek(addr & ~3));
+    if (traced !== null) remember(port.peek(addr & ~3), true);
     reportRace(found, kind);
   };
 
@@ -325,13 +335,7 @@ export function createEngine(subject: Subject, options: EngineOptions): Engine {
       return false;
     },
     done(value) {
-      if (traced === null) return;
-      const { kind, addr } = arriving;
-      // Of an access that makes a race nothing is logged.
-      const pos = Math.max(port.pos - 1, 0);
-      (shapes[cpu] as number[])[pos] = kind * 2 ** 32 + addr;
-      const stored = port.peek(addr);
-      traced.push({ cpu, isInIrq: isInIrq[cpu] === 1, ...arriving, value, stored, pos, site: stackNames() });
+      if (traced !== null) remember(value, false);
     },
   };
 

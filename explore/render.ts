@@ -62,6 +62,7 @@ function accessText(subject: Subject, access: TracedAccess): string {
   const site = access.site.find((name) => !INNER.has(name)) ?? "program";
   const show = (n: number): string => subject.showValue?.(addr, n) ?? (n > 0xffff ? `0x${n.toString(16)}` : String(n));
   const what = `${access.isInIrq ? "irq " : ""}${site}: ${VERBS.get(kind)} ${subject.nameOf(addr)}`;
+  if (access.isRacing) return `${what} ✗`;
   if (kind === ATOMIC_RMW) return `${what} ${show(value)} ${access.isStored ? `→ ${show(access.stored)}` : "refused"}`;
   return `${what} ${kind === STORE || kind === ATOMIC_STORE ? "←" : "="} ${show(value)}`;
 }

@@ -58,6 +58,8 @@ export interface TracedAccess {
   /** It stored; then `stored` is what is there now. */
   readonly isStored: boolean;
   readonly stored: number;
+  /** It makes the race that ends the run: it was about to happen. */
+  readonly isRacing: boolean;
   /** Position in its CPU's log. */
   readonly pos: number;
   /** Kernel functions, innermost first. */

@@ -58,6 +58,11 @@ it("SWI-6 regression: mappings refused at once on two CPUs and in a handler are 
   expect(result).toMatchObject({ finding: null, isComplete: true });
 });
 
+it("a race is shown up to the access that makes it, which has not happened", () => {
+  const { finding } = hunt(find("dma-map"), { ...DEFAULTS, nrCpus: 3, mutant: "unmap-early", bound: 0 });
+  expect(finding?.lines.at(-1)).toMatch(/program: st slot 0 ✗$/);
+});
+
 it("DEP-2 regression: the auditor of a depot whose counter is below zero comes to an end", () => {
   // Found by random programs over the planted late tag: the walk went round for 2^32 steps.
   for (let seed = 1; seed <= 3; seed++) {
