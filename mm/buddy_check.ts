@@ -11,6 +11,7 @@ import {
   MIGRATE_CMA,
   MIGRATE_HIGHATOMIC,
   MIGRATE_ISOLATE,
+  MIGRATE_PCPTYPES,
   migratetypeIsMergeable,
   NR_MIGRATETYPES,
 } from "./migratetype.ts";
@@ -19,6 +20,8 @@ import {
   MAX_PAGE_ORDER,
   NR_PAGE_ORDERS,
   PAGEBLOCK_ORDER,
+  Z_NONEMPTY,
+  Z_NONEMPTY_ORDINARY,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
   Z_NR_FREE_HIGHATOMIC,
@@ -100,6 +103,9 @@ function checkFreeBlock(deps: FrameAllocatorDeps, pfn: number, order: number, ty
 /** BUD-2, BUD-5 by a walk over the lists. */
 function checkLists(deps: FrameAllocatorDeps, counts: Int32Array): string | null {
   const { port, pages, lists, zoneAddr, firstHead } = deps;
+  let ordinary = 0;
+  for (let type = 0; type < MIGRATE_PCPTYPES; type++) ordinary |= port.ld32(zoneAddr + Z_NONEMPTY + type * 4);
+  if (ordinary !== port.ld32(zoneAddr + Z_NONEMPTY_ORDINARY)) return "BUD-8: the word of the ordinary types";
   for (let order = 0; order < NR_PAGE_ORDERS; order++) {
     for (let type = 0; type < NR_MIGRATETYPES; type++) {
       const head = firstHead + order * NR_MIGRATETYPES + type;
@@ -109,6 +115,9 @@ function checkLists(deps: FrameAllocatorDeps, counts: Int32Array): string | null
       if (length !== found || length !== recorded) {
         return `BUD-5: order ${order} type ${type}: list ${length}, frames ${found}, count ${recorded}`;
       }
+      const isMarked = ((port.ld32(zoneAddr + Z_NONEMPTY + type * 4) >>> order) & 1) !== 0;
+      if (isMarked !== length > 0)
+        return `BUD-8: order ${order} type ${type}: ${length} blocks, the bit says otherwise`;
       for (let row = lists.first(head); row !== head; row = lists.next(row)) {
         const flags = pages.flags(asPfn(row));
         if ((flags & PG_BUDDY) === 0 || orderOfFlags(flags) !== order || migratetypeOfFlags(flags) !== type) {

@@ -29,12 +29,14 @@
  * | 84     | free pages of the contiguous area, part of nr_free | lock             |
  * | 88     | pages of the contiguous area  | boot                                  |
  * | 92     | pages in pageblocks reserved for high-order atomic requests | lock    |
- * | 96…    | free block counts [order][migrate type], u32 | lock                   |
- * | 360    | for requests whose highest zone is this one: the first zone with memory, from here down | derived |
- * | 364    | what must stay free in that zone: its low mark, boost, reserve against this one (W4) | derived |
+ * | 96-116 | per migrate type: bit o is set if its list of order o has a block | lock |
+ * | 120    | the same for the three ordinary types together | lock              |
+ * | 124    | for requests whose highest zone is this one: the first zone with memory, from here down | derived |
+ * | 128    | what must stay free in that zone: its low mark, boost, reserve against this one (W4) | derived |
+ * | 132…   | free block counts [order][migrate type], u32 | lock                   |
  *
- * The last two are what the fast path would find by walking the zonelist and adding up four numbers; they are made anew
- * whenever one of those changes.
+ * First zone and fast mark are what the fast path would find by walking the zonelist and adding up four numbers; they
+ * are made anew whenever one of those changes.
  *
  *   ZONE-1  first zone and fast mark agree with the fields that they are made from
  *
@@ -86,9 +88,12 @@ export const Z_PCP_HIGH_MAX = 80;
 export const Z_NR_FREE_CMA = 84;
 export const Z_CMA = 88;
 export const Z_NR_RESERVED_HIGHATOMIC = 92;
-export const Z_FREE_COUNT = 96;
-export const Z_FIRST = 360;
-export const Z_FAST_MARK = 364;
+/** Word of migrate type t: 4 · t further. */
+export const Z_NONEMPTY = 96;
+export const Z_NONEMPTY_ORDINARY = 120;
+export const Z_FIRST = 124;
+export const Z_FAST_MARK = 128;
+export const Z_FREE_COUNT = 132;
 /** The fast mark where no zone has memory: more than can ever be free. */
 const NO_ZONE_MARK = 0x3fff_ffff;
 
@@ -101,8 +106,8 @@ export const WMARK_PROMO = 3;
 export const freeCountAddr = (zone: PhysAddr, order: number, migratetype: number): number =>
   zone + Z_FREE_COUNT + (order * NR_MIGRATETYPES + migratetype) * 4;
 
-if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > Z_FIRST) throw new Error("mmzone: counts overlap");
-if (Z_FAST_MARK + 4 > ZONE_BYTES) throw new Error("mmzone: struct zone overflows");
+if (Z_NONEMPTY + NR_MIGRATETYPES * 4 > Z_NONEMPTY_ORDINARY) throw new Error("mmzone: words overlap");
+if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > ZONE_BYTES) throw new Error("mmzone: struct zone overflows");
 
 // ── W6: gfp → zone ─────────────────────────────────────────────────────────────────────────────────────────────────
 

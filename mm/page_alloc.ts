@@ -199,8 +199,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   /** W4 for the fast path: after this request, is the zone still above its fast mark? `free`, `mark` < 2^30. */
   const isAboveLow = (zoneAddr: number, order: number, mark: number): boolean => {
     const free = (port.ld32(zoneAddr + NR_FREE) - port.ld32(zoneAddr + NR_FREE_HIGHATOMIC)) | 0;
-    if (free < ((mark + (1 << order)) | 0)) return false;
-    return order === 0 || hasBlock(asPhys(zoneAddr), order, 0);
+    // One jump for both, which always goes the same way; one for `order` alone would be guessed wrong every other time.
+    return free >= ((mark + (1 << order)) | 0) && hasBlock(zoneAddr, order, 0);
   };
 
   /** Not served by a CPU's own list: the buddy of that zone, the zones below, the slow path. */

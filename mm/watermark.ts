@@ -20,12 +20,12 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import type { PhysAddr } from "../kernel/types.ts";
 import { ALLOC_CMA } from "./frame_allocator.ts";
-import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_PCPTYPES, NR_MIGRATETYPES } from "./migratetype.ts";
+import { MIGRATE_CMA, MIGRATE_HIGHATOMIC } from "./migratetype.ts";
 import {
-  MAX_PAGE_ORDER,
   Z_BOOST,
-  Z_FREE_COUNT,
   Z_LOWMEM_RESERVE,
+  Z_NONEMPTY,
+  Z_NONEMPTY_ORDINARY,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
   Z_NR_FREE_HIGHATOMIC,
@@ -43,33 +43,25 @@ export const ALLOC_HIGHATOMIC = 0x200;
 const ALLOC_RESERVES = ALLOC_NON_BLOCK | ALLOC_MIN_RESERVE | ALLOC_HIGHATOMIC | ALLOC_OOM;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
-const MAX_ORDER = MAX_PAGE_ORDER;
-const FREE_COUNTS = Z_FREE_COUNT;
-const ROW_OF_COUNTS = NR_MIGRATETYPES * 4;
-const TYPES = MIGRATE_PCPTYPES;
-const OF_CMA = MIGRATE_CMA * 4;
-const OF_HIGHATOMIC = MIGRATE_HIGHATOMIC * 4;
+const OF_ORDINARY = Z_NONEMPTY_ORDINARY;
+const OF_CMA = Z_NONEMPTY + MIGRATE_CMA * 4;
+const OF_HIGHATOMIC = Z_NONEMPTY + MIGRATE_HIGHATOMIC * 4;
 const BORROWS = ALLOC_CMA;
 const USES_HIGHATOMIC = ALLOC_HIGHATOMIC | ALLOC_OOM;
 
 export interface WatermarkChecks {
   /** W4: may a request of `order`, whose highest zone is `highest`, take from the zone at `zoneAddr`? */
   isOk(zoneAddr: PhysAddr, order: number, highest: number, allocFlags: number): boolean;
-  /** W4, second half: is there one free block of at least `order` that this request may use? O(orders). */
-  hasBlock(zoneAddr: PhysAddr, order: number, allocFlags: number): boolean;
+  /** W4, second half: is there one free block of at least `order` that this request may use? Without a jump. */
+  hasBlock(zoneAddr: number, order: number, allocFlags: number): boolean;
 }
 
 export function createWatermarks(port: MemoryPort, hasCma: boolean): WatermarkChecks {
-  const hasBlock = (zoneAddr: PhysAddr, order: number, allocFlags: number): boolean => {
-    for (let current = order; current <= MAX_ORDER; current++) {
-      const counts = (zoneAddr + FREE_COUNTS + Math.imul(current, ROW_OF_COUNTS)) >>> 0;
-      for (let type = 0; type < TYPES; type++) {
-        if (port.ld32((counts + (type << 2)) >>> 0) !== 0) return true;
-      }
-      if ((allocFlags & BORROWS) !== 0 && port.ld32(counts + OF_CMA) !== 0) return true;
-      if ((allocFlags & USES_HIGHATOMIC) !== 0 && port.ld32(counts + OF_HIGHATOMIC) !== 0) return true;
-    }
-    return false;
+  const hasBlock = (zoneAddr: number, order: number, allocFlags: number): boolean => {
+    let orders = port.ld32(zoneAddr + OF_ORDINARY);
+    if ((allocFlags & BORROWS) !== 0) orders |= port.ld32(zoneAddr + OF_CMA);
+    if ((allocFlags & USES_HIGHATOMIC) !== 0) orders |= port.ld32(zoneAddr + OF_HIGHATOMIC);
+    return orders >>> order !== 0;
   };
 
   /** The mark, after what the request is entitled to. */

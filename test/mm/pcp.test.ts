@@ -14,6 +14,8 @@ import {
   Z_FAST_MARK,
   Z_FIRST,
   Z_MANAGED,
+  Z_NONEMPTY,
+  Z_NONEMPTY_ORDINARY,
   Z_PCP_BATCH,
   Z_PCP_HIGH_MAX,
   Z_PCP_HIGH_MIN,
@@ -160,6 +162,18 @@ describe("ZONE-1 the fast mark", () => {
     expect(m.zones.check()).toBeNull();
     expect(m.pageAlloc.tryAllocPages(m.ctx, 0, GFP_KERNEL)).toBe(NO_PFN);
   });
+});
+
+it("BUD-8 a word of non-empty orders that is wrong in one bit is reported", () => {
+  const m = bootPageLevel();
+  const words = m.zones.addr(ZONE_DMA32) + Z_NONEMPTY;
+  for (const offset of [0, 4, 8, Z_NONEMPTY_ORDINARY - Z_NONEMPTY]) {
+    const sound = m.machine.port.ld32(words + offset);
+    m.machine.port.st32(words + offset, sound ^ (1 << 6));
+    expect(m.pageAlloc.check()).toContain("BUD-8");
+    m.machine.port.st32(words + offset, sound);
+  }
+  expect(m.pageAlloc.check()).toBeNull();
 });
 
 it("PAGE-5 a page that is freed with something in its private word is reported", () => {
