@@ -140,7 +140,7 @@ export class Walk {
       return { kind: "twice", message: `${range} was allocated, but ${piece(owned)} belongs to ${first} already` };
     }
     if (claim < this.space.cursor) {
-      const message = `${call} returns ${hex(claim)}, below the last allocation, which ends at ${hex(this.space.cursor)}`;
+      const message = `${call} returns ${hex(claim)}, below the last allocation, up to ${hex(this.space.cursor)}`;
       return { kind: "backwards", message };
     }
     return {

@@ -1,7 +1,7 @@
 /**
  * Lab 1, the checks: which programs are run, and which rule each is about.
  *
- * Each machine has what its check is about and nothing else: holes, or reserved ranges, or a map out of order. All of it
+ * Each machine has what its check is about and nothing else: holes, or reserved ranges, or a map out of order. All
  * at once is for the hidden checks.
  */
 

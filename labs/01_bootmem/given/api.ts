@@ -22,7 +22,7 @@ export interface BootMemory {
   /** `RAM`, or 2, 3, 4 … for what is none. Between rows there is nothing. */
   readonly type: Uint8Array;
 
-  /** What is taken already: the kernel's image, tables. Any order; may overlap, and lie over holes. Do not change it. */
+  /** What is taken already: the kernel's image, tables. Any order; may overlap and lie over holes. Only to be read. */
   readonly nrReserved: number;
   readonly reservedStart: Float64Array;
   readonly reservedEnd: Float64Array;

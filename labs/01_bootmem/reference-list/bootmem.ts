@@ -1,7 +1,7 @@
 /**
  * Lab 1: the boot allocator, with a list of what is free.
  *
- * The list is made once: memory, sorted and joined, without what is reserved. The rows `spareStart`, `spareEnd` hold it,
+ * The list is made once: memory, sorted and joined, without what is reserved. The rows `spareStart`, `spareEnd` hold it
  * by address. The row `at` is the first that the next allocation may come from; rows before it are only remembered, for
  * the hand-over.
  */

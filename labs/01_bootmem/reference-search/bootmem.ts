@@ -1,7 +1,7 @@
 /**
  * Lab 1: the boot allocator without a list of what is free.
  *
- * It asks the tables as they are. A place is tried; whatever is in its way says where to try next: the end of a reserved
+ * It asks the tables themselves. A place is tried; whatever is in its way says where to try next: the end of a reserved
  * range, the start of the next memory. The hand-over asks the same question for one page, again and again.
  */
 
