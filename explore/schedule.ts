@@ -10,7 +10,7 @@
  * can go on is next. Replaying is tolerant: an event that never comes about (its access is not reached, its CPU cannot
  * run) is left out, which is what lets schedules be shrunk.
  *
- *   SCH-1  parse(format(events)) = events; replaying the events of a run is that run
+ *   XSC-1  parse(format(events)) = events; replaying the events of a run is that run
  */
 
 import type { ScheduleEvent } from "./engine.ts";

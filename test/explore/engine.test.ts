@@ -1,7 +1,7 @@
 /**
  * Goal: the port replays what it has seen and puts everything back (XPT-1 … XPT-3); the engine runs what was chosen,
  * the same way each time, and says what goes wrong (EXP-1 … EXP-3); the strategies try what they promise (DFS-1, DFS-2,
- * DPR-1, STR-1, SCH-1, SHR-1, SHR-2).
+ * DPR-1, STR-1, XSC-1, SHR-1, SHR-2).
  * Method: toys of a few words, against interleavings that are counted or enumerated without the engine.
  */
 
@@ -246,7 +246,7 @@ describe("a run", () => {
     );
   });
 
-  it("SCH-1 the text of a schedule is its events, and replays to the same run", () => {
+  it("XSC-1 the text of a schedule is its events, and replays to the same run", () => {
     const event = fc.record({ cpu: fc.nat(7), pos: fc.nat(9999), to: fc.nat(7), isIrq: fc.boolean() });
     fc.assert(
       fc.property(fc.array(event), (list) => {
@@ -269,7 +269,7 @@ describe("a run", () => {
   });
 
   it.each(["x", "0:1", "9:1>0", "0:1>9", "!", "0:-1>1", "0:1!!"])(
-    "SCH-1 %s is no schedule, and it is said why",
+    "XSC-1 %s is no schedule, and it is said why",
     (text) => {
       expect(parseSchedule(text)).toEqual(expect.stringContaining(text));
     },
