@@ -222,7 +222,8 @@ export function createProcesses(deps: ProcessDeps): Processes {
       mm,
       fds: Array.from({ length: NR_OPEN }, (_, i) => fds[i]),
       parent,
-      isInit: path === "/sbin/init",
+      // Started by nobody: a program that starts another one has made an ordinary process.
+      isInit: path === "/sbin/init" && parent === 0,
       observer: more.observer,
       threads: new Map(),
       joinable: new Map(),

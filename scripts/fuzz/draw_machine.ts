@@ -112,8 +112,12 @@ function drawDevices(d: Draw, hasIommu: boolean): Record<string, DeviceSettings>
 const SAMPLES = ["tar.rep.gz", "sqlite3.rep.gz", "python-json.rep.gz", "gcc-compile.ftrace.gz", "redis-net.ftrace.gz"];
 
 function drawRecording(d: Draw, latest: number): FuzzRecording {
-  const common = { at: d.spread(0, latest), touch: d.of(["none", "first", "all"]), limit: d.spread(1, 20_000) };
-  if (d.chance(60)) return { source: { file: d.of(SAMPLES) }, ...common };
+  const common = {
+    at: d.spread(0, latest),
+    touch: d.of(["none", "first", "all"]),
+    limit: d.chance(50) ? d.whole(1, 40_000) : d.spread(1, 20_000),
+  };
+  if (d.chance(75)) return { source: { file: d.of(SAMPLES) }, ...common };
   return { source: { ops: drawOps(d) }, ...common };
 }
 
@@ -146,7 +150,7 @@ export function drawCase(d: Draw): FuzzCase {
     modules: drawModules(d),
     devices: drawDevices(d, hasIommu),
     programs: d.list(1, 10, () => drawProgram(d, limits)),
-    recordings: d.chance(35) ? d.list(1, 2, () => drawRecording(d, latest)) : [],
+    recordings: d.chance(60) ? d.list(1, 2, () => drawRecording(d, latest)) : [],
     checkCycles: d.spread(200_000, 20_000_000),
     killCycles,
   };

@@ -11,6 +11,7 @@ import { PREEMPTED } from "../../kernel/types.ts";
 import { EFAULT, EINVAL, ENAMETOOLONG, ENOENT, ENOMEM } from "../../kernel/uapi/errno.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
+import { createLibc } from "../../userland/libc.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 
 /** A system call slept through. */
@@ -90,6 +91,27 @@ describe("memory of a process", () => {
       },
     });
     expect(t.run("/bin/greedy")).toBe(0);
+    t.expectNoLeak();
+  });
+});
+
+describe("a second init", () => {
+  // Found while fuzzing: it was immune to SIGKILL, and its end was a panic.
+  it("is an ordinary process when a program starts it", () => {
+    const t = bootKernel({
+      *"/sbin/init"(env) {
+        for (let i = 0; i < 9; i++) yield* call(env, sys.SYS_nanosleep, 1_000_000);
+        return 0;
+      },
+      *"/bin/starter"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.spawn("/sbin/init", ["init"]);
+        yield* libc.kill(pid, 9);
+        return (yield* libc.wait(pid)).status;
+      },
+    });
+    expect(t.run("/bin/starter")).toBe(128 + 9);
+    expect(t.kernel.panicReport).toBeNull();
     t.expectNoLeak();
   });
 });
