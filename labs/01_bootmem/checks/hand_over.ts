@@ -46,7 +46,7 @@ const LIST: readonly Check[] = [
     rule: "BOOT-9",
     title: "the rows of the list rise, none is empty, none touches the next, none has a page of another",
     cause: "rows are written in the order in which they were found, page by page, or for ranges without a whole page",
-    kinds: ["form"],
+    kinds: ["form", "bad-claim"],
     program(random, nr) {
       const first = GRAIN * (5 + random.below(6));
       const builder = new Builder([

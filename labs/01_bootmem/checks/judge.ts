@@ -172,7 +172,9 @@ export class Walk {
 
   #wrongList(claim: Json, whole: readonly Range[]): Verdict {
     if (!Array.isArray(claim) || !claim.every(isRow)) {
-      return { kind: "bad-claim", message: `handOver() returns ${show(claim)}, which is no number of rows` };
+      // A list that never ends, where the end of memory is no 32-bit number.
+      const kind = whole.some(([, end]) => end * PAGE_SIZE > HIGH) ? "high" : "bad-claim";
+      return { kind, message: `handOver() returns ${show(claim)}, which is no number of rows` };
     }
     const rows = claim as Range[];
     if (this.space.isOver) {
