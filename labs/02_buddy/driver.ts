@@ -11,29 +11,39 @@ import { NO_FRAME } from "./given/api.ts";
 const FOREIGN_ROWS = 4;
 const PATTERN = 0xaa;
 
+interface NeighbourMemory {
+  readonly nrFrames: number;
+  readonly maxOrder: number;
+  readonly state: Uint8Array;
+  readonly order: Uint8Array;
+}
+
 export const create: CreateInstance = (student, config: BuddyConfig) => {
   const { frames: nrFrames, maxOrder } = config;
-  const createBuddy = exportedFunction(student, "createBuddy", "buddy.ts");
+  const createBuddy: (memory: object) => unknown = exportedFunction(student, "createBuddy", "buddy.ts");
   const firstHead = nrFrames + FOREIGN_ROWS;
   const nrRows = firstHead + maxOrder + 1 + FOREIGN_ROWS;
   let nrLeaves = 1;
   while (nrLeaves < nrFrames) nrLeaves *= 2;
+  const nrForeign = config.neighbour === undefined ? FOREIGN_ROWS : 1 << maxOrder;
   const memory = {
     nrFrames,
     maxOrder,
-    next: new Uint32Array(nrRows),
-    prev: new Uint32Array(nrRows),
+    next: new Uint32Array(nrRows).fill(PATTERN),
+    prev: new Uint32Array(nrRows).fill(PATTERN),
     firstHead,
-    state: new Uint8Array(nrFrames + FOREIGN_ROWS),
-    order: new Uint8Array(nrFrames + FOREIGN_ROWS),
+    state: new Uint8Array(nrFrames + nrForeign).fill(PATTERN),
+    order: new Uint8Array(nrFrames + nrForeign).fill(PATTERN),
     spare: new Uint16Array(2 * nrLeaves),
   };
   const { next, prev, state, order } = memory;
   const columns = [next, prev, state, order];
   const isForeign = (row: number): boolean => row >= nrFrames && (row < firstHead || row > firstHead + maxOrder);
   for (const column of columns) {
-    for (let row = nrFrames; row < column.length; row++) if (isForeign(row)) column[row] = PATTERN;
+    for (let row = 0; row < column.length; row++) if (!isForeign(row)) column[row] = 0;
   }
+  const neighbour = config.neighbour === undefined ? null : createNeighbour(createBuddy, memory);
+  const before = columns.map((column) => column.slice());
 
   const buddy = createBuddy(memory);
   const addFreeRange = method(buddy, "addFreeRange", "createBuddy");
@@ -69,14 +79,36 @@ export const create: CreateInstance = (student, config: BuddyConfig) => {
       return freeBlock(frame + delta, blockOrder);
     },
     nrFree: () => nrFree(),
+    /** The first frames behind the end become free, with the other allocator. */
+    neighbour() {
+      if (neighbour !== null) method(neighbour, "addFreeRange", "createBuddy")(0, 1 << (config.neighbour ?? 0));
+      return null;
+    },
     /** First row of others that was changed, or −1. */
     strayRow() {
-      for (const column of columns) {
+      for (let i = 0; i < columns.length; i++) {
+        const column = columns[i] as Uint32Array | Uint8Array;
         for (let row = nrFrames; row < column.length; row++) {
-          if (isForeign(row) && column[row] !== PATTERN) return row;
+          if (isForeign(row) && column[row] !== before[i]?.[row]) return row;
         }
       }
       return -1;
     },
   };
 };
+
+/** The rows behind the last frame become those of another allocator of the same kind. */
+function createNeighbour(createBuddy: (memory: object) => unknown, memory: NeighbourMemory): unknown {
+  const { nrFrames, maxOrder } = memory;
+  const size = 1 << maxOrder;
+  return createBuddy({
+    nrFrames: size,
+    maxOrder,
+    next: new Uint32Array(size + maxOrder + 1),
+    prev: new Uint32Array(size + maxOrder + 1),
+    firstHead: size,
+    state: memory.state.fill(0, nrFrames).subarray(nrFrames),
+    order: memory.order.fill(0, nrFrames).subarray(nrFrames),
+    spare: new Uint16Array(2 * size),
+  });
+}

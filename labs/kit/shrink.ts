@@ -3,7 +3,7 @@
  *
  * Delta debugging over the operations, in batches: each round runs all candidates that leave out one of n pieces, and
  * goes on with the first that still fails with the same kind; n doubles when none does. Then the lab's own
- * simplifications, then single operations once more. A candidate that refers to what it left out loses the referrer.
+ * simplifications, then single operations and pairs of them once more. A candidate that refers to what it left out loses the referrer.
  *
  * The number of runs is bounded, so the time is; the result fails, it need not be the very smallest.
  *
@@ -11,6 +11,9 @@
  */
 
 import { keepOps, type Observation, type Program } from "./program.ts";
+
+/** Above that, pairs of operations are too many to try. */
+const MAX_PAIR_OPS = 24;
 
 export interface Failing<V> {
   readonly program: Program;
@@ -76,10 +79,27 @@ export async function shrink<V>(start: Failing<V>, request: ShrinkRequest<V>): P
     }
   };
 
+  const dropPairs = async (): Promise<void> => {
+    for (;;) {
+      const nrOps = best.program.ops.length;
+      if (nrOps > MAX_PAIR_OPS) return;
+      const pairs = indices(nrOps).flatMap((i) => indices(i).map((j) => [j, i] as const));
+      const candidates = pairs.map(([a, b]) =>
+        keepOps(
+          best.program,
+          indices(nrOps).filter((i) => i !== a && i !== b),
+        ),
+      );
+      if (!(await firstFailing(candidates))) return;
+    }
+  };
+
   await cutTail();
   await dropPieces();
+  await dropPairs();
   while (runsLeft > 0 && (await firstFailing(request.simpler(best.program)))) await cutTail();
   await dropPieces();
+  await dropPairs();
   return best;
 }
 

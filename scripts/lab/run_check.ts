@@ -11,7 +11,7 @@ import type { UnderTest } from "./under_test.ts";
 
 const DEFAULT_RUNS = { quick: 4, full: 16 };
 const DEFAULT_STEP_LIMIT = 100_000;
-const SHRINK_RUNS = 600;
+const SHRINK_RUNS = 1500;
 
 /** What broke, in one program. */
 export interface Failure {

@@ -9,6 +9,8 @@
 export interface BuddyConfig {
   readonly frames: number;
   readonly maxOrder: number;
+  /** Another allocator lies behind the last frame, whose first block has that order; none if it is missing. */
+  readonly neighbour?: number;
 }
 
 export interface Owner {

@@ -4,18 +4,20 @@
 
 import type { Prng } from "../../../kernel/lib/prng.ts";
 import type { Op, Program } from "../../kit/program.ts";
+import type { BuddyConfig } from "./model.ts";
 
 type Range = readonly [start: number, end: number];
 
 /** A program under construction; allocations are remembered so that they can be freed. */
 export class Builder {
-  readonly #config: { readonly frames: number; readonly maxOrder: number };
+  readonly #config: BuddyConfig;
   readonly #ops: Op[] = [];
   /** Allocations that were not freed yet. */
   readonly live: { readonly ref: number; readonly order: number }[] = [];
 
-  constructor(frames: number, maxOrder: number, ranges: readonly Range[] = [[0, frames]]) {
-    this.#config = { frames, maxOrder };
+  /** `neighbour`: behind the last frame lies another allocator; the operation `neighbour` frees a block there. */
+  constructor(frames: number, maxOrder: number, ranges: readonly Range[] = [[0, frames]], neighbour?: number) {
+    this.#config = { frames, maxOrder, ...(neighbour === undefined ? {} : { neighbour }) };
     for (const [start, end] of ranges) this.#ops.push(["give", start, end]);
   }
 
