@@ -102,6 +102,7 @@ export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
 export { SG_BYTES } from "./scatterlist.ts";
+export { createSimpleFrames, type SimpleFrames } from "./simple_frames.ts";
 export {
   CACHE_CC,
   CACHE_DEPOT,

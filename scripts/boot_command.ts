@@ -11,7 +11,8 @@
 
 import { fstatSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
-import type { Kernel, RunStop } from "../kernel/entry/kernel.ts";
+import { KernelBug } from "../kernel/bug.ts";
+import type { BootOptions, Kernel, RunStop } from "../kernel/entry/kernel.ts";
 import { DEFAULT_RAM_BYTES } from "../kernel/params.ts";
 import { builtinPrograms } from "../userland/index.ts";
 import { type CommonOptions, machineRequest } from "./command_options.ts";
@@ -31,6 +32,7 @@ import type { WorkloadSet } from "./workloads.ts";
 export interface BootCommandOptions extends CommonOptions, FaultOptions {
   readonly exec?: string;
   readonly script?: string;
+  readonly lab?: string;
 }
 
 /** How long an open pipe on standard input may stay silent before it counts as nobody there. */
@@ -41,11 +43,16 @@ export async function bootCommand(options: BootCommandOptions, host: HostOutput)
   checkFaultOptions(options);
   const input = await consoleInput(options);
   if (options.faultSweep === true) return sweepBoot(input, options, host);
+  if (options.lab !== undefined && input === undefined && !(process.stdin.isTTY && process.stdout.isTTY)) {
+    throw new UsageError("--lab needs a terminal or commands", 'slabtown boot --lab LAB=DIR --exec "free; usertests"');
+  }
   if (input === undefined)
-    return process.stdin.isTTY && process.stdout.isTTY ? atTerminal(options, host) : demo(options, host);
+    return process.stdin.isTTY && process.stdout.isTTY
+      ? orPanic(() => atTerminal(options, host), options, host)
+      : demo(options, host);
   if (options.json === true) throw new UsageError("--json is for the demo, not for shell commands", "use `run --json`");
   const machine = failing(resolveMachine(DEFAULT_RAM_BYTES, machineRequest(options)), options.failAlloc);
-  return stoppable(host.stop, () => script(input, machine, options, host));
+  return stoppable(host.stop, () => orPanic(() => script(input, machine, options, host), options, host));
 }
 
 /** The sweep over a boot with shell commands, or over the demo. */
@@ -131,15 +138,34 @@ async function pipedInput(): Promise<string | undefined> {
   return text === "" ? undefined : text;
 }
 
+/** What `--lab` puts into the kernel, made anew for each boot; loaded only then. */
+async function labOf({ lab }: BootCommandOptions, { ramBytes }: MachineOptions): Promise<LabOfKernel> {
+  if (lab === undefined) return () => ({});
+  return (await import("./lab/boot_lab.ts")).labBootOptions(lab, ramBytes);
+}
+type LabOfKernel = () => Partial<BootOptions>;
+
+/** Runs `work`. With a student's code in the kernel a bug that no task could take with it is a panic, and not ours. */
+async function orPanic(work: () => Promise<number>, options: BootCommandOptions, host: HostOutput): Promise<number> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof KernelBug) || options.lab === undefined) throw error;
+    host.out(`kernel BUG: ${error.message}\nKernel panic - not syncing: Fatal exception\n`);
+    return EXIT_PANIC;
+  }
+}
+
 async function script(
   input: string,
   machine: MachineOptions,
   options: BootCommandOptions,
   host: HostOutput,
 ): Promise<number> {
+  const onLab = await labOf(options, machine);
   const session = createSession({
     boot(console) {
-      const kernel = bootQuietly(machine, options, console);
+      const kernel = bootQuietly(machine, options, console, onLab);
       kernel.spawn("/sbin/init", ["init", "-c", input]);
       kernel.closeConsole();
       return kernel;
@@ -157,11 +183,17 @@ async function script(
 }
 
 /** Boots; the log of boot is left out with --quiet. */
-function bootQuietly(machine: MachineOptions, options: BootCommandOptions, console: (text: string) => void): Kernel {
+function bootQuietly(
+  machine: MachineOptions,
+  options: BootCommandOptions,
+  console: (text: string) => void,
+  onLab: LabOfKernel,
+): Kernel {
   let isBooting = true;
-  const kernel = bootMachine(machine, builtinPrograms(), (text) => {
+  const show = (text: string): void => {
     if (!(isBooting && options.quiet === true)) console(text);
-  });
+  };
+  const kernel = bootMachine(machine, builtinPrograms(), show, onLab());
   isBooting = false;
   return kernel;
 }
@@ -173,9 +205,10 @@ async function atTerminal(options: BootCommandOptions, host: HostOutput): Promis
     PROC_FILES.map((name) => `/proc/${name}`),
   );
   const terminal = createTerminal({ keys: process.stdin, write: host.out, complete });
+  const onLab = await labOf(options, machine);
   const session = createSession({
     boot(console) {
-      const kernel = bootQuietly(machine, options, console);
+      const kernel = bootQuietly(machine, options, console, onLab);
       kernel.spawn("/sbin/init", ["init"]);
       return kernel;
     },

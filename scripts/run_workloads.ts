@@ -136,7 +136,7 @@ export function bootMachine(
   machine: MachineOptions,
   programs: WorkloadSet["programs"],
   console: (text: string) => void,
-  hardware: Pick<BootOptions, "modules" | "devices" | "ram"> = {},
+  hardware: Partial<BootOptions> = {},
 ): Kernel {
   return withHostMemory(() => boot({ ...machine, port: "raw", console, programs, ...hardware }));
 }

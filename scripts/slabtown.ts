@@ -101,6 +101,7 @@ function createProgram(host: HostOutput, done: (exitCode: number) => void): Comm
   addFaultOptions(addCommonOptions(boot, "64M"))
     .description("boot to the shell; without a terminal run the demo (this is the default)")
     .option("--exec <COMMANDS>", 'run shell commands, as in "free; ps", and power off')
+    .option("--lab <LAB=DIR>", "put a student's code into the kernel, as in 02-buddy=mydir")
     .option("--script <FILE>", "run a file of shell commands (- for standard input) and power off")
     .usage("[options]")
     .action(async (extra: string[], options: BootCommandOptions) => {

@@ -2,8 +2,8 @@
  * Shrinking: the shortest program that still breaks the same rule.
  *
  * Delta debugging over the operations, in batches: each round runs all candidates that leave out one of n pieces, and
- * goes on with the first that still fails with the same kind; n doubles when none does. Then the lab's own
- * simplifications, then single operations and pairs of them once more. A candidate that refers to what it left out loses the referrer.
+ * goes on with the first that still fails with the same kind; n doubles when none does. Then pairs of operations, the
+ * lab's own simplifications, and all of it once more. A candidate that refers to what it left out loses the referrer.
  *
  * The number of runs is bounded, so the time is; the result fails, it need not be the very smallest.
  *

@@ -247,6 +247,24 @@ function earnedFindings(code: LabCode, wrong: WrongSolutions, matrix: readonly M
   });
 }
 
+/** The page of docs: every lab's table. */
+export function matrixPage(proofs: readonly Proof[]): string {
+  const nrWrong = proofs.reduce((sum, { matrix }) => sum + matrix.length, 0);
+  const survivors = proofs.flatMap(({ matrix }) =>
+    matrix.filter(({ named, status }) => status.get(named) !== "failed"),
+  );
+  const nrLabs = `${proofs.length} ${proofs.length === 1 ? "lab" : "labs"}`;
+  return [
+    "# Kill matrix",
+    "",
+    `${nrLabs} · ${nrWrong} wrong solutions · ${survivors.length} survive. Made by \`slabtown lab author matrix\`.`,
+    "",
+    "✗ the check fails (bold: the one that is to catch it) · `·` stopped by another rule first · ! crashed",
+    "",
+    ...proofs.flatMap((proof) => [`## ${proof.lab}`, "", matrixTable(proof), ""]),
+  ].join("\n");
+}
+
 /** The matrix as a table of markdown: rows are wrong solutions, columns are checks. */
 export function matrixTable(proof: Proof): string {
   const ids = [...(proof.matrix[0]?.status.keys() ?? [])];

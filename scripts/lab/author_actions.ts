@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import type { HostOutput } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_OK } from "../metrics.ts";
 import { UsageError } from "../usage_error.ts";
-import { matrixTable, type Proof, proveLab } from "./author.ts";
+import { matrixPage, type Proof, proveLab } from "./author.ts";
 import { labNames, openLab } from "./lab_folder.ts";
 import { makePatch } from "./patch.ts";
 import { createSandbox } from "./sandbox.ts";
@@ -43,7 +43,7 @@ export async function checkLabs(names: readonly string[], nrSeeds: number, host:
 
 /** The kill matrix as markdown. */
 export async function printMatrix(names: readonly string[], host: HostOutput): Promise<number> {
-  for (const proof of await prove(names, 1)) host.out(`## ${proof.lab}\n\n${matrixTable(proof)}\n\n`);
+  host.out(matrixPage(await prove(names, 1)));
   return EXIT_OK;
 }
 

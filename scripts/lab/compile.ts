@@ -70,7 +70,7 @@ function compileAll(
   const modules: Module[] = [];
   const lines = new Map<string, Int32Array>();
   for (const [name, text] of files) {
-    const { outputText, sourceMapText, diagnostics } = transpile(name, prepare(name, text));
+    const { outputText, sourceMapText, diagnostics } = shallow(name, () => transpile(name, prepare(name, text)));
     // Places of the text without counters, where there is something to report.
     if ((diagnostics?.length ?? 0) > 0) throw syntaxError(name, text);
     modules.push({ name, code: outputText.replace(/\/\/# sourceMappingURL=.*\s*$/, "") });
@@ -81,6 +81,16 @@ function compileAll(
 
 function transpile(name: string, text: string): ts.TranspileOutput {
   return ts.transpileModule(text, { compilerOptions: OPTIONS, fileName: name, reportDiagnostics: true });
+}
+
+/** The compiler recurses: a file of three thousand brackets would take its stack, and ours. */
+function shallow<T>(name: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new SourceError(name, 1, 1, "is nested too deep to be compiled");
+  }
 }
 
 function syntaxError(name: string, text: string): SourceError {

@@ -17,6 +17,8 @@ export interface Site {
   readonly file: string;
   readonly line: number;
   readonly what: "loop" | "function";
+  /** Name of the function, if it has one. */
+  readonly name: string;
 }
 
 interface Insertion {
@@ -44,7 +46,9 @@ export function instrument(file: string, text: string, sites: Site[]): string {
   const insertions: Insertion[] = [];
   let rank = 0;
   const tickAt = (node: ts.Node, what: Site["what"]): string => {
-    sites.push({ file, line: source.getLineAndCharacterOfPosition(node.getStart(source)).line + 1, what });
+    const line = source.getLineAndCharacterOfPosition(node.getStart(source)).line + 1;
+    const name = "name" in node && node.name !== undefined ? (node.name as ts.Node).getText(source) : "";
+    sites.push({ file, line, what, name });
     return `${TICK}(${sites.length - 1})`;
   };
   const insert = (at: number, text: string): void => {

@@ -2,18 +2,26 @@
  * What `slabtown lab …` does for students.
  */
 
+import { readFileSync } from "node:fs";
 import { type HostOutput, stoppable } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_INTERRUPT, EXIT_OK } from "../metrics.ts";
 import { didYouMean } from "../nearest.ts";
 import { colorLevel, createPaint, type Paint } from "../paint.ts";
+import { InputError } from "../readers/input_error.ts";
 import { UsageError } from "../usage_error.ts";
+import { SourceError } from "./compile.ts";
+import { formatGrade } from "./formats.ts";
 import { type Depth, gradeFolder } from "./grade.ts";
+import { reset, restore, snapshots, tryToKeep } from "./history.ts";
 import { humanGrade } from "./human.ts";
 import { initFolder, labOfFolder } from "./init.ts";
-import { type Lab, labNames, openLab } from "./lab_folder.ts";
-import type { GradingOptions } from "./lab_options.ts";
+import { type Lab, labNames, OWN_TESTS, openLab, PREDICTIONS } from "./lab_folder.ts";
+import type { GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
 import { activeLayers, createSandbox, InfrastructureError } from "./sandbox.ts";
+import { referenceFiles } from "./skeleton.ts";
 import { studentFolder } from "./student_files.ts";
+import { hintText, judgeAnswer, quizText, replayText } from "./study.ts";
+import { watchFolder } from "./watch.ts";
 
 export function listLabs(host: HostOutput): number {
   for (const name of labNames()) {
@@ -36,9 +44,14 @@ export async function gradeLab(dir: string, depth: Depth, options: GradingOption
   const sandbox = createSandbox();
   try {
     const isStopped = (): boolean => host.stop.reason !== "none";
-    const request = { lab, dir: folder, depth, sandbox, only: options.case, isStopped };
+    const secret = options.seedFile === undefined ? undefined : readSecret(options.seedFile);
+    const request = { lab, dir: folder, depth, sandbox, only: options.case, isStopped, secret };
     const grade = await stoppable(host.stop, () => gradeFolder(request));
-    host.out(humanGrade(grade, paintFor(options), options.all === true || options.case !== undefined));
+    const complaint = tryToKeep(lab, folder, `${grade.score}/${grade.max}`);
+    if (complaint !== null) host.err(`slabtown: ${complaint}\n`);
+    const showsAll = options.all === true || options.case !== undefined;
+    const { format } = options;
+    host.out(format === undefined ? humanGrade(grade, paintFor(options), showsAll) : formatGrade(grade, format));
     if (depth === "full") host.err(`isolation: ${activeLayers().join(", ")}\n`);
     if (host.stop.reason === "interrupt") return EXIT_INTERRUPT;
     return grade.score === grade.max ? EXIT_OK : EXIT_FAILED;
@@ -47,6 +60,104 @@ export async function gradeLab(dir: string, depth: Depth, options: GradingOption
   } finally {
     sandbox.close();
   }
+}
+
+/** The text that hidden seeds come from. */
+function readSecret(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch {
+    throw new UsageError(`${path}: cannot be read`, "a file with one line of text, which students do not know");
+  }
+}
+
+/** Watches `dir`; the exit code. */
+export async function watchLab(dir: string, options: GradingOptions, host: HostOutput): Promise<number> {
+  const folder = studentFolder(dir);
+  const lab = labOfFolder(folder);
+  const keys = process.stdin.isTTY ? process.stdin : undefined;
+  const isStopped = (): boolean => host.stop.reason !== "none";
+  const request = { lab, dir: folder, paint: paintFor(options), out: host.out, keys, isStopped };
+  const grade = await stoppable(host.stop, () => watchFolder(request));
+  return grade !== null && grade.score === grade.max ? EXIT_OK : EXIT_FAILED;
+}
+
+export function printHint(name: string, tier: number, host: HostOutput): number {
+  host.out(hintText(openLab(name), tier));
+  return EXIT_OK;
+}
+
+export async function quizLab(name: string, options: QuizOptions, host: HostOutput): Promise<number> {
+  const lab = openLab(name);
+  const seed = options.seed ?? 1;
+  if (options.answer === undefined) {
+    host.out(await quizText(lab, seed, options.solve === true));
+    return EXIT_OK;
+  }
+  const { isRight, text } = await judgeAnswer(lab, seed, options.answer);
+  host.out(text);
+  return isRight ? EXIT_OK : EXIT_FAILED;
+}
+
+/** One failing trace again, step by step. */
+export async function replayLab(name: string, dir: string, options: ReplayOptions, host: HostOutput): Promise<number> {
+  const folder = studentFolder(dir);
+  const sandbox = createSandbox();
+  try {
+    const { case: caseId, seed, step } = options;
+    host.out(await replayText({ lab: openLab(name), dir: folder, sandbox, caseId, seed, step }));
+    return EXIT_OK;
+  } catch (error) {
+    if (!(error instanceof SourceError)) throw asUsageError(error);
+    throw new InputError(error.file, error.message, { line: error.line, column: error.column });
+  } finally {
+    sandbox.close();
+  }
+}
+
+/** The first reference, once the visible checks pass. */
+export async function printSolution(dir: string, host: HostOutput): Promise<number> {
+  const folder = studentFolder(dir);
+  const lab = labOfFolder(folder);
+  const sandbox = createSandbox();
+  try {
+    const isStopped = (): boolean => host.stop.reason !== "none";
+    const grade = await stoppable(host.stop, () =>
+      gradeFolder({ lab, dir: folder, depth: "visible", sandbox, isStopped }),
+    );
+    const open = grade.rows.filter(({ status, check }) => status !== "passed" && isCheck(check.id));
+    if (open.length > 0 || grade.problem !== null) {
+      host.err(`slabtown: the solution is shown once the visible checks pass; ${open.length} do not yet\n`);
+      return EXIT_FAILED;
+    }
+    for (const reference of lab.manifest.references) {
+      for (const [file, text] of referenceFiles(lab, reference)) host.out(`// ${reference}/${file}\n${text}\n`);
+    }
+    return EXIT_OK;
+  } catch (error) {
+    throw asUsageError(error);
+  } finally {
+    sandbox.close();
+  }
+}
+
+function isCheck(id: string): boolean {
+  return id !== OWN_TESTS && id !== PREDICTIONS;
+}
+
+export interface HistoryOptions {
+  readonly restore?: string;
+  readonly reset?: boolean;
+}
+
+/** Lists what was kept, or puts a state back. */
+export function historyOf(dir: string, options: HistoryOptions, host: HostOutput): number {
+  const folder = studentFolder(dir);
+  const lab = labOfFolder(folder);
+  if (options.restore !== undefined) restore(lab, folder, options.restore);
+  else if (options.reset === true) reset(lab, folder);
+  for (const { name, score } of snapshots(folder)) host.out(`${name}  ${score}\n`);
+  return EXIT_OK;
 }
 
 function checkCase(lab: Lab, id: string): void {

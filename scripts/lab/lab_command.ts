@@ -5,10 +5,12 @@
  * need not wait for.
  */
 
-import { Argument, type Command } from "commander";
+import { Argument, type Command, Option } from "commander";
 import type { HostOutput } from "../host_output.ts";
 import { parseWhole } from "../options.ts";
-import type { GradingOptions } from "./lab_options.ts";
+import { UsageError } from "../usage_error.ts";
+import { FORMATS } from "./formats.ts";
+import type { GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
 
 type Done = (exitCode: number) => void;
 
@@ -18,7 +20,13 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab list", ["slabtown lab list"]],
   ["lab init", ["slabtown lab init 02-buddy mydir"]],
   ["lab check", ["slabtown lab check mydir", "slabtown lab check mydir --case merge-order"]],
-  ["lab grade", ["slabtown lab grade mydir"]],
+  ["lab grade", ["slabtown lab grade mydir", "slabtown lab grade mydir --format gradescope --seed-file secret"]],
+  ["lab watch", ["slabtown lab watch mydir"]],
+  ["lab hint", ["slabtown lab hint buddy 2"]],
+  ["lab replay", ["slabtown lab replay buddy mydir --case merge-order --seed 0x2f --step 5"]],
+  ["lab quiz", ["slabtown lab quiz buddy --seed 7", "slabtown lab quiz buddy --seed 7 --solve"]],
+  ["lab solution", ["slabtown lab solution mydir"]],
+  ["lab history", ["slabtown lab history mydir", "slabtown lab history mydir --restore 3"]],
   ["lab author", ["slabtown lab author check buddy", "slabtown lab author matrix"]],
   ["lab author check", ["slabtown lab author check buddy", "slabtown lab author check --seeds 1000"]],
   ["lab author wrong", ["slabtown lab author wrong buddy merges-anything broken/buddy.ts"]],
@@ -51,12 +59,74 @@ export function addLab(program: Command, host: HostOutput, done: Done): void {
       .addArgument(directory())
       .option("--case <CHECK>", "only this check")
       .option("--all", "show every failure")
+      .addOption(new Option("--format <F>", "for machines").choices(FORMATS))
+      .option("--seed-file <FILE>", "text that hidden seeds come from")
       .option("--no-color", "no colour (also: NO_COLOR)")
       .action(async (dir: string, options: GradingOptions) => {
         done(await (await actions()).gradeLab(dir, depth, options, host));
       });
   }
+  addStudy(lab, host, done);
   addAuthor(lab, host, done);
+}
+
+/** What students need besides grades. */
+function addStudy(lab: Command, host: HostOutput, done: Done): void {
+  const actions = () => import("./lab_actions.ts");
+  const directory = () => new Argument("[DIR]", "the student's folder").default(".");
+  const whole = (label: string, min: number) => (text: string) => parseWhole(text, label, min, 0xffff_ffff);
+  lab
+    .command("watch")
+    .description("a verdict after every save; keys: n r h l c x q v t p d")
+    .addArgument(directory())
+    .option("--no-color", "no colour (also: NO_COLOR)")
+    .action(async (dir: string, options: GradingOptions) => done(await (await actions()).watchLab(dir, options, host)));
+  lab
+    .command("hint")
+    .description("a nudge (1), where to look (2), pseudo-code (3)")
+    .argument("<LAB>", "name or number")
+    .argument("[TIER]", "1, 2 or 3", whole("the tier", 1), 1)
+    .action(async (name: string, tier: number) => done((await actions()).printHint(name, tier, host)));
+  lab
+    .command("replay")
+    .description("a failing trace again, step by step")
+    .argument("<LAB>", "name or number")
+    .addArgument(directory())
+    .requiredOption("--case <CHECK>", "which check")
+    .requiredOption("--seed <N>", "which program of it, as printed: 0x2f", parseSeedNumber)
+    .option("--step <N>", "stop after this operation and show memory", whole("--step", 1))
+    .action(async (name: string, dir: string, options: ReplayOptions) => {
+      done(await (await actions()).replayLab(name, dir, options, host));
+    });
+  lab
+    .command("quiz")
+    .description("a question to predict")
+    .argument("<LAB>", "name or number")
+    .option("--seed <N>", "which question (default: 1)", whole("--seed", 0))
+    .option("--answer <TEXT>", "your answer")
+    .option("--solve", "the answer, and why")
+    .action(async (name: string, options: QuizOptions) => done(await (await actions()).quizLab(name, options, host)));
+  lab
+    .command("solution")
+    .description("the references, once the visible checks pass")
+    .addArgument(directory())
+    .action(async (dir: string) => done(await (await actions()).printSolution(dir, host)));
+  lab
+    .command("history")
+    .description("what every grade has kept of your files")
+    .addArgument(directory())
+    .option("--restore <N>", "put that state back")
+    .option("--reset", "put the skeleton back")
+    .action(async (dir: string, options: { restore?: string; reset?: boolean }) => {
+      done((await actions()).historyOf(dir, options, host));
+    });
+}
+
+/** A seed as failures print it, `0x2f`, or in decimal. */
+function parseSeedNumber(text: string): number {
+  const value = /^(?:0x[0-9a-f]{1,8}|\d{1,10})$/i.test(text) ? Number(text) : Number.NaN;
+  if (value <= 0xffff_ffff) return value;
+  throw new UsageError(`--seed ${text} is not possible`, "a number, as a failure prints it: 0x2f");
 }
 
 function addAuthor(lab: Command, host: HostOutput, done: Done): void {

@@ -1,0 +1,115 @@
+/**
+ * The history of a student's folder: what every grade looked at, under `.lab/history`, so that no work is ever lost.
+ *
+ *   .lab/history/0007/buddy.ts …       the files
+ *   .lab/history/0007/score            `81/90`
+ *
+ * A state that is the same as the last one is not kept twice. Restoring first keeps what is there now.
+ */
+
+import {
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { UsageError } from "../usage_error.ts";
+import type { Lab } from "./lab_folder.ts";
+import { skeletonFiles } from "./skeleton.ts";
+
+/** Larger files are no work of a student's hands. */
+const MAX_BYTES = 1024 * 1024;
+const PLACE = join(".lab", "history");
+
+export interface Snapshot {
+  readonly name: string;
+  readonly score: string;
+}
+
+/** Files that are the student's. */
+function studentsFiles(lab: Lab): string[] {
+  const { files, own_tests, predictions } = lab.manifest;
+  return [...files, ...(own_tests ? [own_tests.file] : []), ...(predictions ? [predictions.file] : [])];
+}
+
+export function snapshots(dir: string): Snapshot[] {
+  const place = join(dir, PLACE);
+  if (!existsSync(place)) return [];
+  return readdirSync(place)
+    .filter((name) => /^\d{4,}$/.test(name))
+    .sort((a, b) => Number(a) - Number(b))
+    .map((name) => {
+      const file = join(place, name, "score");
+      return { name, score: existsSync(file) ? readFileSync(file, "utf8").trim() : "" };
+    });
+}
+
+/** Keeps the folder's files with `score`; the name of the snapshot, or null if the last one is the same. */
+function keep(lab: Lab, dir: string, score: string): string | null {
+  const isPlain = (name: string): boolean => {
+    const info = lstatSync(join(dir, name), { throwIfNoEntry: false });
+    return info?.isFile() === true && info.size < MAX_BYTES;
+  };
+  const names = studentsFiles(lab).filter(isPlain);
+  const last = snapshots(dir).at(-1);
+  const isSame =
+    last !== undefined &&
+    names.every((name) => {
+      const kept = join(dir, PLACE, last.name, name);
+      return existsSync(kept) && readFileSync(kept).equals(readFileSync(join(dir, name)));
+    });
+  if (isSame) return null;
+  const name = String(Number(last?.name ?? 0) + 1).padStart(4, "0");
+  const place = join(dir, PLACE, name);
+  const temporary = `${place}.tmp`;
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary, { recursive: true });
+  for (const file of names) copyFileSync(join(dir, file), join(temporary, file));
+  writeFileSync(join(temporary, "score"), `${score}\n`);
+  renameSync(temporary, place);
+  return name;
+}
+
+/** The same where the folder may be read-only: why nothing was kept, or null. */
+export function tryToKeep(lab: Lab, dir: string, score: string): string | null {
+  try {
+    keep(lab, dir, score);
+    return null;
+  } catch (error) {
+    return `the history cannot be kept: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+/** Puts the files of snapshot `name` back; what was there is kept first. */
+export function restore(lab: Lab, dir: string, name: string): void {
+  const known = snapshots(dir).map((snapshot) => snapshot.name);
+  const wanted = name.padStart(4, "0");
+  if (!known.includes(wanted))
+    throw new UsageError(`there is no snapshot ${name}`, `there are: ${known.join(", ") || "none"}`);
+  keep(lab, dir, "before restore");
+  for (const file of studentsFiles(lab)) {
+    const kept = join(dir, PLACE, wanted, file);
+    if (existsSync(kept)) replace(join(dir, file), readFileSync(kept));
+  }
+}
+
+/** Puts the skeleton back; what was there is kept first. */
+export function reset(lab: Lab, dir: string): void {
+  keep(lab, dir, "before reset");
+  const own = new Set(studentsFiles(lab));
+  for (const [name, text] of skeletonFiles(lab)) {
+    if (own.has(name)) replace(join(dir, name), Buffer.from(text));
+  }
+}
+
+function replace(path: string, bytes: Uint8Array): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.tmp`, bytes);
+  renameSync(`${path}.tmp`, path);
+}

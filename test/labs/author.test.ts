@@ -1,0 +1,72 @@
+/**
+ * Goal: the graders are proven, on every run of the tests in a short form: fixed seeds, all wrong solutions.
+ * Method: `proveLab` over each lab has no findings, and docs/kill_matrix.md is what it finds. Patches and blanks by
+ * themselves. Skipped if dist/ is not built. The full proof: `npm run labs:prove`.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { matrixTable, proveLab } from "../../scripts/lab/author.ts";
+import { labNames, openLab } from "../../scripts/lab/lab_folder.ts";
+import { applyPatch, makePatch } from "../../scripts/lab/patch.ts";
+import { createSandbox, type Sandbox } from "../../scripts/lab/sandbox.ts";
+import { blankOut } from "../../scripts/lab/skeleton.ts";
+
+const isBuilt = existsSync(fileURLToPath(new URL("../../dist/scripts/lab/runner_child.js", import.meta.url)));
+const page = readFileSync(new URL("../../docs/kill_matrix.md", import.meta.url), "utf8");
+let sandbox: Sandbox;
+
+beforeAll(() => {
+  sandbox = createSandbox();
+});
+afterAll(() => sandbox.close());
+
+describe.skipIf(!isBuilt)("the gates", () => {
+  it.each(labNames())(
+    "of %s have no findings, and its kill matrix is in docs",
+    async (name) => {
+      const proof = await proveLab({ lab: openLab(name), sandbox, nrSeeds: 12 });
+      expect(proof.findings).toEqual([]);
+      expect(page, "npm run labs:matrix").toContain(matrixTable(proof));
+    },
+    300_000,
+  );
+});
+
+describe("patches", () => {
+  const before = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+  it.each([
+    ["one line", before.replace("e", "E")],
+    ["two places", before.replace("a", "A").replace("j", "J")],
+    ["lines gone", before.replace("d\ne\nf\n", "")],
+    ["lines more", before.replace("d\n", "d\nd1\nd2\n")],
+    ["everything", "x\n"],
+  ])("%s: what makePatch writes, applyPatch reads", (_name, after) => {
+    expect(applyPatch(new Map([["f.ts", before]]), makePatch("f.ts", before, after)).get("f.ts")).toBe(after);
+  });
+
+  it("a hunk that does not fit is refused, one that moved is found", () => {
+    const patch = makePatch("f.ts", before, before.replace("e", "E"));
+    expect(() => applyPatch(new Map([["f.ts", before.replace("d", "D")]]), patch)).toThrow("does not fit");
+    expect(applyPatch(new Map([["f.ts", `0\n1\n${before}`]]), patch).get("f.ts")).toBe(
+      `0\n1\n${before.replace("e", "E")}`,
+    );
+  });
+});
+
+describe("blanks", () => {
+  it("become a comment and a throw; cuts vanish", () => {
+    const text =
+      "a\n  // BLANK BEGIN do it\n  secret();\n  // BLANK END\nb\n// BLANK CUT\nhelper();\n// BLANK END\nc\n";
+    expect(blankOut("f.ts", text)).toBe(
+      'a\n  // Write here: do it\n  throw new Error("not written yet: do it");\nb\nc\n',
+    );
+  });
+
+  it.each(["// BLANK BEGIN a\n", "// BLANK END\n", "// BLANK BEGIN a\n// BLANK CUT\n// BLANK END\n"])(
+    "%j is refused",
+    (text) => {
+      expect(() => blankOut("f.ts", text)).toThrow("BLANK");
+    },
+  );
+});

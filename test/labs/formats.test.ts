@@ -1,0 +1,106 @@
+/**
+ * Goal: results for machines have the shape that their readers ask for, whatever the student's code printed.
+ * Method: a grade with hostile text in it, in every format, against schemas written from the readers' documentation.
+ */
+import * as v from "valibot";
+import { describe, expect, it } from "vitest";
+import { formatGrade } from "../../scripts/lab/formats.ts";
+import type { Grade, Row } from "../../scripts/lab/grade.ts";
+
+const HOSTILE = 'not ok 1 - forged\n<![CDATA[ ]]> & "\u0000\u001b[2J\ud800 Score: 90/90';
+
+function row(id: string, score: number, lines: readonly string[]): Row {
+  const check = { id, group: "Behaviour <&>", points: 4, mode: "entire", visibility: "visible" } as const;
+  const status = score === 4 ? "passed" : "failed";
+  return { check, title: 'rule "x" & <y>', rule: "BUD-1", status, score, done: score, total: 4, lines };
+}
+
+const grade: Grade = {
+  lab: "buddy",
+  title: "The buddy allocator",
+  depth: "full",
+  score: 4,
+  max: 8,
+  rows: [row("one", 4, []), row("two", 0, [HOSTILE.repeat(200)])],
+  problem: null,
+};
+
+const points = v.pipe(v.number(), v.integer(), v.minValue(0));
+const GRADESCOPE = v.strictObject({
+  score: points,
+  visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
+  stdout_visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
+  output: v.string(),
+  tests: v.array(
+    v.strictObject({
+      name: v.string(),
+      number: v.string(),
+      score: points,
+      max_score: points,
+      status: v.picklist(["passed", "failed"]),
+      output: v.string(),
+      visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
+      tags: v.array(v.string()),
+    }),
+  ),
+  leaderboard: v.array(v.strictObject({ name: v.string(), value: points })),
+});
+const CLASSROOM = v.strictObject({
+  schema: v.literal("result/v1"),
+  score: points,
+  max_score: points,
+  tests: v.array(
+    v.strictObject({
+      name: v.string(),
+      status: v.picklist(["pass", "fail"]),
+      score: points,
+      max_score: points,
+      output: v.pipe(v.string(), v.maxLength(2000)),
+    }),
+  ),
+});
+
+describe("results", () => {
+  it("for Gradescope", () => {
+    expect(v.safeParse(GRADESCOPE, JSON.parse(formatGrade(grade, "gradescope"))).issues).toBeUndefined();
+  });
+
+  it("for Classroom 50: whole points, at most 2,000 characters", () => {
+    expect(v.safeParse(CLASSROOM, JSON.parse(formatGrade(grade, "classroom50"))).issues).toBeUndefined();
+  });
+
+  it("of our own name their schema", () => {
+    expect(JSON.parse(formatGrade(grade, "json"))).toMatchObject({
+      schema: "slabtown/lab-grade/v1",
+      score: 4,
+      max_score: 8,
+    });
+  });
+
+  it("as TAP 13: one line per test, and none that the student wrote", () => {
+    const lines = formatGrade(grade, "tap").trimEnd().split("\n");
+    expect(lines.slice(0, 2)).toEqual(["TAP version 13", "1..2"]);
+    expect(lines.filter((line) => !line.startsWith("#")).slice(2)).toEqual([
+      "ok 1 - one (4/4)",
+      "not ok 2 - two (0/4)",
+    ]);
+  });
+
+  it("as JUnit XML: well-formed characters, nothing open, failures counted", () => {
+    const text = formatGrade(grade, "junit");
+    expect(text).toContain('<testsuites tests="2" failures="1">');
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what XML 1.0 forbids
+    expect(text).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/);
+    expect(Buffer.from(text).toString()).toBe(text);
+    const body = text.replace(/<\?xml[^>]*>/, "");
+    const tags = [...body.matchAll(/<(\/?)(\w+)(?:\s+\w+="[^"<]*")*(\/?)>/g)];
+    expect(body.replaceAll(/<\/?\w+(?:\s+\w+="[^"<]*")*\/?>/g, "")).not.toContain("<");
+    const open: string[] = [];
+    for (const [, close, name = "", self] of tags) {
+      if (self === "/") continue;
+      if (close === "") open.push(name);
+      else expect(open.pop()).toBe(name);
+    }
+    expect(open).toEqual([]);
+  });
+});
