@@ -56,10 +56,9 @@ export type OnWrong = (what: "allocBlock" | "freeBlock", message: string, pfn: n
 
 export function createSimpleFrames(deps: FrameAllocatorDeps, simple: SimpleFrames, onWrong: OnWrong): FrameAllocator {
   const { port, pages, zoneAddr } = deps;
-  const { flagsBase } = pages;
   const zoneBits = deps.zone << ZONE_SHIFT;
-  const flagsOf = (pfn: number): number => port.ld32(flagsBase + pfn * 4);
-  const setFlags = (pfn: number, flags: number): void => port.st32(flagsBase + pfn * 4, flags);
+  const flagsOf = (pfn: number): number => pages.flags(asPfn(pfn));
+  const setFlags = (pfn: number, flags: number): void => pages.setFlags(asPfn(pfn), flags);
   const startPfn = (): number => port.ld32(zoneAddr + Z_START_PFN);
   const endPfn = (): number => startPfn() + port.ld32(zoneAddr + Z_SPANNED);
   const nrFree = (): number => port.ld32(zoneAddr + Z_NR_FREE);

@@ -1,8 +1,8 @@
 /**
  * Lab 2 in the kernel: each zone's frames come from the student's createBuddy.
  *
- * The link columns are those of struct page, in the machine's RAM. `state`, `order` and `spare` have no place there:
- * they lie beside it, one set per zone.
+ * The student's columns lie beside the machine's RAM, one set per zone: struct page keeps its links in rows with other
+ * words, so that they are no typed array. Flags and counters of the kernel stay in RAM (mm/simple_frames.ts).
  */
 
 import { createSimpleFrames } from "../../mm/index.ts";
@@ -12,9 +12,9 @@ import { NO_FRAME } from "./given/api.ts";
 
 const MAX_ORDER = 10;
 
-export const seam: Seam = (student, ram) => ({
+export const seam: Seam = (student) => ({
   frameAllocator(deps) {
-    const { nrFrames, nextBase, prevBase, nrHeads } = deps.pages;
+    const { nrFrames } = deps.pages;
     let nrLeaves = 1;
     while (nrLeaves < nrFrames) nrLeaves *= 2;
     const createBuddy = exportedFunction(student.exports, "createBuddy", "buddy.ts");
@@ -22,9 +22,9 @@ export const seam: Seam = (student, ram) => ({
       createBuddy({
         nrFrames,
         maxOrder: MAX_ORDER,
-        next: new Uint32Array(ram, nextBase, nrFrames + nrHeads),
-        prev: new Uint32Array(ram, prevBase, nrFrames + nrHeads),
-        firstHead: deps.firstHead,
+        next: new Uint32Array(nrFrames + MAX_ORDER + 1),
+        prev: new Uint32Array(nrFrames + MAX_ORDER + 1),
+        firstHead: nrFrames,
         state: new Uint8Array(nrFrames),
         order: new Uint8Array(nrFrames),
         spare: new Uint16Array(2 * nrLeaves),

@@ -23,8 +23,8 @@ import { readStudentFiles, studentFolder } from "./student_files.ts";
 const STEP_LIMIT = 10_000_000;
 
 /**
- * Boot options that put the code in `spec`, `LAB=DIR`, into a kernel: fresh ones at each call of what is returned. Throws
- * `UsageError`, `InputError`.
+ * Boot options that put the code in `spec`, `LAB=DIR`, into a kernel: fresh ones at each call of what is returned.
+ * Throws `UsageError`, `InputError`.
  */
 export async function labBootOptions(spec: string, ramBytes: number): Promise<() => Partial<BootOptions>> {
   const [name = "", ...rest] = spec.split("=");
