@@ -9,6 +9,7 @@
 
 import type { Kernel } from "../kernel/entry/kernel.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
+import { ENOMEM } from "../kernel/uapi/errno.ts";
 import { SIGKILL } from "../kernel/uapi/mman.ts";
 
 /** How long a killed program may live on: drivers and mempools wait for seconds. */
@@ -28,6 +29,9 @@ export function killPrograms(kernel: Kernel): number {
   return programs.filter(({ pid, comm }) => !(pid === 1 && comm === "init") && kernel.kill(pid, SIGKILL) === 0).length;
 }
 
+/** A machine so small that a command had no memory beside what drivers and caches hold: nothing can be said. */
+export const NO_MEMORY = "no memory for a command";
+
 /** Ends what is left, removes the files that programs made, and runs `commands`; what went wrong, or null. */
 export function putInOrder(kernel: Kernel, commands: readonly (readonly string[])[]): string | null {
   kernel.stopFaults();
@@ -42,6 +46,7 @@ export function putInOrder(kernel: Kernel, commands: readonly (readonly string[]
   kernel.removeFiles();
   for (const words of commands) {
     const problem = runCommand(kernel, words);
+    if (problem === NO_MEMORY) return NO_MEMORY;
     if (problem !== null) return `${words.join(" ")}: ${problem}`;
   }
   settle(kernel);
@@ -51,6 +56,7 @@ export function putInOrder(kernel: Kernel, commands: readonly (readonly string[]
 function runCommand(kernel: Kernel, words: readonly string[]): string | null {
   const name = words[0] ?? "";
   const pid = kernel.spawn(name.startsWith("/") ? name : `/bin/${name}`, words);
+  if (pid === -ENOMEM) return NO_MEMORY;
   if (pid < 0) return `could not be started (error ${-pid})`;
   const end = kernel.now() + KILL_PATIENCE_CYCLES;
   while (kernel.exitStatus(pid) === undefined) {

@@ -21,7 +21,15 @@ import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/k
 import type { OffWindow } from "../kernel/irqsoff.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import type { CpuCacheStats } from "../mm/index.ts";
-import { createContentWatch, isDamaged, KILL_PATIENCE_CYCLES, killPrograms, putInOrder, settle } from "./aftermath.ts";
+import {
+  createContentWatch,
+  isDamaged,
+  KILL_PATIENCE_CYCLES,
+  killPrograms,
+  NO_MEMORY,
+  putInOrder,
+  settle,
+} from "./aftermath.ts";
 import { endState, surplusText } from "./end_state.ts";
 import { brokenIdentity } from "./identities.ts";
 import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
@@ -171,6 +179,7 @@ function leftBehind(kernel: Kernel, request: RunRequest, commands: readonly (rea
   // Off at the same moment as the last program ended.
   if (kernel.run({ untilCycles: kernel.now() }) === "poweroff") return null;
   const problem = putInOrder(kernel, commands);
+  if (problem === NO_MEMORY) return null;
   const reference = bootMachine(request.machine, programs, ignore, { modules, devices });
   // A machine with too little memory for the commands says nothing.
   if (putInOrder(reference, commands) !== null) return null;
