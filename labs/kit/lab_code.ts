@@ -67,6 +67,6 @@ export interface LabCode {
   picture(program: Program, observation: Observation, violation: Violation): readonly string[];
   /** Programs that are simpler than this one (smaller memory, smaller numbers), best first. */
   simpler?(program: Program): readonly Program[];
-  /** The question of a seed. */
-  question?(random: Prng): Question;
+  /** The question of a seed: drawn from `random`, or number `nr` of a list. */
+  question?(random: Prng, nr: number): Question;
 }

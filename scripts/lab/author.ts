@@ -59,8 +59,15 @@ export interface Proof {
 export async function proveLab(options: AuthorOptions): Promise<Proof> {
   const { lab, onProgress } = options;
   const code = await labCode(lab);
-  const wrong = wrongSolutions(lab);
+  const { references, files } = lab.manifest;
+  const hasCode = files.length > 0;
+  if (hasCode && references.length === 0) throw new Error(`${lab.name}: lab.yaml names files and no reference`);
+  const wrong = hasCode ? wrongSolutions(lab) : { wrong: {}, reasons: {}, equivalent: {} };
   const findings = manifestFindings(lab, code, wrong);
+  const { nrSeeds } = options;
+  const base = { lab: lab.name, nrChecks: code.checks.length, nrReferences: references.length, nrSeeds };
+  // Questions only: there is no solution that could be wrong.
+  if (!hasCode) return { ...base, matrix: [], findings };
   onProgress?.("right solutions");
   findings.push(...(await rightFindings(options, code)));
   onProgress?.("skeleton");
@@ -73,9 +80,7 @@ export async function proveLab(options: AuthorOptions): Promise<Proof> {
     findings.push(...row.findings);
   }
   findings.push(...earnedFindings(code, wrong, matrix));
-  const { references } = lab.manifest;
-  const { nrSeeds } = options;
-  return { lab: lab.name, nrChecks: code.checks.length, nrReferences: references.length, nrSeeds, matrix, findings };
+  return { ...base, matrix, findings };
 }
 
 function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions): string[] {
@@ -96,7 +101,8 @@ function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions): strin
       if (!handout.includes(rule)) findings.push(`handout.md does not have ${rule}, which ${check.id} is about`);
     }
   }
-  if (Object.keys(wrong.wrong).length < MIN_WRONG) findings.push(`fewer than ${MIN_WRONG} wrong solutions`);
+  if (lab.manifest.files.length > 0 && Object.keys(wrong.wrong).length < MIN_WRONG)
+    findings.push(`fewer than ${MIN_WRONG} wrong solutions`);
   for (const name of lab.manifest.own_tests?.bank ?? []) {
     if (wrong.wrong[name] === undefined) findings.push(`lab.yaml: the bank names ${name}, which is no wrong solution`);
   }

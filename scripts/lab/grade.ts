@@ -74,9 +74,10 @@ export async function gradeFolder(request: GradeRequest): Promise<Grade> {
   const { lab, dir, sandbox } = request;
   const code = await labCode(lab);
   const wanted = lab.rubric.filter((row) => isWanted(row, request));
-  let target: UnderTest;
+  let target: UnderTest | null = null;
   try {
-    target = await putUnderTest(lab, sandbox, readStudentFiles(lab, dir));
+    // A lab without files of the student's has questions only.
+    if (lab.manifest.files.length > 0) target = await putUnderTest(lab, sandbox, readStudentFiles(lab, dir));
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;
     return gradeOf(
@@ -125,7 +126,12 @@ function notRun(row: ScoredCheck, code: LabCode): Row {
   return { check: row, ...ruleOf(code, row.id), status: "crashed", score: 0, done: 0, total: 1, lines: [] };
 }
 
-async function gradeRow(request: GradeRequest, code: LabCode, target: UnderTest, row: ScoredCheck): Promise<Row> {
+async function gradeRow(
+  request: GradeRequest,
+  code: LabCode,
+  target: UnderTest | null,
+  row: ScoredCheck,
+): Promise<Row> {
   const rule = ruleOf(code, row.id);
   const base = { check: row, ...rule };
   if (row.id === PREDICTIONS || row.id === OWN_TESTS) {
@@ -139,6 +145,7 @@ async function gradeRow(request: GradeRequest, code: LabCode, target: UnderTest,
   }
   const check = code.checks.find(({ id }) => id === row.id);
   if (check === undefined) throw new Error(`${request.lab.name}: rubric.yaml names ${row.id}, which is no check`);
+  if (target === null) throw new Error(`${request.lab.name}: lab.yaml names no file for ${row.id} to look at`);
   const outcome = await runCheck(code, check, target, seedsOf(request, row, check));
   const score = outcome.status === "passed" ? row.points : pointsFor(row.mode, row.points, outcome.done, outcome.total);
   const lines = await linesOf(request, code, target, row, check, outcome, score);

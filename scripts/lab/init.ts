@@ -30,8 +30,11 @@ export function initFolder(lab: Lab, dir: string): string {
       "name a folder that you may write to",
     );
   }
-  const files = lab.manifest.files.map((name) => join(dir, name)).join(", ");
-  const next = `read ${join(dir, "handout.md")}, edit ${files}, then: slabtown lab check ${dir}`;
+  const { files, predictions } = lab.manifest;
+  const own = files.length > 0 ? files : [predictions?.file ?? ""];
+  const edited = own.map((name) => join(dir, name)).join(", ");
+  const then = files.length > 0 ? "check" : "grade";
+  const next = `read ${join(dir, "handout.md")}, edit ${edited}, then: slabtown lab ${then} ${dir}`;
   return `${lab.name}: ${lab.manifest.title}\n${next}\n`;
 }
 

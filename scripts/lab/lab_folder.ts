@@ -29,9 +29,9 @@ const MANIFEST = v.strictObject({
   points,
   seam: v.optional(text),
   needs: v.optional(v.array(name), []),
-  /** Files of the student's; the first is the entry. */
-  files: v.pipe(v.array(file), v.minLength(1, "a lab has at least one file")),
-  references: v.pipe(v.array(name), v.minLength(1, "a lab has at least one reference")),
+  /** Files of the student's; the first is the entry. None in a lab that has only questions. */
+  files: v.array(file),
+  references: v.array(name),
   /** File with the student's own tests, and the wrong solutions that they are to catch. */
   own_tests: v.optional(v.strictObject({ file, bank: v.array(name) })),
   /** File with the student's predictions, and the seeds of the questions. */

@@ -19,13 +19,14 @@ const ANSWERS = v.record(v.string(), v.nullable(v.union([v.string(), v.number(),
 /** The question of `seed`. Throws if the lab has none. */
 export function questionOf(lab: Lab, code: LabCode, seed: number): Question {
   if (code.question === undefined) throw new Error(`${lab.name} has no questions`);
-  return code.question(createRandomStreams(String(seed)).stream(`${lab.name}:question`));
+  return code.question(createRandomStreams(String(seed)).stream(`${lab.name}:question`), seed);
 }
 
-/** True if `given` answers `question`. */
+/** True if `given` answers `question`. A number is itself in any base: YAML reads an unquoted 0x10 as 16. */
 export function isRight(question: Question, given: string): boolean {
   const plain = (text: string): string => text.toLowerCase().replaceAll(/\s+/g, "");
-  return plain(given) === plain(question.answer);
+  if (plain(given) === plain(question.answer)) return true;
+  return plain(given) !== "" && Number(given) === Number(question.answer);
 }
 
 export function gradePredictions(lab: Lab, code: LabCode, dir: string): PartialGrade {
