@@ -273,6 +273,7 @@ export function matrixPage(proofs: readonly Proof[]): string {
 
 /** The matrix as a table of markdown: rows are wrong solutions, columns are checks. */
 export function matrixTable(proof: Proof): string {
+  if (proof.matrix.length === 0) return "Questions only: nothing to get wrong but the answers.";
   const ids = [...(proof.matrix[0]?.status.keys() ?? [])];
   const letter = { failed: "✗", blocked: "·", crashed: "!", passed: "", tampered: "!", skipped: "" } as const;
   const rows = proof.matrix.map(({ wrong, named, status }) => {
