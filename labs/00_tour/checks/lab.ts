@@ -18,7 +18,7 @@ const lastByte: Question = {
 const hole: Question = {
   text: [
     "slabtown boot --exec true",
-    "Between the first reserved range of the firmware's map and the next range there is nothing. How many bytes? In hex.",
+    "Between the first reserved range of the map and the next range there is nothing. How many bytes? In hex.",
   ],
   answer: "0x50000",
   explanation: ["From 0xa0000, one behind the end that is printed, to 0xf0000: a PC has its video card there."],
