@@ -59,7 +59,14 @@ describe.skipIf(!isBuilt)("lab 11", () => {
   it("LFS-4 ABA is shown as columns, with its owners", async () => {
     const { target, outcome } = await outcomeOf("no-tag", "aba");
     const failure = await minimise(code, checkOf("aba"), target, outcome.failure as Failure);
-    const lines = failureLines({ code, lab: lab.short, check: checkOf("aba"), failure, score: "0/6", showsTrace: true });
+    const lines = failureLines({
+      code,
+      lab: lab.short,
+      check: checkOf("aba"),
+      failure,
+      score: "0/6",
+      showsTrace: true,
+    });
     expect(lines.length).toBeLessThanOrEqual(MAX_LINES);
     const text = lines.join("\n");
     expect(text).toContain("is in two hands");

@@ -186,10 +186,10 @@ const TOGETHER: readonly Check[] = [
         nth<Start>(
           [
             ["r|ppu", 3],
-            ["p|ru", 3],
+            ["r|ru", 3],
             ["r|pu", 3],
             ["r|r", 4],
-            ["p|RuU", 4],
+            ["R|RuU", 4],
           ],
           nr,
         ),
