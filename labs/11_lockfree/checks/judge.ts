@@ -4,6 +4,7 @@
  * | kind      | what was seen                                                                       |
  * |-----------|-------------------------------------------------------------------------------------|
  * | bad-claim | a result that is no node, or no list of nodes                              (LFS-1)  |
+ * | bad-zero  | pop says neither a node nor 0                                              (LFS-2)  |
  * | foreign   | a node that does not exist                                                 (LFS-1)  |
  * | twice     | one node in two hands, or in a hand and free                               (LFS-1)  |
  * | lost      | a node that nobody holds and that is not free                              (LFS-1)  |
@@ -70,7 +71,7 @@ function brokenVerdict({ failure: [kind, message], where }: BrokenRun): NonNulla
 
 function historyVerdict(history: History, config: LockfreeConfig): Verdict {
   const verdict = nodesVerdict(history, config) ?? orderVerdict(history, config.free) ?? costVerdict(history);
-  if (verdict === null || verdict.kind === "slow" || verdict.kind === "bad-claim") return verdict;
+  if (verdict === null || verdict.kind === "slow" || verdict.kind.startsWith("bad-")) return verdict;
   return isSequential(history) ? { ...verdict, kind: `one-${verdict.kind}` } : verdict;
 }
 
@@ -87,7 +88,7 @@ function nodesVerdict({ ops, left }: History, { free, hold = [] }: LockfreeConfi
       return { kind: "bad-claim", message: `refill(${op.arg}) returns ${op.result}, which is no list` };
     for (const node of takenBy(op)) {
       if (typeof node !== "number" || !Number.isInteger(node) || node < 0)
-        return { kind: "bad-claim", message: `${whose(op)}: that is no node` };
+        return { kind: op.name === "pop" ? "bad-zero" : "bad-claim", message: `${whose(op)}: that is no node` };
       if (!isNode(node)) return { kind: "foreign", message: `${whose(op)}: nobody ever had a node ${node}` };
       room[node] = (room[node] as number) - 1;
       const before = takers.get(node);
@@ -102,6 +103,8 @@ function nodesVerdict({ ops, left }: History, { free, hold = [] }: LockfreeConfi
       return { kind: "long", message: `${whose(op)}: that is more than ${op.arg}` };
   }
   for (const node of left) {
+    if (typeof node !== "number" || node < 0)
+      return { kind: "bad-zero", message: `in the end pop → ${node}: that is no node, and 0 is "nothing"` };
     if (!isNode(node)) return { kind: "foreign", message: `in the end ${node} is on the list, and nobody ever had it` };
     room[Number(node)] = (room[Number(node)] as number) - 1;
     const taker = takers.get(Number(node));

@@ -59,7 +59,7 @@ const ALONE: readonly Check[] = [
     rule: "LFS-2",
     title: "pop says 0 when nothing is free, and the list works afterwards",
     cause: "0 as a node, or another value than 0; or a pop of the empty list changes the head",
-    kinds: ["one-empty", "bad-claim", "one-foreign", "one-twice", "one-lost"],
+    kinds: ["one-empty", "bad-zero", "one-foreign", "one-twice", "one-lost"],
     program(_random, nr) {
       return explored(
         nth<Start>(
