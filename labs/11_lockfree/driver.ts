@@ -1,8 +1,8 @@
 /**
  * Lab 11, the student's side: a memory whose accesses are places where CPUs change, and programs of CPUs over it.
  *
- * The exploring engine (explore/engine.ts) runs the programs in one order after the other. Of each order that differs in
- * what was returned, or in which operations came before which, the history is handed out as text; it is judged elsewhere.
+ * The exploring engine (explore/engine.ts) runs the programs in one order after the other. Of each order that differs
+ * in what was returned, or in which operations came before which, the history is handed out; it is judged elsewhere.
  * Each CPU has a freelist object of its own, made anew whenever its program is run again, as the engine asks.
  */
 

@@ -75,7 +75,7 @@ export function takenBy(op: HistoryOp): readonly (number | string)[] {
   return [op.result].flat().filter((node) => node !== 0);
 }
 
-/** Can the operations be put in a row? The free nodes follow from which operations are in it: a set of places is enough. */
+/** Can the operations be put in a row? Which nodes are free follows from which operations are in it. */
 export function isLinearizable(history: History, nrFree: number): boolean {
   const threads: HistoryOp[][] = [];
   for (const op of history.ops) (threads[op.cpu] ??= []).push(op);

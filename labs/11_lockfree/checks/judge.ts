@@ -95,7 +95,7 @@ function nodesVerdict({ ops, left }: History, { free, hold = [] }: LockfreeConfi
       if ((room[node] as number) < 0)
         return {
           kind: "twice",
-          message: `node ${node} is in two hands: ${before === undefined ? "its holder" : whose(before)} and ${whose(op)}`,
+          message: `node ${node} is in two hands: ${before ? whose(before) : "its owner"} and ${whose(op)}`,
         };
       takers.set(node, op);
     }

@@ -1,7 +1,7 @@
 /**
  * Lab 11: the checks.
  *
- * Programs of CPUs are words of letters: `p` pop, `u` push what was taken first, `U` what was taken last, `r` refill(2),
+ * Programs of CPUs are words of letters: `p` pop, `u` push what was taken first, `U` what came last, `r` refill(2),
  * `R` refill(3), `z` refill(0). Before them: how many nodes are free, and how many each CPU holds.
  */
 
@@ -134,8 +134,7 @@ const TOGETHER: readonly Check[] = [
     id: "push-pop",
     rule: "LFS-3",
     title: "what is pushed or popped by two CPUs at once ends in one place each",
-    cause:
-      "the head is stored instead of swapped, a refused swap is taken for done, or a retry uses what was loaded before",
+    cause: "a store instead of a swap, a refused swap is taken for done, or a retry uses what was loaded before",
     kinds: ["twice", "lost", "early", "endless", "foreign"],
     runs: FEW,
     program: (_random, nr) =>
@@ -156,8 +155,7 @@ const TOGETHER: readonly Check[] = [
     id: "aba",
     rule: "LFS-4",
     title: "a pop that was overtaken fails, even if the same node is first again",
-    cause:
-      "the head that is compared does not tell that the list has changed (ABA): what is in the tag, and when is it loaded?",
+    cause: "the head that is compared does not tell that the list has changed (ABA): what tag, loaded when?",
     kinds: ["twice", "lost", "foreign"],
     runs: FEW,
     program: (_random, nr) =>
@@ -199,8 +197,7 @@ const TOGETHER: readonly Check[] = [
     id: "honest-zero",
     rule: "LFS-2",
     title: "pop says 0 only if at some moment nothing was free",
-    cause:
-      "a refused compare-and-swap is taken for an empty list, or the list is empty for a moment while one CPU works on it",
+    cause: "a refused compare-and-swap is taken for an empty list, or one CPU empties the list for a moment",
     kinds: ["empty"],
     runs: FEW,
     program: (_random, nr) =>

@@ -3,8 +3,8 @@
  *
  *      top    ┌── tag: 16 ──┬─ node: 8 ─┬─ index: 8 ─┐      slot   ┌── tag: 16 ──┬─ node: 8 ─┐
  *
- * The top says what belongs into its slot; whoever comes next writes it there (*helping*), so that nobody waits for a CPU
- * that rests. A slot's tag counts how often it was written, and is what makes each value of the top a new one.
+ * The top says what belongs into its slot; whoever comes next writes it there (*helping*), so that nobody waits for
+ * a CPU that rests. A slot's tag counts how often it was written, and is what makes each value of the top a new one.
  *
  * Source: N. Shafiei, "Non-blocking array-based algorithms for stacks and queues", ICDCN 2009.
  */

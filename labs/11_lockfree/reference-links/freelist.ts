@@ -1,5 +1,5 @@
 /**
- * Lab 11: a freelist of linked nodes. The head is one word, a tag and the first node; each node has a word for its link.
+ * Lab 11: a freelist of linked nodes. The head is a word: a tag and the first node; each node has a word for its link.
  *
  *      head   ┌── tag: 24 bits ──┬─ node: 8 ─┐        link of a node: word of that number, the next node or 0
  */
@@ -25,7 +25,7 @@ export function createFreelist(memory: Memory, layout: Layout): Freelist {
   }
 
   function push(node: number): void {
-    // BLANK BEGIN link the node to the first one, make it the first; again from the start if the head has changed (LFS-3)
+    // BLANK BEGIN link it to the first node, make it the first; again from the load if the head has changed (LFS-3)
     for (;;) {
       const head = load(HEAD);
       store(linkOf(node), head & NODE_MASK);
