@@ -16,6 +16,7 @@
 
 import { setImmediate } from "node:timers/promises";
 import type { DeviceStats } from "../drivers/index.ts";
+import { KernelBug } from "../kernel/bug.ts";
 import { boot } from "../kernel/entry/boot.ts";
 import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
 import type { OffWindow } from "../kernel/irqsoff.ts";
@@ -30,6 +31,7 @@ import {
   putInOrder,
   settle,
 } from "./aftermath.ts";
+import { BootPanic } from "./boot_panic.ts";
 import { endState, surplusText } from "./end_state.ts";
 import { brokenIdentity } from "./identities.ts";
 import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
@@ -134,6 +136,7 @@ export function withHostMemory<T>(make: () => T): T {
   try {
     return make();
   } catch (error) {
+    if (error instanceof KernelBug) throw new BootPanic(error);
     if (!(error instanceof RangeError) || !/allocation failed|array length/i.test(error.message)) throw error;
     throw new UsageError("this computer has not enough memory for the machine's RAM", "ask for less with --mem");
   }

@@ -13,6 +13,7 @@
 import { Argument, Command, CommanderError, Option } from "commander";
 import type { BenchCommandOptions } from "./bench_command.ts";
 import type { BootCommandOptions } from "./boot_command.ts";
+import { BootPanic } from "./boot_panic.ts";
 import {
   addCommonOptions,
   addFaultOptions,
@@ -26,7 +27,7 @@ import { FUZZ_TARGETS } from "./fuzz/finding.ts";
 import type { FuzzCommandOptions } from "./fuzz_command.ts";
 import { createHostOutput, type HostOutput } from "./host_output.ts";
 import { addLab, LAB_EXAMPLES } from "./lab/lab_command.ts";
-import { EXIT_BUG, EXIT_OK, EXIT_USAGE } from "./metrics.ts";
+import { EXIT_BUG, EXIT_OK, EXIT_PANIC, EXIT_USAGE } from "./metrics.ts";
 import { didYouMean } from "./nearest.ts";
 import {
   parseBound,
@@ -282,6 +283,11 @@ function reportError(error: unknown, argv: readonly string[], host: HostOutput):
   }
   if (error instanceof CommanderError) return reportCommanderError(error, argv, host);
   const replay = ["slabtown", ...argv].map(shellQuote).join(" ");
+  if (error instanceof BootPanic) {
+    const hint = error.isOutOfMemory ? "  hint: more --mem, or kernel parameters that take less of it\n" : "";
+    host.err(`${error.screen()}slabtown: the kernel panicked while booting\n${hint}  to see it again: ${replay}\n`);
+    return EXIT_PANIC;
+  }
   const message = error instanceof Error ? error.message : String(error);
   host.err(`slabtown: a bug in slabtown itself: ${printable(message)}\n`);
   host.err(`  please report it with this line: ${replay}\n`);

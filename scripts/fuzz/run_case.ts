@@ -6,12 +6,13 @@
  *   hang       nothing wakes it, or SIGKILL does not     content    what was read is not what was written
  *   left       tasks, modules, pages, objects at the end that an idle machine does not have
  *
- *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with exit code 0
+ *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with 0, or if memory runs out while booting
  */
 
 import type { Kernel } from "../../kernel/entry/kernel.ts";
 import type { HeapRecording, KernelRecording } from "../../kernel/uapi/recording.ts";
 import { NUMA_HIT } from "../../mm/index.ts";
+import { BootPanic } from "../boot_panic.ts";
 import { EXIT_INTERRUPT, EXIT_OK, judge } from "../metrics.ts";
 import { RUN_RAM_BYTES, resolveMachine } from "../options.ts";
 import { inputFromBytes } from "../readers/input.ts";
@@ -58,6 +59,13 @@ export async function runCase(text: string, stop: StopRequest): Promise<Outcome>
     return { failure, activity: activityOf(kernel, result), isInterrupted: exitCode === EXIT_INTERRUPT };
   } catch (error) {
     if (error instanceof UsageError) throw error;
+    // Kernel parameters that leave no memory to boot with: what the kernel has to do then.
+    if (error instanceof BootPanic && error.isOutOfMemory) {
+      return { failure: null, activity: NO_ACTIVITY, isInterrupted: false };
+    }
+    if (error instanceof BootPanic) {
+      return { failure: { kind: "panic", what: error.message }, activity: NO_ACTIVITY, isInterrupted: false };
+    }
     return { failure: crashOf(error), activity: NO_ACTIVITY, isInterrupted: false };
   }
 }

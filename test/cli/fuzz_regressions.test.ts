@@ -3,7 +3,12 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { BootPanic } from "../../scripts/boot_panic.ts";
 import { runCase } from "../../scripts/fuzz/run_case.ts";
+import { resolveMachine } from "../../scripts/options.ts";
+import { inputFromBytes } from "../../scripts/readers/input.ts";
+import { runWorkloads } from "../../scripts/run_workloads.ts";
+import { loadScenario } from "../../scripts/workloads.ts";
 
 const END = 'kill: 5M\nfinally: ["true"]\nexpect: { exit_status: ">= 0", corrupt: 0 }\n';
 
@@ -15,6 +20,14 @@ describe("found by the fuzzer", () => {
   it("two replays of one recording at once had caches of one name: an oops and a corrupt free list", async () => {
     const replay = "  - { file: gcc-compile.ftrace.gz, limit: 200 }\n";
     expect(await failureOf(`${SMALL}check: 20k\nrecordings:\n${replay}${replay}`)).toBeNull();
+  });
+
+  it("kernel parameters that leave no memory to boot with were a bug of slabtown, not a panic", async () => {
+    const machine = "machine: { cpus: 1, mem: 8M }\ncmdline: cma=5M min_free_kbytes=1425\nprograms: [{ run: dmesg }]\n";
+    const set = await loadScenario(inputFromBytes("case.yaml", machine));
+    const run = runWorkloads({ machine: resolveMachine(0, set.machine), set });
+    await expect(run).rejects.toThrow(BootPanic);
+    expect(await failureOf(machine)).toBeNull();
   });
 
   it.each(["tail -n 1 /dev/zero", "head /dev/zero", "wc /dev/zero", "grep x /dev/zero"])(
