@@ -27,6 +27,8 @@ const VERBS = ["load", "store", "cas"];
 
 type Functions = Readonly<Record<"init" | "push" | "pop" | "refill", (...args: unknown[]) => unknown>>;
 
+type Refusal = readonly [kind: string, message: string];
+
 /** Thrown through the student's code to leave a CPU where it is. */
 const REST = { name: "rest" };
 
@@ -43,7 +45,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
   let restAt = -1;
   let nrAlone = 0;
   let nrAccesses = 0;
-  let refused: readonly [kind: string, message: string] | null = null;
+  let refused: Refusal | null = null;
   let thrown: Error | null = null;
   let now = 0;
   let log: number[] = [];
@@ -200,14 +202,27 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
       return nodes;
     });
 
-  alone(() => {
+  const setUp = (): void => {
     const list = makeList();
     list.init();
     for (let node = free; node >= 1; node--) {
       nrAlone = 0;
       list.push(node);
     }
-  });
+  };
+  /** What the list did that it may not, before any program has run: each program then ends with that. */
+  const refusalOfSetUp = (): Refusal | null => {
+    try {
+      alone(setUp);
+      return null;
+    } catch (error) {
+      const refusal = refused;
+      if (refusal === null) throw error;
+      refused = null;
+      return refusal;
+    }
+  };
+  const unusable = refusalOfSetUp();
   port.mark();
 
   /** Histories of all orders that `strategy` tries, in the order in which they were found. */
@@ -265,6 +280,9 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
   return {
     /** Every order of the programs with at most `bound` preemptions; −1: every order that makes a difference. */
     explore(programs: string, bound: number, maxRuns = 20_000) {
+      if (unusable !== null) {
+        return [0, false, JSON.stringify({ failure: unusable, schedule: "", where: [], log: [] })];
+      }
       const plan = bound < 0 ? createDpor() : createDeepening(bound);
       const {
         failure,
@@ -280,6 +298,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     },
     /** CPU 0 stops for ever before its access number k, for each k: how far the other program gets, alone. */
     rest(first: string, second: string) {
+      if (unusable !== null) return [0, ...unusable];
       for (let k = 0; k < 60; k++) {
         port.rollback();
         ops = [[], [], []];
@@ -311,6 +330,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     },
     /** Pops and pushes `rounds` times; when a pop's compare-and-swap expects what an earlier one has expected. */
     churn(rounds: number) {
+      if (unusable !== null) return [0, ""];
       port.rollback();
       swapped.clear();
       const list = makeList();
@@ -329,6 +349,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     },
     /** For own tests: the different ends. */
     outcomes(programs: string) {
+      if (unusable !== null) throw new Error(unusable[1]);
       const { failure, histories } = search(programs, createDeepening(2), 20_000);
       if (failure !== null) throw new Error(failure[1]);
       const ends = new Map<string, object>();

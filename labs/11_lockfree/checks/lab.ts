@@ -114,7 +114,13 @@ const ALONE: readonly Check[] = [
     cause: "the tag has few bits, or does not change with every pop",
     kinds: ["narrow"],
     runs: { quick: 1, full: 2 },
-    program: (_random, nr) => ({ config: { free: 2 + (nr % 3), hold: [] }, ops: [["churn", 4_000]] }),
+    program: (_random, nr) => ({
+      config: { free: 2 + (nr % 3), hold: [] },
+      ops: [
+        ["churn", 4_000],
+        ["explore", "p", 0],
+      ],
+    }),
   },
   {
     id: "cost",
@@ -253,7 +259,13 @@ const TOGETHER: readonly Check[] = [
         ] as const,
         nr,
       );
-      return { config: { free: 6, hold: [] }, ops: [["rest", first, second]] };
+      return {
+        config: { free: 6, hold: [] },
+        ops: [
+          ["rest", first, second],
+          ["explore", "p", 0],
+        ],
+      };
     },
   },
   {
