@@ -233,13 +233,13 @@ describe.skipIf(!isBuilt)("pipes, signals, help", () => {
   });
 
   it("help begins with examples and lists only what exists", () => {
-    for (const command of ["boot", "run", "procfs", "completion"]) {
+    for (const command of ["boot", "run", "procfs", "replay", "bench", "explore", "fuzz", "completion"]) {
       const { status, stdout } = slabtown([command, "--help"]);
       expect(status).toBe(0);
       expect(stdout).toMatch(/^Examples:\n( {2}.*slabtown.*\n){2,3}/);
     }
     const { stdout } = slabtown(["--help"]);
-    expect(stdout).not.toMatch(/^\s+(top|compare|audit|zoo|explore|lab|diff)\b/m);
+    expect(stdout).not.toMatch(/^\s+(top|compare|audit|zoo|diff)\b/m);
   });
 
   it.each(["bash", "zsh", "fish"])("completion for %s names the commands", (shell) => {
