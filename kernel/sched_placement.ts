@@ -85,13 +85,14 @@ export function createPlacement(
   const loadOf = (cpu: number): number => nrRunningOf(cpu) + (running[cpu] === undefined ? 0 : 1);
 
   /** Interrupts are off: a handler wakes tasks too. They come back without a checkpoint, what is pending stays so. */
-  const wake = (task: Task): void => {
+  const withIrqsOff = (act: (task: Task) => void, task: Task): void => {
     const cpu = current[0] as number;
     const flags = irqOn[cpu] as number;
     irqOn[cpu] = 0;
-    wakeLocked(task);
+    act(task);
     irqOn[cpu] = flags;
   };
+  const wake = (task: Task): void => withIrqsOff(wakeLocked, task);
 
   const wakeLocked = (task: Task): void => {
     const { struct } = task;
@@ -160,13 +161,7 @@ export function createPlacement(
   };
 
   /** Makes the higher of the set and the inherited priority count, wherever the task is. */
-  const applyPriority = (task: Task): void => {
-    const cpu = current[0] as number;
-    const flags = irqOn[cpu] as number;
-    irqOn[cpu] = 0;
-    applyPriorityLocked(task);
-    irqOn[cpu] = flags;
-  };
+  const applyPriority = (task: Task): void => withIrqsOff(applyPriorityLocked, task);
   const applyPriorityLocked = (task: Task): void => {
     const { struct } = task;
     const boost = port.ld32(struct + TASK_BOOST);
