@@ -25,7 +25,7 @@ import {
   PG_SLAB,
   PG_TABLE,
 } from "./page.ts";
-import { asCache, cacheName, PRIVATE_IS_SLAB, SLAB_CACHE } from "./slab_descriptor.ts";
+import { asCache, CACHE_NAME, CACHE_NAME_BYTES, cacheName, PRIVATE_IS_SLAB, SLAB_CACHE } from "./slab_descriptor.ts";
 
 export interface PageOwners {
   /** Index into `names`, by frame. */
@@ -43,8 +43,9 @@ export interface PageOwnersDeps {
   readonly stacks: readonly number[];
 }
 
-const CACHE_BYTES = 320;
-const DESCRIPTOR_BYTES = 64;
+/** What is read of a cache and of a slab. */
+const CACHE_READ_BYTES = CACHE_NAME + CACHE_NAME_BYTES;
+const SLAB_READ_BYTES = SLAB_CACHE + 4;
 
 /** Owners of all frames. */
 export function pageOwners(deps: PageOwnersDeps): PageOwners {
@@ -66,9 +67,9 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
 
   const slabName = (word: number): string => {
     const slab = ((word & ~PRIVATE_IS_SLAB) * 8) >>> 0;
-    if ((word & PRIVATE_IS_SLAB) === 0 || slab + DESCRIPTOR_BYTES > port.sizeBytes) return "slab (damaged)";
+    if ((word & PRIVATE_IS_SLAB) === 0 || slab + SLAB_READ_BYTES > port.sizeBytes) return "slab (damaged)";
     const cache = port.ld32(slab + SLAB_CACHE) * 8;
-    return cache + CACHE_BYTES > port.sizeBytes ? "slab (damaged)" : `slab ${cacheName(port, asCache(cache))}`;
+    return cache + CACHE_READ_BYTES > port.sizeBytes ? "slab (damaged)" : `slab ${cacheName(port, asCache(cache))}`;
   };
   const nameOf = (pfn: number, flags: number): string => {
     if ((flags & PG_BUDDY) !== 0) return "free, buddy";
