@@ -43,6 +43,19 @@ export interface Parts {
   readonly spinlocks: Spinlocks;
 }
 
+/** A planted bug: spinlocks whose irqsave forms switch interrupts off and take nothing. */
+export function withoutLocks({ spinlocks, contexts, ...rest }: Parts): Parts {
+  return {
+    ...rest,
+    contexts,
+    spinlocks: {
+      ...spinlocks,
+      spinLockIrqsave: (ctx) => contexts.localIrqSave(ctx),
+      spinUnlockIrqrestore: (ctx, _lock, flags) => contexts.localIrqRestore(ctx, flags),
+    },
+  };
+}
+
 export interface PageWorld extends Parts, PageLevel, Pick<PageLevelSetup, "vmstat" | "zones"> {
   readonly port: ExplorePort;
   readonly image: KernelImage;

@@ -23,7 +23,7 @@ import {
   type Swiotlb,
 } from "../../mm/index.ts";
 import type { BuildOptions, Mutant, Operation, Scenario, ScenarioWorld } from "../scenario.ts";
-import { createObjectWorld, type ObjectWorld, type Parts } from "../world.ts";
+import { createObjectWorld, type ObjectWorld, type Parts, withoutLocks } from "../world.ts";
 
 /** Two words: enough to see a torn or stale copy. */
 const BUFFER_BYTES = 8;
@@ -71,16 +71,7 @@ const MUTANTS: readonly Mutant[] = [
 ];
 
 function plant(mutant: string): ((parts: Parts) => Parts) | undefined {
-  if (mutant !== "slots-unlocked") return undefined;
-  return ({ spinlocks, contexts, ...rest }) => ({
-    ...rest,
-    contexts,
-    spinlocks: {
-      ...spinlocks,
-      spinLockIrqsave: (ctx) => contexts.localIrqSave(ctx),
-      spinUnlockIrqrestore: (ctx, _lock, flags) => contexts.localIrqRestore(ctx, flags),
-    },
-  });
+  return mutant === "slots-unlocked" ? withoutLocks : undefined;
 }
 
 interface Bench {

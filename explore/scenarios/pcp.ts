@@ -11,7 +11,7 @@ import { asPfn, type Context, NO_PFN, type Pfn, pfnToPhys, physAdd } from "../..
 import { GFP_ATOMIC, MAX_NR_ZONES } from "../../mm/index.ts";
 import { withPort } from "../mutant_port.ts";
 import type { BuildOptions, Held, Mutant, Operation, Scenario, ScenarioWorld } from "../scenario.ts";
-import { createPageWorld, type PageWorld, type Parts } from "../world.ts";
+import { createPageWorld, type PageWorld, type Parts, withoutLocks } from "../world.ts";
 
 const MUTANTS: readonly Mutant[] = [
   {
@@ -59,17 +59,7 @@ function plant(mutant: string, late: Late): ((parts: Parts) => Parts) | undefine
       ),
     });
   }
-  if (mutant === "zone-unlocked") {
-    return ({ spinlocks, contexts, ...rest }) => ({
-      ...rest,
-      contexts,
-      spinlocks: {
-        ...spinlocks,
-        spinLockIrqsave: (ctx) => contexts.localIrqSave(ctx),
-        spinUnlockIrqrestore: (ctx, _lock, flags) => contexts.localIrqRestore(ctx, flags),
-      },
-    });
-  }
+  if (mutant === "zone-unlocked") return withoutLocks;
   if (mutant === "zone-irqs-on") {
     return ({ spinlocks, ...rest }) => ({
       ...rest,
