@@ -9,7 +9,7 @@ import { drawGrowth, sampleGrowth } from "./growth_child.ts";
 import { inlineForSteadyState } from "./inlining.ts";
 import { compileAssemblyScript, JS_PEERS } from "./js_peers.ts";
 import { sampleGetpid, sampleMetadata, sampleRecording, sampleSnapshot, sampleSweep } from "./kernel_child.ts";
-import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, timeReplay } from "./replay.ts";
+import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, sampleOf, timeReplay } from "./replay.ts";
 import { bootForBench, SINGLE_WORKLOADS, type SingleWorkload } from "./single_workloads.ts";
 import { readStream, writeStream } from "./stream_file.ts";
 
@@ -60,14 +60,7 @@ async function sampleStream(task: StreamTask): Promise<Sample> {
   }
   timeReplay(replay, task.nrWarmup, task.maxMs);
   const timing = timeReplay(replay, task.nrOps, task.maxMs);
-  return {
-    value: timing.nsPerOp,
-    cpu: timing.cpuNsPerOp,
-    worst: timing.worstNsPerOp,
-    nrOps: timing.nrOps,
-    failures: replay.nrFailed(),
-    fault: check(),
-  };
+  return sampleOf(timing, replay, check());
 }
 
 async function answer(task: ChildTask): Promise<unknown> {

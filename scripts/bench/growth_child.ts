@@ -8,7 +8,7 @@
  */
 
 import type { ChildTask, GrowthSubject, Sample } from "./child_tasks.ts";
-import { replayStream, type Subject, timeReplay } from "./replay.ts";
+import { replayStream, type Subject, sampleOf, timeReplay } from "./replay.ts";
 import { bootForBench, kmallocSubject, objectChurn, pageChurn, pageSubject } from "./single_workloads.ts";
 import { readStream, writeStream } from "./stream_file.ts";
 
@@ -58,12 +58,5 @@ export function sampleGrowth(task: Measure): Sample {
   timeReplay(replay, stream.nrFill, NO_LIMIT_MS);
   timeReplay(replay, task.nrWarmup, NO_LIMIT_MS);
   const timing = timeReplay(replay, task.nrOps, NO_LIMIT_MS);
-  return {
-    value: timing.nsPerOp,
-    cpu: timing.cpuNsPerOp,
-    worst: timing.worstNsPerOp,
-    nrOps: timing.nrOps,
-    failures: replay.nrFailed(),
-    fault: check(),
-  };
+  return sampleOf(timing, replay, check());
 }

@@ -9,6 +9,7 @@
  * The clock is read between chunks, which gives the worst one, and an end to subjects that take for ever.
  */
 
+import type { Sample } from "./child_tasks.ts";
 import type { OpStream } from "./streams.ts";
 
 export type Block = number | object;
@@ -134,5 +135,17 @@ export function timeReplay(replay: Replay, nrOps: number, maxMs: number): Timing
     nsPerOp: ((last - start) * 1e6) / done,
     cpuNsPerOp: ((cpu - cpuStart) * 1e6) / done,
     worstNsPerOp: worst * 1e6,
+  };
+}
+
+/** What a timed replay says of a figure; `fault`: the invariant that was broken afterwards, or null. */
+export function sampleOf(timing: Timing, replay: Replay, fault: string | null): Sample {
+  return {
+    value: timing.nsPerOp,
+    cpu: timing.cpuNsPerOp,
+    worst: timing.worstNsPerOp,
+    nrOps: timing.nrOps,
+    failures: replay.nrFailed(),
+    fault,
   };
 }
