@@ -11,10 +11,11 @@ import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import { SYS_getpid } from "../../kernel/uapi/syscall.ts";
 import { builtinPrograms } from "../../userland/index.ts";
+import { initSet } from "../boot_command.ts";
 import { faultSweep } from "../fault_sweep.ts";
 import { RUN_RAM_BYTES } from "../options.ts";
 import { runWorkloads } from "../run_workloads.ts";
-import { loadWorkloads, type WorkloadSet } from "../workloads.ts";
+import { loadWorkloads } from "../workloads.ts";
 import type { Sample } from "./child_tasks.ts";
 import { bootForBench } from "./single_workloads.ts";
 
@@ -168,17 +169,7 @@ export function sampleSnapshot(task: "save" | "restore", seed: string): Sample {
 
 /** Runs per second of a fault sweep over a boot with one shell command. */
 export async function sampleSweep(seed: string, nrRuns: number): Promise<Sample> {
-  const init = { kind: "program", path: "/sbin/init", args: ["init", "-c", "true\n"] } as const;
-  const workload = { ...init, name: "init", atCycles: 0, nrOps: undefined, warnings: [] };
-  const set: WorkloadSet = {
-    workloads: [workload],
-    programs: builtinPrograms(),
-    machine: {},
-    expectations: [],
-    modules: [],
-    devices: {},
-    rules: {},
-  };
+  const set = initSet("true\n");
   const machine = { nrCpus: 2, ramBytes: 16 * 1024 * 1024, seed, cmdline: "" };
   const stop = { reason: "none" } as const;
   const sweep = (to: number) =>
