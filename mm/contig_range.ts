@@ -33,8 +33,11 @@ import type { Pageblocks } from "./pageblock.ts";
 export interface PageMover {
   /** Could the page in this frame move, as far as can be seen without trying? */
   isMovable(pfn: Pfn): boolean;
-  /** Moves it and frees the frame: 0, −EBUSY (it is held) or −ENOMEM (no frame to move to). */
-  migratePage(ctx: Context, pfn: Pfn): number;
+  /**
+   * Moves it and frees the frame: 0, −EBUSY (it is held) or −ENOMEM (no frame to move to). `target`: the allocated
+   * frame to move to, which stays the caller's if the page does not move; without one a frame is allocated.
+   */
+  migratePage(ctx: Context, pfn: Pfn, target?: Pfn): number;
 }
 
 export interface ContigRanges {

@@ -91,9 +91,10 @@ export function createMigration(deps: MigrationDeps): PageMover {
     pages.setMapcount(from, 0);
   };
 
-  const migratePage = (ctx: Context, from: Pfn): number => {
+  const migratePage = (ctx: Context, from: Pfn, target: Pfn = NO_PFN): number => {
     const isHeld = !isMovable(from);
-    const to = isHeld ? NO_PFN : pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
+    let to = isHeld ? NO_PFN : target;
+    if (to === NO_PFN && !isHeld) to = pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE | __GFP_NOWARN);
     if (to === NO_PFN) {
       vmstat.countEvents(ctx, PGMIGRATE_FAIL, 1);
       return isHeld ? -EBUSY : -ENOMEM;

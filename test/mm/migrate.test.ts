@@ -62,6 +62,21 @@ describe("one page", () => {
     w.expectNoLeak();
   });
 
+  it("MIG-2 moves to the frame that the caller brings, and leaves it alone when the page is held", () => {
+    const w = bootProcessWorld();
+    const mm = filled(w, 2, 100);
+    const target = w.pageAlloc.tryAllocPages(w.ctx, 0, GFP_KERNEL);
+    const held = w.frameOf(mm, va(0));
+    w.pages.setRefcount(held, 2);
+    expect(w.mover.migratePage(w.ctx, held, target)).toBe(-EBUSY);
+    w.pages.setRefcount(held, 1);
+    expect(w.mover.migratePage(w.ctx, w.frameOf(mm, va(1)), target)).toBe(0);
+    expect(w.frameOf(mm, va(1))).toBe(target);
+    expectContents(w, mm, 2, 100);
+    w.processMemory.mmPut(w.ctx, mm);
+    w.expectNoLeak();
+  });
+
   it("MIG-4 a page with a second holder stays, and so do pages of the kernel", () => {
     const w = bootProcessWorld();
     const mm = filled(w, 2, 7);
