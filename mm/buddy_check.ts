@@ -62,6 +62,7 @@ function checkFrames(deps: FrameAllocatorDeps, counts: Int32Array): string | nul
     if (state !== PG_ALLOCATED) {
       for (let i = pfn; i < pfn + (1 << order); i++) {
         if (pages.private(asPfn(i)) !== 0) return `PAGE-5: frame ${i} is free and still has a private word`;
+        if (pages.mapping(asPfn(i)) !== 0) return `PAGE-5: frame ${i} is free and still has a mapping`;
       }
     }
     for (let i = pfn + 1; i < pfn + (1 << order); i++) {

@@ -1,13 +1,13 @@
 /**
- * struct page: seven words for every page frame.
+ * struct page: eight words for every page frame.
  *
  * The frame number is the handle. The four words that every allocation and every free touch are together in one row of
  * 16 bytes, four rows to a cache line: taking a page that nobody has looked at for a while costs one cache miss
- * instead of four. The three words that only some owners need are columns of their own, arrays with one u32 per frame,
+ * instead of four. The four words that only some owners need are columns of their own, arrays with one u32 per frame,
  * which an allocator does not drag through the cache.
  *
  *      rows      | flags refcount next prev | flags refcount next prev | …      frames, then list heads
- *      columns   | private | private | …   | mapcount | …   | index | …
+ *      columns   | private | private | …   | mapcount | …   | index | …   | mapping | …
  *
  * | word     | meaning by state of the frame                                             | written under          |
  * |----------|---------------------------------------------------------------------------|------------------------|
@@ -15,22 +15,24 @@
  * | refcount | allocated: number of holders, ≥ 1; else 0                                 | atomic                 |
  * | next     | neighbour on the list that the block is on: buddy, per-CPU, slab, LRU     | the list's lock        |
  * | prev     | same, backwards                                                           | the list's lock        |
- * | private  | slab: granule of the slab descriptor; process page: owner's address space | owner of the frame     |
+ * | private  | slab: granule of the slab descriptor; PG_SWAPCACHE: the swap slot         | owner of the frame     |
  * | mapcount | process page: number of page-table entries that map it                    | mmap lock of the owner |
- * | index    | process page: number of the virtual page that it backs                    | mmap lock of the owner |
+ * | index    | process page: its number in the mapping (anonymous: pgoff of the VMA)     | mmap lock of the owner |
+ * | mapping  | PG_ANON: granule of the anon_vma; page of a file: of its address_space    | owner of the frame     |
  *
  * flags:
  *
- *   31 30-28 27-23 22-20  19-16  15…0
- *    – zone   –    mtype  order  PG_ bits        order and mtype are valid in the first frame of a block only
+ *   31 30-28 27-23    22-20  19-16  15…0
+ *    – zone  PG_ bits mtype  order  PG_ bits     order and mtype are valid in the first frame of a block only
  *
  *   PAGE-1  a frame is exactly one of: reserved, in a free block, on a per-CPU list, allocated
  *   PAGE-2  in each of these the first frame of the block carries the state bit and the order, the others neither
  *   PAGE-3  the order in flags is what the block was allocated with: a free with another order is refused
  *
  *   PAGE-4  a process page's private and index name the one entry that maps it: the reverse mapping (migrate.ts)
- *   PAGE-5  private is 0 in a frame that nobody owns: who sets it clears it before the free, so that the page allocator
- *           need not touch that column
+ *   PAGE-5  private and mapping are 0 in a frame that nobody owns: who sets them clears them before the free, so that
+ *           the page allocator need not touch these columns
+ *   PAGE-6  refcount = mapcount + 1 if in the page cache + 1 if in the swap cache + transient holders (page_ref.ts)
  *
  * There are more rows than frames: those from `nrFrames` on are list heads (page_list.ts), so that taking a frame off
  * a list needs neither a branch nor to know which list.
@@ -39,7 +41,7 @@
  * that base + row · 16 neither overflows nor leaves RAM: an access is an addition and a move, without the three checks
  * and jumps that it needs for a number of unknown size.
  *
- * Metadata: 28 bytes a frame, 0.68 % of RAM. Linux: 64 bytes, 1.56 %, with the same unions (include/linux/mm_types.h).
+ * Metadata: 32 bytes a frame, 0.78 % of RAM. Linux: 64 bytes, 1.56 %, with the same unions (include/linux/mm_types.h).
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
@@ -71,8 +73,38 @@ export const PG_HEAD = 1 << 7;
 export const PG_LARGE_KMALLOC = 1 << 8;
 /** The page holds anonymous memory of a process. */
 export const PG_ANON = 1 << 9;
+
+// ── State of a page that processes map or that caches hold ─────────────────────────────────────────────────────────
+
+/** Somebody has the page to itself for a moment: I/O, migration, truncation. */
+export const PG_LOCKED = 1 << 10;
+/** Used since the reclaim scanner last looked. */
+export const PG_REFERENCED = 1 << 11;
+/** The content is what it should be: read in, or zeroed. */
+export const PG_UPTODATE = 1 << 12;
+/** Newer than its copy in the file or the swap area. */
+export const PG_DIRTY = 1 << 13;
+/** On the active list, or to be put on it. */
+export const PG_ACTIVE = 1 << 14;
+/** Being written out. */
+export const PG_WRITEBACK = 1 << 15;
+/** In the swap cache: `private` holds its slot. */
+export const PG_SWAPCACHE = 1 << 23;
+/** Goes to swap when it is reclaimed, not to a file: anonymous and shared memory. */
+export const PG_SWAPBACKED = 1 << 24;
+/** Not to be reclaimed: locked into memory. */
+export const PG_UNEVICTABLE = 1 << 25;
+/** A VMA with VM_LOCKED maps it. */
+export const PG_MLOCKED = 1 << 26;
+/** Was in the working set when it was evicted (workingset.ts). */
+export const PG_WORKINGSET = 1 << 27;
+
+const PG_CACHE_BITS =
+  PG_LOCKED | PG_REFERENCED | PG_UPTODATE | PG_DIRTY | PG_ACTIVE | PG_WRITEBACK | PG_SWAPCACHE | PG_SWAPBACKED;
+const PG_RECLAIM_BITS = PG_UNEVICTABLE | PG_MLOCKED | PG_WORKINGSET;
 /** Everything that an owner may set and that must be gone when the block is freed. */
-export const PG_OWNER_BITS = PG_SLAB | PG_TABLE | PG_LRU | PG_HEAD | PG_LARGE_KMALLOC | PG_ANON;
+export const PG_OWNER_BITS =
+  PG_SLAB | PG_TABLE | PG_LRU | PG_HEAD | PG_LARGE_KMALLOC | PG_ANON | PG_CACHE_BITS | PG_RECLAIM_BITS;
 
 export const ORDER_SHIFT = 16;
 export const ORDER_MASK = 0xf << ORDER_SHIFT;
@@ -85,8 +117,8 @@ export const orderOfFlags = (flags: number): number => (flags >>> ORDER_SHIFT) &
 export const migratetypeOfFlags = (flags: number): number => (flags >>> MT_SHIFT) & 0x7;
 export const zoneOfFlags = (flags: number): number => (flags >>> ZONE_SHIFT) & 0x7;
 
-/** Bytes of metadata per frame: a row and three columns. */
-export const PAGE_STRUCT_BYTES = 28;
+/** Bytes of metadata per frame: a row and four columns. */
+export const PAGE_STRUCT_BYTES = 32;
 
 // ── A row ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,7 +132,7 @@ const REFCOUNT = 4;
 const NEXT = PAGE_NEXT;
 const PREV = PAGE_PREV;
 const COLUMN_BYTES = 4;
-if (ROW_BYTES + 3 * COLUMN_BYTES !== PAGE_STRUCT_BYTES) throw new Error("page: rows and columns do not add up");
+if (ROW_BYTES + 4 * COLUMN_BYTES !== PAGE_STRUCT_BYTES) throw new Error("page: rows and columns do not add up");
 
 export interface Pages {
   /** Frames `0 ≤ pfn < nrFrames` have rows; a multiple of the largest block, so that a buddy always has one. */
@@ -138,6 +170,8 @@ export interface Pages {
   setMapcount(pfn: Pfn, count: number): void;
   index(pfn: Pfn): number;
   setIndex(pfn: Pfn, page: number): void;
+  mapping(pfn: Pfn): number;
+  setMapping(pfn: Pfn, granule: number): void;
 }
 
 /** Bytes that rows and columns take for `nrFrames` frames and `nrHeads` list heads. */
@@ -150,6 +184,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
   const privateBase = (base + (nrFrames + nrHeads) * ROW_BYTES) as PhysAddr;
   const mapcountBase = (privateBase + column) as PhysAddr;
   const indexBase = (mapcountBase + column) as PhysAddr;
+  const mappingBase = (indexBase + column) as PhysAddr;
   const rowMask = 2 ** Math.ceil(Math.log2(nrFrames + nrHeads)) - 1;
 
   // Each of these is smaller than 27 bytecodes, which V8 inlines without counting them.
@@ -185,5 +220,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
     setMapcount: (pfn, count) => port.st32(mapcountBase + pfn * COLUMN_BYTES, count),
     index: (pfn) => port.ld32(indexBase + pfn * COLUMN_BYTES),
     setIndex: (pfn, page) => port.st32(indexBase + pfn * COLUMN_BYTES, page),
+    mapping: (pfn) => port.ld32(mappingBase + pfn * COLUMN_BYTES),
+    setMapping: (pfn, granule) => port.st32(mappingBase + pfn * COLUMN_BYTES, granule),
   };
 }

@@ -41,8 +41,10 @@ export function sampleMetadata(seed: string, ramBytes: number): MetadataReply {
     .filter(({ type }) => type === E820_RAM)
     .reduce((sum, { start, end }) => sum + end - start, 0);
   const kept = usable - zones.totalManaged() * PAGE_SIZE;
+  // The rows of list heads belong to no frame; the share has them.
+  const frameBytes = pages.bytes - pages.nrHeads * (pages.rowAt(1) - pages.rowAt(0));
   return {
-    bytesPerFrame: { ...plain(pages.bytes / pages.nrFrames, pages.nrFrames), fault: kernel.check() },
+    bytesPerFrame: { ...plain(frameBytes / pages.nrFrames, pages.nrFrames), fault: kernel.check() },
     share: plain((100 * kept) / usable, pages.nrFrames),
   };
 }
