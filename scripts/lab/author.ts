@@ -83,7 +83,7 @@ export async function proveLab(options: AuthorOptions): Promise<Proof> {
   return { ...base, matrix, findings };
 }
 
-function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions): string[] {
+export function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions): string[] {
   const findings: string[] = [];
   const total = lab.rubric.reduce((sum, row) => sum + row.points, 0);
   if (total !== lab.manifest.points)
@@ -109,7 +109,7 @@ function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions): strin
   return findings;
 }
 
-async function rightFindings({ lab, sandbox, nrSeeds }: AuthorOptions, code: LabCode): Promise<string[]> {
+export async function rightFindings({ lab, sandbox, nrSeeds }: AuthorOptions, code: LabCode): Promise<string[]> {
   const findings: string[] = [];
   for (const reference of lab.manifest.references) {
     const target = await putUnderTest(lab, sandbox, ownOnly(lab, referenceFiles(lab, reference)));
@@ -144,14 +144,18 @@ function nothings(lab: Lab): ReadonlyMap<string, ReadonlyMap<string, string>> {
   ]);
 }
 
-async function skeletonFindings({ lab, sandbox }: AuthorOptions, code: LabCode): Promise<string[]> {
+export async function skeletonFindings(
+  { lab, sandbox }: AuthorOptions,
+  code: LabCode,
+  depth: "quick" | "full" = "full",
+): Promise<string[]> {
   const findings: string[] = [];
   for (const [what, files] of nothings(lab)) {
     let score = 0;
     try {
       const target = await putUnderTest(lab, sandbox, files);
       for (const check of code.checks) {
-        const seeds = Array.from({ length: runsOf(check, "full") }, (_, i) => i);
+        const seeds = Array.from({ length: runsOf(check, depth) }, (_, i) => i);
         const outcome = await runCheck(code, check, target, seeds);
         const row = lab.rubric.find(({ id }) => id === check.id);
         if (row !== undefined) score += pointsFor(row.mode, row.points, outcome.done, outcome.total);
@@ -272,15 +276,18 @@ export function matrixPage(proofs: readonly Proof[]): string {
 }
 
 /** The matrix as a table of markdown: rows are wrong solutions, columns are checks. */
-export function matrixTable(proof: Proof): string {
-  if (proof.matrix.length === 0) return "Questions only: nothing to get wrong but the answers.";
-  const ids = [...(proof.matrix[0]?.status.keys() ?? [])];
+function matrixTable({ matrix }: Proof): string {
+  if (matrix.length === 0) return "Questions only: nothing to get wrong but the answers.";
+  return [matrixHead([...(matrix[0]?.status.keys() ?? [])]), ...matrix.map(matrixRowText)].join("\n");
+}
+
+/** The first two lines of a table of the checks `ids`. */
+export function matrixHead(ids: readonly string[]): string {
+  return `| wrong solution | ${ids.join(" | ")} |\n|---|${ids.map(() => "---|").join("")}`;
+}
+
+export function matrixRowText({ wrong, named, status }: MatrixRow): string {
   const letter = { failed: "✗", blocked: "·", crashed: "!", passed: "", tampered: "!", skipped: "" } as const;
-  const rows = proof.matrix.map(({ wrong, named, status }) => {
-    const cells = ids.map((id) =>
-      id === named && status.get(id) === "failed" ? "**✗**" : letter[status.get(id) ?? "passed"],
-    );
-    return `| ${wrong} | ${cells.join(" | ")} |`;
-  });
-  return [`| wrong solution | ${ids.join(" | ")} |`, `|---|${ids.map(() => "---|").join("")}`, ...rows].join("\n");
+  const cells = [...status].map(([id, value]) => (id === named && value === "failed" ? "**✗**" : letter[value]));
+  return `| ${wrong} | ${cells.join(" | ")} |`;
 }

@@ -32,10 +32,8 @@ export async function putUnderTest(
   const student = compileStudent(
     new Map([...files, ...(tests === undefined ? [] : [[tests.file, tests.text] as const])]),
   );
-  const given = compileTrusted(givenFiles(lab));
-  const own = trustedModules(lab);
   const set = `s${nextSet++}`;
-  const problem = await sandbox.load(set, [...student.modules, ...given.modules, ...own]);
+  const problem = await sandbox.load(set, [...student.modules, ...trustedModules(lab)]);
   if (problem !== null) {
     const line = lineIn(problem.stack, problem.module);
     throw new SourceError(problem.module, Math.max(1, student.originalLine(problem.module, line)), 1, problem.message);
@@ -62,7 +60,7 @@ function trustedName(path: string): string {
   return `!/${relative(codeRoot(), path).replaceAll(sep, "/")}`;
 }
 
-/** The driver, the harness of own tests, and what they import, compiled once per lab. */
+/** What students are given, the driver, the harness of own tests, and what these import: compiled once per lab. */
 function trustedModules(lab: Lab): readonly Module[] {
   const known = trusted.get(lab.dir);
   if (known !== undefined) return known;
@@ -79,8 +77,9 @@ function trustedModules(lab: Lab): readonly Module[] {
   };
   add(codeFile(lab, "driver"));
   add(kitFile("own_tests"));
-  trusted.set(lab.dir, [...modules.values()]);
-  return [...modules.values()];
+  const all = [...compileTrusted(givenFiles(lab)).modules, ...modules.values()];
+  trusted.set(lab.dir, all);
+  return all;
 }
 
 // ── Places ─────────────────────────────────────────────────────────────────────────────────────────────────────────
