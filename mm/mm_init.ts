@@ -22,6 +22,7 @@ import { alignUp, asPfn, type Pfn } from "../kernel/types.ts";
 import { createBuddy } from "./buddy.ts";
 import { type CmaArea, reserveCma } from "./cma.ts";
 import type { FrameAllocator, FrameAllocatorFactory } from "./frame_allocator.ts";
+import { createLru, type Lru, NR_LRU_HEADS } from "./lru.ts";
 import type { Memblock } from "./memblock.ts";
 import { MIGRATE_CMA, MIGRATE_MOVABLE, NR_MIGRATETYPES } from "./migratetype.ts";
 import {
@@ -56,6 +57,8 @@ export interface PageLevel {
   readonly frames: readonly FrameAllocator[];
   readonly pcp: PerCpuPages;
   readonly pageAlloc: PageAllocator;
+  /** The lists that reclaim works on. */
+  readonly lru: Lru;
   readonly zoneBounds: readonly (readonly [start: number, end: number])[];
   /** The contiguous area; null if none was asked for or there was no room. */
   readonly cmaArea: CmaArea | null;
@@ -140,7 +143,8 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const endPfn = Math.floor(memblock.endOfDram() / PAGE_SIZE);
       const nrFrames = alignUp(endPfn, 1 << MAX_PAGE_ORDER);
       const nrZoneHeads = NR_PAGE_ORDERS * NR_MIGRATETYPES;
-      const nrHeads = MAX_NR_ZONES * nrZoneHeads + pcpHeads(harts.nrCpus);
+      const nrPcpHeads = pcpHeads(harts.nrCpus);
+      const nrHeads = MAX_NR_ZONES * nrZoneHeads + nrPcpHeads + NR_LRU_HEADS;
       // Above ZONE_DMA where there is such memory: the first 16 MiB are for devices.
       const window = { minAddr: ZONE_DMA_LIMIT, topDown: false };
       const memmap = memblock.alloc(memmapBytes(nrFrames, nrHeads), PAGE_SIZE, window);
@@ -182,7 +186,9 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
         hasCma: cmaArea !== null,
         state: allocState,
       });
-      return { pages, lists, pageblocks, frames, pcp, pageAlloc, zoneBounds, cmaArea };
+      const firstLruHead = pages.firstHead + MAX_NR_ZONES * nrZoneHeads + nrPcpHeads;
+      const lru = createLru({ port, spinlocks, pages, lists, zones, vmstat, firstHead: firstLruHead });
+      return { pages, lists, pageblocks, frames, pcp, pageAlloc, lru, zoneBounds, cmaArea };
     },
     handOver(level, memblock, minFreeKbytes) {
       let nrPages = 0;

@@ -34,6 +34,9 @@
  * | 124    | for requests whose highest zone is this one: the first zone with memory, from here down | derived |
  * | 128    | what must stay free in that zone: its low mark, boost, reserve against this one (W4) | derived |
  * | 132…   | free block counts [order][migrate type], u32 | lock                   |
+ * | 400    | lock of the LRU lists         |                                       |
+ * | 404-420 | pages on each of the five LRU lists (lru.ts) | LRU lock             |
+ * | 424-428 | pages isolated from them: anonymous, of files | LRU lock            |
  *
  * First zone and fast mark are what the fast path would find by walking the zonelist and adding up four numbers; they
  * are made anew whenever one of those changes.
@@ -94,6 +97,10 @@ export const Z_NONEMPTY_ORDINARY = 120;
 export const Z_FIRST = 124;
 export const Z_FAST_MARK = 128;
 export const Z_FREE_COUNT = 132;
+export const Z_LRU_LOCK = 400;
+export const Z_NR_LRU = 404;
+export const NR_LRU_LISTS = 5;
+export const Z_NR_ISOLATED = 424;
 /** The fast mark where no zone has memory: more than can ever be free. */
 const NO_ZONE_MARK = 0x3fff_ffff;
 
@@ -107,7 +114,7 @@ export const freeCountAddr = (zone: PhysAddr, order: number, migratetype: number
   zone + Z_FREE_COUNT + (order * NR_MIGRATETYPES + migratetype) * 4;
 
 if (Z_NONEMPTY + NR_MIGRATETYPES * 4 > Z_NONEMPTY_ORDINARY) throw new Error("mmzone: words overlap");
-if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > ZONE_BYTES) throw new Error("mmzone: struct zone overflows");
+if (Z_FREE_COUNT + NR_PAGE_ORDERS * NR_MIGRATETYPES * 4 > Z_LRU_LOCK) throw new Error("mmzone: struct zone overflows");
 
 // ── W6: gfp → zone ─────────────────────────────────────────────────────────────────────────────────────────────────
 

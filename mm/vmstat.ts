@@ -62,7 +62,16 @@ export const NR_PERCPU = 7;
 export const NR_VMALLOC = 8;
 /** Pages of the contiguous area that are out to drivers. */
 export const NR_CMA_USED = 9;
-export const NR_VM_ITEMS = 10;
+/** Pages on the LRU lists (lru.ts), in the order of its lists. */
+export const NR_INACTIVE_ANON = 10;
+export const NR_ACTIVE_ANON = 11;
+export const NR_INACTIVE_FILE = 12;
+export const NR_ACTIVE_FILE = 13;
+export const NR_UNEVICTABLE = 14;
+/** Pages taken off them for a while. */
+export const NR_ISOLATED_ANON = 15;
+export const NR_ISOLATED_FILE = 16;
+export const NR_VM_ITEMS = 17;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

@@ -1,0 +1,251 @@
+/**
+ * The LRU lists: pages of processes and files in the order in which they are likely to be missed least.
+ *
+ *        add ──▶ head                                              tail ──▶ looked at first by reclaim
+ *      active      [p]─[p]─[p]─[p]─[p]─[p] ── deactivate ──┐
+ *                        ▲                                  ▼
+ *      inactive     activate ──────── [p]─[p]─[p]─[p]─[p]─[p] ──▶ isolate ──▶ written out, freed
+ *
+ * 1. Two lists are a clock with two hands. A page starts on the inactive list; if it has been used when it comes to
+ *    the tail, it goes to the active list (second chance), else it is reclaimed. Pages leave the active list by its
+ *    tail again. One used once, by a scan over much memory, never pushes out what is used often.
+ *
+ * 2. Anonymous pages and pages of files have a pair each: what it costs to bring one back differs, and reclaim chooses
+ *    how many to take of each (vmscan.ts). Pages that must not go, locked ones, stand on a list that nobody scans.
+ *
+ * 3. Each zone has its own five lists: reclaim for a zone that is short must find pages of that zone. The heads are
+ *    rows of struct page (page_list.ts); lock and lengths are in struct zone.
+ *
+ *   LRU-1  PG_LRU ⇔ the page is on exactly one list, the one that its flags PG_UNEVICTABLE, PG_SWAPBACKED | PG_ANON,
+ *          PG_ACTIVE and its zone say; these flags of a page on a list change only here
+ *   LRU-2  the length in struct zone is the number of pages on the list; the vmstat items are the sums over zones
+ *   LRU-3  an isolated page is on no list, is counted as isolated, and has a holder more: whoever isolated it
+ *
+ * Context: any; takes the zone's LRU lock with interrupts off. The order between pages of different zones is not kept.
+ * Linux keeps lists per node and memory cgroup (struct lruvec), and a counter per zone. Source: mm/swap.c, mm/vmscan.c,
+ * include/linux/mm_inline.h.
+ */
+
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import { bug, bugOn } from "../kernel/bug.ts";
+import type { Spinlocks } from "../kernel/spinlock.ts";
+import { asPfn, asPhys, type Context, type Pfn } from "../kernel/types.ts";
+import { MAX_NR_ZONES, NR_LRU_LISTS, Z_LRU_LOCK, Z_NR_ISOLATED, Z_NR_LRU, type Zones } from "./mmzone.ts";
+import {
+  type Pages,
+  PG_ACTIVE,
+  PG_ALLOCATED,
+  PG_ANON,
+  PG_LRU,
+  PG_SWAPBACKED,
+  PG_UNEVICTABLE,
+  zoneOfFlags,
+} from "./page.ts";
+import type { PageLists } from "./page_list.ts";
+import type { LruLists } from "./page_ref.ts";
+import { NR_INACTIVE_ANON, NR_ISOLATED_ANON, type VmStat } from "./vmstat.ts";
+
+/** The lists of a zone, in the order of enum lru_list: a pair for anonymous memory, a pair for files, the rest. */
+export const LRU_INACTIVE_ANON = 0;
+export const LRU_ACTIVE_ANON = 1;
+export const LRU_INACTIVE_FILE = 2;
+export const LRU_ACTIVE_FILE = 3;
+export const LRU_UNEVICTABLE = 4;
+const LRU_ACTIVE = 1;
+
+/** Rows of struct page that the list heads take. */
+export const NR_LRU_HEADS = MAX_NR_ZONES * NR_LRU_LISTS;
+
+/** Does the page go back to a file, rather than to swap? */
+export const isFilePage = (flags: number): boolean => (flags & (PG_SWAPBACKED | PG_ANON)) === 0;
+/** The list that a page belongs on. */
+export const lruListOf = (flags: number): number => {
+  if ((flags & PG_UNEVICTABLE) !== 0) return LRU_UNEVICTABLE;
+  const pair = isFilePage(flags) ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON;
+  return (flags & PG_ACTIVE) !== 0 ? pair + LRU_ACTIVE : pair;
+};
+
+export interface Lru extends LruLists {
+  /** To the head of the active list of its kind. The page is on a list. */
+  activate(ctx: Context, pfn: Pfn): void;
+  /** To the head of the inactive list of its kind. The page is on a list. */
+  deactivate(ctx: Context, pfn: Pfn): void;
+  /** To the tail of its list: the next that reclaim looks at. The page is on a list. */
+  rotate(ctx: Context, pfn: Pfn): void;
+  /** To the list of pages that are not reclaimed, or back. On a list or not; sets or clears PG_UNEVICTABLE. */
+  setUnevictable(ctx: Context, pfn: Pfn, isUnevictable: boolean): void;
+  /** Takes the page off its list and a reference (LRU-3); false if it is on none. */
+  isolate(ctx: Context, pfn: Pfn): boolean;
+  /** Isolates at most `max` pages from the tail of a list into `out`, the tail first; their number. */
+  isolateTail(ctx: Context, zone: number, list: number, max: number, out: Int32Array): number;
+  /** An isolated page goes to the head of the list that its flags say. The reference is still the caller's. */
+  putBack(ctx: Context, pfn: Pfn): void;
+  /** An isolated page is about to be freed: it is counted no more. The reference is still the caller's. */
+  forget(ctx: Context, pfn: Pfn): void;
+  /** Pages on a list of a zone; on that list of all zones. */
+  size(zone: number, list: number): number;
+  total(list: number): number;
+  /** LRU-1 to LRU-3: a sentence about the first violation, or null. O(frames). */
+  check(): string | null;
+}
+
+export interface LruDeps {
+  readonly port: MemoryPort;
+  readonly spinlocks: Spinlocks;
+  readonly pages: Pages;
+  readonly lists: PageLists;
+  readonly zones: Zones;
+  readonly vmstat: VmStat;
+  /** First of NR_LRU_HEADS rows. */
+  readonly firstHead: number;
+}
+
+export function createLru(deps: LruDeps): Lru {
+  const { port, spinlocks, pages, lists, zones, vmstat, firstHead } = deps;
+  const headOf = (zone: number, list: number): number => firstHead + zone * NR_LRU_LISTS + list;
+  const lockOf = (zone: number) => asPhys(zones.addr(zone) + Z_LRU_LOCK);
+  const zoneOf = (pfn: Pfn): number => zoneOfFlags(pages.flags(pfn));
+  for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+    spinlocks.init(lockOf(zone), "&lruvec->lru_lock");
+    for (let list = 0; list < NR_LRU_LISTS; list++) lists.init(headOf(zone, list));
+  }
+
+  // ── With the zone's lock held ────────────────────────────────────────────────────────────────────────────────────
+
+  const addTo = (address: number, delta: number): void => port.st32(address, port.ld32(address) + delta);
+  const count = (zone: number, list: number, delta: number): void => {
+    addTo(zones.addr(zone) + Z_NR_LRU + list * 4, delta);
+    vmstat.modItem(NR_INACTIVE_ANON + list, delta);
+  };
+  /** Counted by kind, locked into memory or not: the kind of a page never changes. */
+  const countIsolated = (pfn: Pfn, zone: number, delta: number): void => {
+    const isFile = isFilePage(pages.flags(pfn)) ? 1 : 0;
+    addTo(zones.addr(zone) + Z_NR_ISOLATED + isFile * 4, delta);
+    vmstat.modItem(NR_ISOLATED_ANON + isFile, delta);
+  };
+
+  const link = (pfn: Pfn, zone: number, atTail: boolean): void => {
+    const flags = pages.flags(pfn) | PG_LRU;
+    pages.setFlags(pfn, flags);
+    const list = lruListOf(flags);
+    if (atTail) lists.addTail(headOf(zone, list), pfn);
+    else lists.addHead(headOf(zone, list), pfn);
+    count(zone, list, 1);
+  };
+  const unlink = (pfn: Pfn, zone: number): void => {
+    const flags = pages.flags(pfn);
+    const list = lruListOf(flags);
+    lists.remove(pfn);
+    pages.setFlags(pfn, flags & ~PG_LRU);
+    count(zone, list, -1);
+  };
+  const takeOff = (pfn: Pfn, zone: number): void => {
+    unlink(pfn, zone);
+    countIsolated(pfn, zone, 1);
+    pages.setRefcount(pfn, pages.refcount(pfn) + 1);
+  };
+
+  /** Takes the page off, changes its flags, puts it on again. */
+  const move = (ctx: Context, pfn: Pfn, clear: number, set: number, atTail: boolean): void => {
+    const zone = zoneOf(pfn);
+    const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+    const isOn = (pages.flags(pfn) & PG_LRU) !== 0;
+    if (isOn) unlink(pfn, zone);
+    pages.setFlags(pfn, (pages.flags(pfn) & ~clear) | set);
+    if (isOn) link(pfn, zone, atTail);
+    spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+  };
+
+  // ── Checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const checkList = (zone: number, list: number): string | null => {
+    const name = `list ${list} of zone ${zones.name(zone)}`;
+    const nr = lists.count(headOf(zone, list));
+    if (nr < 0) return `LRU-1: the links of ${name} are broken`;
+    const counted = port.ld32(zones.addr(zone) + Z_NR_LRU + list * 4);
+    if (nr !== counted) return `LRU-2: ${name} has ${nr} pages, ${counted} are counted`;
+    for (let row = lists.first(headOf(zone, list)); row < pages.nrFrames; row = lists.next(row)) {
+      const flags = pages.flags(asPfn(row));
+      const isRight = (flags & (PG_LRU | PG_ALLOCATED)) === (PG_LRU | PG_ALLOCATED) && lruListOf(flags) === list;
+      if (!isRight || zoneOfFlags(flags) !== zone) return `LRU-1: frame ${row} does not belong on ${name}`;
+    }
+    return null;
+  };
+
+  const check = (): string | null => {
+    let nrListed = 0;
+    for (let list = 0; list < NR_LRU_LISTS; list++) {
+      let nr = 0;
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+        const problem = checkList(zone, list);
+        if (problem !== null) return problem;
+        nr += port.ld32(zones.addr(zone) + Z_NR_LRU + list * 4);
+      }
+      if (nr !== vmstat.item(NR_INACTIVE_ANON + list)) return `LRU-2: vmstat of list ${list} is not ${nr}`;
+      nrListed += nr;
+    }
+    let nrFlagged = 0;
+    for (let pfn = 0; pfn < pages.nrFrames; pfn++) if ((pages.flags(asPfn(pfn)) & PG_LRU) !== 0) nrFlagged++;
+    return nrFlagged === nrListed ? null : `LRU-1: ${nrFlagged} pages with PG_LRU, ${nrListed} on lists`;
+  };
+
+  return {
+    add(ctx, pfn) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      bugOn((pages.flags(pfn) & PG_LRU) !== 0, "LRU-1: page added twice", pfn);
+      link(pfn, zone, false);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
+    remove(ctx, pfn) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      if ((pages.flags(pfn) & PG_LRU) === 0) bug("LRU-1: page removed that is on no list", pfn);
+      unlink(pfn, zone);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
+    activate: (ctx, pfn) => move(ctx, pfn, 0, PG_ACTIVE, false),
+    deactivate: (ctx, pfn) => move(ctx, pfn, PG_ACTIVE, 0, false),
+    rotate: (ctx, pfn) => move(ctx, pfn, 0, 0, true),
+    setUnevictable(ctx, pfn, isUnevictable) {
+      move(ctx, pfn, PG_UNEVICTABLE, isUnevictable ? PG_UNEVICTABLE : 0, false);
+    },
+    isolate(ctx, pfn) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      const isOn = (pages.flags(pfn) & PG_LRU) !== 0;
+      if (isOn) takeOff(pfn, zone);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+      return isOn;
+    },
+    isolateTail(ctx, zone, list, max, out) {
+      const head = headOf(zone, list);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      let nr = 0;
+      while (nr < max && !lists.isEmpty(head)) {
+        const pfn = asPfn(lists.last(head));
+        takeOff(pfn, zone);
+        out[nr++] = pfn;
+      }
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+      return nr;
+    },
+    putBack(ctx, pfn) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      bugOn((pages.flags(pfn) & PG_LRU) !== 0, "LRU-3: page put back that is on a list", pfn);
+      countIsolated(pfn, zone, -1);
+      link(pfn, zone, false);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
+    forget(ctx, pfn) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      countIsolated(pfn, zone, -1);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
+    size: (zone, list) => port.ld32(zones.addr(zone) + Z_NR_LRU + list * 4),
+    total: (list) => vmstat.item(NR_INACTIVE_ANON + list),
+    check,
+  };
+}
