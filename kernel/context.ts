@@ -137,8 +137,8 @@ export interface ContextTracking {
   interruptPoint(ctx: Context): void;
   /** kernel/irq.ts registers what happens there. */
   onInterruptPoint(checkpoint: (cpu: number) => void): void;
-  /** `CPU: 0 UID: 0 PID: 1 Comm: init Tainted: …` and `Call Trace:` lines. */
-  stackDump(ctx: Context): string;
+  /** `CPU: 0 UID: 0 PID: 1 Comm: init Tainted: …` and `Call Trace:` lines: of `at`, or of here. */
+  stackDump(ctx: Context, at?: Error): string;
   taint(flag: string): void;
   taintText(): string;
 }
@@ -206,11 +206,11 @@ export function createContextTracking(
     }
   };
 
-  const stackDump = (ctx: Context): string => {
+  const stackDump = (ctx: Context, at = new Error()): string => {
     const task = port.ld32(ctx.area + CURRENT) * 8;
     const pid = task === 0 ? 0 : port.ld32(task + TASK_PID);
     const who = `CPU: ${ctx.cpu} UID: 0 PID: ${pid} Comm: ${taskComm(port, task)} ${taintText()} 6.12.0-slabtown #1`;
-    const trace = stackNames().map((name) => ` ${name}`);
+    const trace = stackNames(at).map((name) => ` ${name}`);
     return [who, "Call Trace:", " <TASK>", ...trace, " </TASK>"].join("\n");
   };
 

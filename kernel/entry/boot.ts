@@ -53,7 +53,7 @@ import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { createNmis } from "../nmi.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
 import { createPerCpu } from "../percpu.ts";
-import { createPrintk, KERN_ALERT, KERN_INFO, KERN_WARNING } from "../printk.ts";
+import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
 import { proveContexts, proveReturnToUser, proveSpinlocks } from "../prove_locking.ts";
 import { createScheduler } from "../sched.ts";
 import { createSmp } from "../smp.ts";
@@ -69,6 +69,7 @@ import { createConsole } from "./files.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
+import { createPanic } from "./panic.ts";
 import { createProcesses } from "./process.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { createProcfs } from "./procfs/index.ts";
@@ -285,19 +286,9 @@ export function boot(options: BootOptions): Kernel {
   printk(KERN_INFO, `smp: Brought up 1 node, ${nrCpus} CPU${nrCpus === 1 ? "" : "s"}`);
 
   // ── Files, processes, system calls ───────────────────────────────────────────────────────────────────────────────
-  const state = { powerOff: false, panicReport: null as string | null };
-  const panic = (reason: string): void => {
-    if (state.panicReport !== null) return;
-    const now = contexts.taskContext(harts.current[0] as number);
-    printk(0, `Kernel panic - not syncing: ${reason}\n${contexts.stackDump(now)}`);
-    state.panicReport = `Kernel panic - not syncing: ${reason}`;
-  };
-  irqs.onFatal((ctx, error) => {
-    contexts.taint("D");
-    printk(KERN_ALERT, `kernel BUG: ${error.message}\nOops: invalid opcode: 0000 [#1] in interrupt`);
-    printk(KERN_ALERT, `${contexts.stackDump(ctx)}\n---[ end trace 0000000000000000 ]---`);
-    panic("Fatal exception in interrupt");
-  });
+  const panic = createPanic(machine, contexts, printk);
+  const { state } = panic;
+  irqs.onFatal((ctx, error) => panic.die(ctx, error, "in interrupt"));
   const consoleDevice = createConsole(
     waits,
     asPhys(statics + 8),
@@ -317,7 +308,7 @@ export function boot(options: BootOptions): Kernel {
     programs: options.programs,
     queues: statics,
     mutexes: locks.mutexes,
-    onPanic: panic,
+    onPanic: panic.panic,
   });
   const registry = createFileRegistry(); // what drivers add
   if (lockdep !== undefined) registry.registerText("/proc/lockdep_stats", { read: () => lockdepStatsText(lockdep) });
@@ -427,7 +418,7 @@ export function boot(options: BootOptions): Kernel {
     drivers,
     dmaReports: () => (dmaSystem.debug?.errorCount() ?? 0) + (machine.guard?.nrViolations() ?? 0),
     deferred,
-    state,
+    panic,
     locks,
     lockdep,
     faults,

@@ -22,13 +22,14 @@ import type { Scheduler } from "../sched.ts";
 import type { Task, Tasks } from "../task.ts";
 import { PF_KTHREAD, TASK_FLAGS, TASK_RUN_CYCLES, TASK_STACK, taskComm } from "../task_struct.ts";
 import { asPhys, NULL } from "../types.ts";
-import { ENOMEM } from "../uapi/errno.ts";
+import { ENOMEM, ESRCH } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
 import type { Kernel, KernelInterrupts, KernelMemory, RunStop, SavedKernel, TaskInfo } from "./kernel.ts";
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
+import type { Panic } from "./panic.ts";
 import type { Processes } from "./process.ts";
 import { createSnapshotDevice, type SnapshotDevice } from "./snapshot_device.ts";
 
@@ -55,7 +56,7 @@ export interface KernelObjectDeps {
   readonly locks: Locks;
   readonly lockdep: Lockdep | undefined;
   readonly faults: FaultInjection | undefined;
-  readonly state: { powerOff: boolean; panicReport: string | null };
+  readonly panic: Panic;
   readonly taskInfos: () => readonly TaskInfo[];
   readonly checkCma: () => string | null;
   readonly census: () => Census;
@@ -84,8 +85,9 @@ function whyNotRestore({ machine, tasks }: KernelObjectDeps, image: SavedKernel)
 }
 
 export function createKernelObject(deps: KernelObjectDeps): Kernel {
-  const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice, state } = deps;
+  const { machine, printk, contexts, scheduler, tasks, processes, processMemory, consoleDevice } = deps;
   const { memory } = deps;
+  const { state, orDie } = deps.panic;
   const { harts } = machine;
   const { clock } = harts;
 
@@ -139,7 +141,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
           const reason = stopReason(untilCycles, shouldStop);
           if (reason !== undefined) return reason;
         }
-        if (scheduler.step() !== "nothing") {
+        if (orDie(scheduler.step) !== "nothing") {
           nrSteps++;
           if (pause?.() === true) return "pause";
           continue;
@@ -148,8 +150,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       }
     },
     steps: () => nrSteps,
-    feedConsole: consoleDevice.feed,
-    closeConsole: () => consoleDevice.close(),
+    feedConsole: (text) => orDie(() => consoleDevice.feed(text)),
+    closeConsole: () => orDie(consoleDevice.close),
     serveSnapshots() {
       const device = createSnapshotDevice();
       deps.registry.registerDevice("snapshot", () => device.open());
@@ -168,7 +170,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       const parent = processes.get(1)?.isInit === true ? 1 : 0;
       const start = (): number => processes.spawn(parent, path, args, [file, file, file], options);
       // FIN-1: without init there is no system.
-      const pid = path === "/sbin/init" && deps.faults !== undefined ? deps.faults.mustNotFail(start) : start();
+      const begin = path === "/sbin/init" && deps.faults !== undefined ? () => deps.faults?.mustNotFail(start) : start;
+      const pid = orDie(begin) ?? -ENOMEM;
       if (pid < 0) file.refs -= 3;
       else if (path === "/sbin/init") printk(KERN_INFO, "Run /sbin/init as init process");
       return pid;
@@ -188,7 +191,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       scheduler.wake(task);
       return [task.pid];
     },
-    kill: processes.kill,
+    kill: (pid, signal) => orDie(() => processes.kill(pid, signal)) ?? -ESRCH,
     stopFaults: () => deps.faults?.disarm(),
     nrSyscalls: processes.nrSyscalls,
     exitStatus: processes.exitStatus,

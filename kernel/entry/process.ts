@@ -252,7 +252,7 @@ export function createProcesses(deps: ProcessDeps): Processes {
     contexts.taint("D");
     printk(KERN_ALERT, `kernel BUG: ${error.message}`);
     printk(KERN_ALERT, `Oops: invalid opcode: 0000 [#${nrOopses}] in ${taskComm(port, task.struct)}/${task.pid}`);
-    printk(KERN_ALERT, contexts.stackDump(ctx));
+    printk(KERN_ALERT, contexts.stackDump(ctx, error));
     printk(KERN_ALERT, `---[ end trace 0000000000000000 ]---`);
   };
 
