@@ -74,6 +74,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     [...ramfs.keys()]
       .filter((name) => name.startsWith(prefix))
       .map((name) => name.slice(prefix.length))
+      .filter((name) => !name.includes("/"))
       .sort();
 
   const kernelLog = (): string => {
@@ -97,6 +98,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       if (/^\/(proc|sys|dev|bin|sbin)(\/|$)/.test(path)) return -EACCES;
       const parent = path.slice(0, path.lastIndexOf("/"));
       if (ramfs.has(parent)) return -ENOTDIR;
+      if (parent !== "" && parent !== "/tmp") return -ENOENT;
       node = { frames: [], size: 0 };
       ramfs.set(path, node);
     }

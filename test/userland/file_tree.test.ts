@@ -1,0 +1,29 @@
+/**
+ * Names of files: what may be created where, and what a directory lists. Method: the shell on a booted kernel.
+ */
+
+import { describe, expect, it } from "vitest";
+import { builtinPrograms } from "../../userland/index.ts";
+import { bootKernel } from "../support/boot_kernel.ts";
+
+function runShell(commands: string): { output: string; status: number | undefined } {
+  const kernel = bootKernel(Object.fromEntries(builtinPrograms()));
+  const status = kernel.run("/bin/sh", "-c", commands);
+  return { output: kernel.output(), status };
+}
+
+describe("the file tree", () => {
+  it("a file needs its directory", () => {
+    expect(runShell("echo x > /tmp/a/b").output).toContain("No such file or directory");
+    expect(runShell("echo x > /nowhere/b").output).toContain("No such file or directory");
+    expect(runShell("echo x > /tmp/f; echo y > /tmp/f/g").output).toContain("Not a directory");
+    expect(runShell("echo x > /proc/new").status).not.toBe(0);
+  });
+
+  it("a directory lists its own files, not those below", () => {
+    const { output } = runShell("echo x > /tmp/inner; echo x > /outer; ls /");
+    expect(output).toContain("outer");
+    expect(output).not.toContain("inner");
+    expect(runShell("echo x > /tmp/inner; ls /tmp").output).toContain("inner");
+  });
+});
