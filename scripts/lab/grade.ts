@@ -44,6 +44,8 @@ export interface Grade {
   readonly score: number;
   /** Points of the rows that were run. */
   readonly max: number;
+  /** Points of the checks that only a full grade runs. */
+  readonly hidden: number;
   readonly rows: readonly Row[];
   /** Why nothing could be run: a file that does not compile. */
   readonly problem: string | null;
@@ -112,7 +114,9 @@ function isWanted(row: ScoredCheck, { depth, only }: GradeRequest): boolean {
 function gradeOf({ lab, depth }: GradeRequest, rows: readonly Row[], problem: string | null): Grade {
   const score = rows.reduce((sum, row) => sum + row.score, 0);
   const max = rows.reduce((sum, row) => sum + row.check.points, 0);
-  return { lab: lab.short, title: lab.manifest.title, depth, score, max, rows, problem };
+  const isHidden = ({ visibility }: ScoredCheck): boolean => depth !== "full" && visibility !== "visible";
+  const hidden = lab.rubric.filter(isHidden).reduce((sum, { points }) => sum + points, 0);
+  return { lab: lab.short, title: lab.manifest.title, depth, score, max, hidden, rows, problem };
 }
 
 function ruleOf(code: LabCode, id: string): { readonly title: string; readonly rule: string } {

@@ -48,5 +48,6 @@ export function humanGrade(grade: Grade, paint: Paint, showsAll = false): string
     out.push(`  ${rowLine(row, paint)}`);
   }
   out.push(`Score: ${grade.score}/${grade.max}`);
+  if (grade.hidden > 0) out.push(paint.dim(`hidden checks have ${grade.hidden} points more: slabtown lab grade`));
   return `${out.join("\n")}\n`;
 }

@@ -82,7 +82,7 @@ export async function gradeOwnTests(
   const { references } = lab.manifest;
   const lines: string[] = [];
   let nrAccepted = 0;
-  let nrCaught = 0;
+  const missed: string[] = [];
   try {
     for (const reference of references) {
       const failing = await complaints(lab, sandbox, ownOnly(lab, referenceFiles(lab, reference)), { file, text });
@@ -92,15 +92,20 @@ export async function gradeOwnTests(
     }
     for (const name of bank) {
       const failing = await complaints(lab, sandbox, wrongFiles(lab, name), { file, text });
-      if (typeof failing !== "string" && failing.length > 0) nrCaught++;
+      if (typeof failing === "string" || failing.length === 0) missed.push(name);
     }
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;
     return { done: 0, total: bank.length, lines: [`${error.file}:${error.line}: ${error.message}`] };
   }
+  const nrCaught = bank.length - missed.length;
   const isFair = nrAccepted === references.length;
   const accepted = `accepts ${nrAccepted}/${references.length} right solutions`;
   const verdict = `${accepted}, catches ${nrCaught}/${bank.length} wrong ones`;
   lines.unshift(verdict);
+  // What is missed is told by the check that knows it, not by its code: enough to write the test, and no more.
+  const { wrong } = wrongSolutions(lab);
+  const checks = new Set(missed.flatMap((name) => wrong[name]?.check ?? []));
+  if (missed.length > 0) lines.push(`not caught: solutions that fail ${[...checks].sort().join(", ")}`);
   return { done: isFair ? nrCaught : 0, total: bank.length, lines };
 }

@@ -21,6 +21,7 @@ const grade: Grade = {
   depth: "full",
   score: 4,
   max: 8,
+  hidden: 0,
   rows: [row("one", 4, []), row("two", 0, [HOSTILE.repeat(200)])],
   problem: null,
 };

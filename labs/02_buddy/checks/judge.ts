@@ -194,7 +194,7 @@ export class Walk {
     }
     if (claim === -EINVAL) return null;
     const [kind, what] = this.#badFree(frame, owner);
-    if (typeof claim === "number" && claim < 0) {
+    if (typeof claim === "number" && (claim < 0 || claim === EINVAL)) {
       return {
         kind: "wrong-errno",
         message: `freeBlock(${frame}, ${order}) returns ${claim} instead of −EINVAL (−22)`,

@@ -399,7 +399,8 @@ export class Walk {
     const { value } = seen;
     if (value === -EINVAL) return this.#none(seen, "a refused free");
     const call = `free(${address}) returns ${show(value)}`;
-    if (typeof value === "number" && value < 0) return fail("wrong-errno", `${call} instead of −EINVAL (−22)`);
+    if (value === EINVAL || (typeof value === "number" && value < 0))
+      return fail("wrong-errno", `${call} instead of −EINVAL (−22)`);
     const slab = this.machine.slabAt(address);
     if (slab === undefined) return fail("foreign", `${call}, but frame ${frameOf(address)} is no slab's`);
     if (this.machine.placeAt(address) !== undefined) return fail("double", `${call}, but that object is free already`);
