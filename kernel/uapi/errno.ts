@@ -69,3 +69,9 @@ export const errnoName = (errno: number): string => NAMES[Math.abs(errno)]?.[0] 
 
 /** `Invalid argument` for 22 or -22. */
 export const strerror = (errno: number): string => NAMES[Math.abs(errno)]?.[1] ?? `Unknown error ${Math.abs(errno)}`;
+
+/** 22 for `EINVAL`; undefined for a name that this kernel does not use. */
+export function errnoNumber(name: string): number | undefined {
+  const found = Object.entries(NAMES).find(([, [known]]) => known === name);
+  return found === undefined ? undefined : Number(found[0]);
+}

@@ -1,8 +1,8 @@
 /**
  * Recordings: the operation streams that replay programs and kernel threads consume.
  *
- * A reader (scripts/readers/) turns a file of any supported format into one of the two column sets below; the
- * replayers (userland/ for heaps, kernel/entry for kernel events) never see the file. Columns are plain typed arrays
+ * A reader (scripts/readers/) turns a file of any supported format into one of the column sets below; the replayers
+ * (userland/ for heaps and system calls, kernel/entry for kernel events) never see the file. Columns are typed arrays
  * of one length, row i being operation i in recorded order. They are input, not kernel memory: they stay on the host,
  * as a program's text would stay on disk.
  */
@@ -107,5 +107,73 @@ export interface KernelRecording {
   readonly nrUnknownFrees: number;
   /** Frees inserted because an address was allocated again while still live (bulk and RCU frees have no tracepoint). */
   readonly nrImpliedFrees: number;
+  readonly warnings: readonly string[];
+}
+
+// ── System call recordings: what processes did to memory and to each other ─────────────────────────────────────────
+
+export const SC_BRK = 0;
+export const SC_MMAP = 1;
+export const SC_MUNMAP = 2;
+export const SC_MPROTECT = 3;
+export const SC_MREMAP = 4;
+export const SC_MADVISE = 5;
+export const SC_FORK = 6;
+export const SC_VFORK = 7;
+/** clone with CLONE_THREAD. */
+export const SC_THREAD = 8;
+export const SC_EXECVE = 9;
+/** Ends a thread that is not its process's first. */
+export const SC_EXIT = 10;
+export const SC_EXIT_GROUP = 11;
+export const SC_WAIT = 12;
+/** A signal ended the process here. */
+export const SC_KILLED = 13;
+export const NR_RECORDED_CALLS = 14;
+
+/** In `target` and `child`: no task, or one that the recording does not know. */
+export const SC_NOBODY = -1;
+
+/** A thread of a recorded process; its first thread stands for the process. */
+export interface RecordedTask {
+  readonly pid: number;
+  /** Index of the first thread of its process; its own for that thread. */
+  readonly leader: number;
+}
+
+/**
+ * Row i is the i-th call in the order in which they took effect. Memory is given back when a call begins and obtained
+ * when it returns; processes are made, replaced and ended when a call begins, waited for when it returns.
+ */
+export interface SyscallRecording {
+  readonly kind: "syscall";
+  readonly name: string;
+  readonly nrEvents: number;
+  /** Task 0 is there from the start; every other one is the `child` of an earlier row. */
+  readonly tasks: readonly RecordedTask[];
+  readonly call: Uint8Array;
+  /** Index into `tasks` of who calls. */
+  readonly task: Int32Array;
+  /** Recorded address; 0 asks (brk) or leaves the choice to the kernel (mmap). */
+  readonly addr: Float64Array;
+  readonly bytes: Float64Array;
+  /** SC_MREMAP: the new size. SC_MMAP: the offset in the file. */
+  readonly extra: Float64Array;
+  /** prot; advice; options of a wait; exit status; signal. */
+  readonly arg: Int32Array;
+  readonly flags: Int32Array;
+  /** SC_MMAP: a file descriptor, −1 for anonymous memory. */
+  readonly fd: Int32Array;
+  /** SC_WAIT: the child waited for, or SC_NOBODY for any. */
+  readonly target: Int32Array;
+  /** Task made by SC_FORK, SC_VFORK, SC_THREAD; reaped by SC_WAIT; else, and if there was none, SC_NOBODY. */
+  readonly child: Int32Array;
+  /** SC_EXECVE: index into `names` of the program. */
+  readonly nameIndex: Int32Array;
+  readonly names: readonly string[];
+  /** What the recorded kernel answered: ≥ 0, or −errno. Recorded addresses for brk, mmap and mremap; 0 for pids. */
+  readonly result: Float64Array;
+  /** Rows that the recording does not have: ends of processes that ran on, starts of those that it found running. */
+  readonly nrImplied: number;
   readonly warnings: readonly string[];
 }
