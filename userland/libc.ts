@@ -28,12 +28,15 @@ import {
   PROT_WRITE,
 } from "../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
+import { RLIM_INFINITY } from "../kernel/uapi/resource.ts";
 import {
   SYS_clone,
   SYS_close,
   SYS_delete_module,
+  SYS_execve,
   SYS_exit,
   SYS_exit_group,
+  SYS_fork,
   SYS_getcwd,
   SYS_getdents64,
   SYS_getpid,
@@ -43,12 +46,14 @@ import {
   SYS_nanosleep,
   SYS_openat,
   SYS_pipe2,
+  SYS_prlimit64,
   SYS_read,
   SYS_sched_yield,
   SYS_spawn,
   SYS_thread_join,
   SYS_uname,
   SYS_unlink,
+  SYS_vfork,
   SYS_wait4,
   SYS_write,
 } from "../kernel/uapi/syscall.ts";
@@ -70,6 +75,11 @@ export interface Waited {
   readonly pid: number;
   /** Its exit status, or 128 + the signal that killed it, as a shell counts. */
   readonly status: number;
+}
+
+export interface Limit {
+  readonly soft: number;
+  readonly hard: number;
 }
 
 export interface Libc {
@@ -100,6 +110,14 @@ export interface Libc {
   pipe(): Sleeping<readonly [readEnd: number, writeEnd: number] | number>;
   /** Starts a child; `argv[0]` is its name, `fds` become its 0, 1 and 2. */
   spawn(path: string, argv: readonly string[], fds?: readonly [number, number, number]): Sleeping<number>;
+  /** A child that goes on at `entry`, with a copy of this process's memory: its pid. */
+  fork(entry: Program): Sleeping<number>;
+  /** The same in this process's memory; comes back when the child has ended or become another program. */
+  vfork(entry: Program): Sleeping<number>;
+  /** Becomes another program; comes back only to say why not. */
+  execve(path: string, argv: readonly string[]): Sleeping<number>;
+  /** A limit of this process; `next` sets it. RLIM_INFINITY: none. */
+  prlimit(resource: number, next?: Limit): Sleeping<Limit | number>;
   /** Waits for child `pid`, or any with −1. */
   wait(pid: number, options?: number): Sleeping<Waited>;
   /** Ends the process. */
@@ -295,26 +313,58 @@ export function createLibc(env: ProgramEnv): Libc {
 
   // ── Processes and threads ────────────────────────────────────────────────────────────────────────────────────────
 
-  function* spawn(
-    path: string,
-    argv: readonly string[],
-    fds: readonly [number, number, number] = [0, 1, 2],
-  ): Sleeping<number> {
+  /**
+   * Puts `argv` and `path` into the scratch area behind `reserved` bytes at its beginning: address of the pointer array,
+   * behind which the strings are, `path` first; −E2BIG or another −errno.
+   */
+  function* programStrings(path: string, argv: readonly string[], reserved: number): Sleeping<number> {
     const base = yield* scratch();
     if (base < 0) return base;
-    const fdsAt = argv.length * POINTER_BYTES;
-    let at = fdsAt + fds.length * 4;
+    const arrayAt = base + reserved;
+    let at = reserved + argv.length * POINTER_BYTES;
     const strings = [path, ...argv];
     if (at >= STRING_BYTES) return -E2BIG;
     for (let i = 0; i < strings.length; i++) {
       const address = yield* cString(strings[i] as string, at);
       if (address < 0) return address === -ENAMETOOLONG && i > 0 ? -E2BIG : address;
-      if (i > 0) storePointer(base + (i - 1) * POINTER_BYTES, address);
+      if (i > 0) storePointer(arrayAt + (i - 1) * POINTER_BYTES, address);
       at = at + encodeUtf8(strings[i] as string).length + 1;
     }
-    for (let i = 0; i < fds.length; i++) mem.st32(base + fdsAt + i * 4, fds[i] as number);
-    const pathAt = base + fdsAt + fds.length * 4;
-    return yield* call(SYS_spawn, pathAt, base, argv.length, base + fdsAt);
+    return arrayAt;
+  }
+
+  function* spawn(
+    path: string,
+    argv: readonly string[],
+    fds: readonly [number, number, number] = [0, 1, 2],
+  ): Sleeping<number> {
+    const fdBytes = 16;
+    const arrayAt = yield* programStrings(path, argv, fdBytes);
+    if (arrayAt < 0) return arrayAt;
+    const fdsAt = arrayAt - fdBytes;
+    for (let i = 0; i < fds.length; i++) mem.st32(fdsAt + i * 4, fds[i] as number);
+    return yield* call(SYS_spawn, arrayAt + argv.length * POINTER_BYTES, arrayAt, argv.length, fdsAt);
+  }
+
+  function* execve(path: string, argv: readonly string[]): Sleeping<number> {
+    const arrayAt = yield* programStrings(path, argv, 0);
+    if (arrayAt < 0) return arrayAt;
+    return yield* call(SYS_execve, arrayAt + argv.length * POINTER_BYTES, arrayAt, argv.length);
+  }
+
+  function* prlimit(resource: number, next?: Limit): Sleeping<Limit | number> {
+    const base = yield* scratch();
+    if (base < 0) return base;
+    const toWord = (limit: number): number => Math.min(limit, Number.MAX_SAFE_INTEGER + 1);
+    if (next !== undefined) {
+      storePointer(base, toWord(next.soft));
+      storePointer(base + POINTER_BYTES, toWord(next.hard));
+    }
+    const oldAt = base + 2 * POINTER_BYTES;
+    const result = yield* call(SYS_prlimit64, 0, resource, next === undefined ? 0 : base, oldAt);
+    if (result < 0) return result;
+    const fromWord = (limit: number): number => (Number.isSafeInteger(limit) ? limit : RLIM_INFINITY);
+    return { soft: fromWord(loadPointer(oldAt)), hard: fromWord(loadPointer(oldAt + POINTER_BYTES)) };
   }
 
   function* wait(pid: number, options = 0): Sleeping<Waited> {
@@ -377,6 +427,10 @@ export function createLibc(env: ProgramEnv): Libc {
     unlink: (path) => callWithString(SYS_unlink, path, 0),
     pipe,
     spawn,
+    fork: (entry) => call(SYS_fork, env.entryOf(entry)),
+    vfork: (entry) => call(SYS_vfork, env.entryOf(entry)),
+    execve,
+    prlimit,
     wait,
     exit: (status) => end(SYS_exit_group, status),
     exitThread: (status) => end(SYS_exit, status),

@@ -21,6 +21,7 @@ import {
   createTlbFlush,
   DMA_STATIC_BYTES,
   FAULT_INJECT_BYTES,
+  GFP_KERNEL,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
@@ -64,15 +65,18 @@ import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
 import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
+import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
 import { createPanic } from "./panic.ts";
-import { createProcesses } from "./process.ts";
+import { NR_OPEN } from "./process.ts";
+import { createProcesses } from "./processes.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { createProcfs } from "./procfs/index.ts";
+import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
@@ -304,11 +308,13 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     waits,
     processMemory,
+    forkMemory: () => NULL,
     vmstat,
     programs: options.programs,
     queues: statics,
     mutexes: locks.mutexes,
     onPanic: panic.panic,
+    rlimits: initialRlimits(ramBytes, NR_OPEN),
   });
   const registry = createFileRegistry(); // what drivers add
   if (lockdep !== undefined) registry.registerText("/proc/lockdep_stats", { read: () => lockdepStatsText(lockdep) });
@@ -374,8 +380,10 @@ export function boot(options: BootOptions): Kernel {
     printk,
     programPaths: [...options.programs.keys()],
   });
+  const heap = users.replayHeap;
   const enterSyscall = createSyscalls({
     machine,
+    eventcounts: createEventcounts({ machine, waits, heap, gfp: GFP_KERNEL, context: hostContext }),
     contexts,
     irqs,
     scheduler,

@@ -20,11 +20,9 @@ import type { MemoryPort } from "../arch/port.ts";
 import { PAGE_SIZE } from "../params.ts";
 import type { PhysAddr, TaskContext } from "../types.ts";
 import { EFAULT, ENAMETOOLONG, ENOMEM } from "../uapi/errno.ts";
-import { SIGKILL, SIGSEGV } from "../uapi/mman.ts";
+import { SIGBUS, SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
-
-export const SIGBUS = 7;
 
 /** Unwinds a program that a signal kills. `message` is what the log says about it. */
 export class FatalSignal extends Error {

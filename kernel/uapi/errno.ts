@@ -31,6 +31,7 @@ export const ERANGE = 34;
 export const ENAMETOOLONG = 36;
 export const ENOSYS = 38;
 export const EOVERFLOW = 75;
+export const ETIMEDOUT = 110;
 
 const NAMES: Readonly<Record<number, readonly [name: string, text: string]>> = {
   [EPERM]: ["EPERM", "Operation not permitted"],
@@ -62,6 +63,7 @@ const NAMES: Readonly<Record<number, readonly [name: string, text: string]>> = {
   [ENAMETOOLONG]: ["ENAMETOOLONG", "File name too long"],
   [ENOSYS]: ["ENOSYS", "Function not implemented"],
   [EOVERFLOW]: ["EOVERFLOW", "Value too large for defined data type"],
+  [ETIMEDOUT]: ["ETIMEDOUT", "Connection timed out"],
 };
 
 /** `EINVAL` for 22 or -22; the number itself where it has no name. */

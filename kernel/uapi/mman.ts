@@ -28,7 +28,12 @@ export const SEEK_CUR = 1;
 export const SEEK_END = 2;
 
 export const SIGINT = 2;
+export const SIGBUS = 7;
 export const SIGKILL = 9;
 export const SIGSEGV = 11;
 export const SIGTERM = 15;
+export const SIGCHLD = 17;
+export const SIGCONT = 18;
+export const SIGURG = 23;
+export const SIGWINCH = 28;
 export const WNOHANG = 1;

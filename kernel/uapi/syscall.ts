@@ -47,6 +47,8 @@ export const SYS_brk = 214;
 export const SYS_munmap = 215;
 /** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process → tid */
 export const SYS_clone = 220;
+/** execve(path, argv pointer, argc) → −errno, or it does not come back (no environment). */
+export const SYS_execve = 221;
 /** mmap(addr, bytes, prot, flags, fd, offset) → addr; anonymous private mappings only. */
 export const SYS_mmap = 222;
 /** mprotect(addr, bytes, prot) */
@@ -55,7 +57,9 @@ export const SYS_mprotect = 226;
 export const SYS_madvise = 233;
 /** wait4(pid or −1, int *status, options) → pid */
 export const SYS_wait4 = 260;
-/** spawn(path, argv pointer, argc, fds[3]) → pid: a child running another program (there is no fork yet). */
+/** prlimit64(pid or 0, resource, const struct rlimit64 *new or NULL, struct rlimit64 *old or NULL) */
+export const SYS_prlimit64 = 261;
+/** spawn(path, argv pointer, argc, fds[3]) → pid: a child running another program. */
 export const SYS_spawn = 1000;
 /** reboot(0 power off, 1 restart) */
 export const SYS_reboot = 1001;
@@ -65,3 +69,13 @@ export const SYS_thread_join = 1002;
 export const SYS_sched_setscheduler = 1003;
 /** unlink(path) in the ramfs */
 export const SYS_unlink = 1004;
+/** fork(entry) → pid of a child that goes on at `entry` with a copy of everything (process_start.ts says why). */
+export const SYS_fork = 1010;
+/** vfork(entry) → pid: the same in the caller's address space; comes back when the child has left it. */
+export const SYS_vfork = 1011;
+/** eventcount() → fd of a new eventcount that stands at 0. */
+export const SYS_eventcount = 1012;
+/** eventcount_await(fd, value, cycles): sleeps until the count is `value` or more; −ETIMEDOUT after `cycles`, 0: never. */
+export const SYS_eventcount_await = 1013;
+/** eventcount_advance(fd, value): raises the count to `value` and wakes who waits for it. */
+export const SYS_eventcount_advance = 1014;

@@ -47,7 +47,7 @@ const ENDED = /^\+\+\+ (?:exited with (\d+)|killed by (\w+)[^+]*) \+\+\+$/;
 /** Lines that say something else. */
 const OTHER = /^(?:---|\+\+\+ superseded|strace:|\[ Process|<detached)/;
 const UNFINISHED = "<unfinished ...>";
-const RESULT = /^\s*=\s*(?:(\?)|(-?\d+|0x[0-9a-f]+))(?:\s+([A-Z][A-Z0-9_]+))?/;
+const RESULT = /^\s*=\s*(?:(\?)|(0x[0-9a-f]+|-?\d+))(?:\s+([A-Z][A-Z0-9_]+))?/;
 
 /** Calls that take effect where they begin. */
 const EARLY = /^(?:munmap|v?fork|clone3?|execve(?:at)?|exit|exit_group)$/;

@@ -37,15 +37,7 @@ import {
   type SyscallRecording,
 } from "../../kernel/uapi/recording.ts";
 import type { RecordedCall } from "./strace.ts";
-import {
-  flagsOf,
-  MADV_WORDS,
-  MAP_WORDS,
-  MREMAP_WORDS,
-  numberOf,
-  PROT_WORDS,
-  WAIT_WORDS,
-} from "./strace_words.ts";
+import { flagsOf, MADV_WORDS, MAP_WORDS, MREMAP_WORDS, numberOf, PROT_WORDS, WAIT_WORDS } from "./strace_words.ts";
 
 /** A row before it goes into the columns; what is left out is 0 or nobody. */
 interface Row {
@@ -173,7 +165,10 @@ export class EventBuilder {
         else waiting.push(call);
         return;
       }
-      if (task !== undefined) return this.#badOp(line, `process ${pid} has ended`);
+      if (task !== undefined) {
+        this.#badOp(line, `process ${pid} has ended`);
+        return;
+      }
       task = this.#adopt(call);
       if (task === undefined) return;
     }
@@ -215,10 +210,16 @@ export class EventBuilder {
   // ── Calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #perform(call: RecordedCall, task: number): void {
+    const { name, args } = call;
+    if (name === "+exited" || name === "+killed") this.#gone(call, task);
+    else if (/^_?exit(?:_group)?$/.test(name)) this.#exit(task, name === "exit", numberOf(args[0]));
+    else if (FORKS.test(name)) this.#fork(call, task);
+    else this.#plain(call, task);
+  }
+
+  /** A call that makes and ends nobody. */
+  #plain(call: RecordedCall, task: number): void {
     const { name, args, line, result } = call;
-    if (name === "+exited" || name === "+killed") return this.#gone(call, task);
-    if (/^_?exit(?:_group)?$/.test(name)) return this.#exit(task, name === "exit", numberOf(args[0]));
-    if (FORKS.test(name)) return this.#fork(call, task);
     const row = /^wait/.test(name)
       ? this.#waitRow(call)
       : name === "execve"
@@ -227,7 +228,8 @@ export class EventBuilder {
     if (row === undefined) return;
     const numbers = [row.addr, row.bytes, row.extra].filter((value) => value !== undefined);
     if (!numbers.every((value) => Number.isSafeInteger(value) && value >= 0) || Number.isNaN(row.arg)) {
-      return this.#badOp(line, `${name}(${args.join(", ").slice(0, 60)}) cannot be`);
+      this.#badOp(line, `${name}(${args.join(", ").slice(0, 60)}) cannot be`);
+      return;
     }
     // Without an answer nobody knows whether it was performed.
     if (Number.isNaN(result)) return;
@@ -265,7 +267,8 @@ export class EventBuilder {
     }
     const old = this.#taskOf.get(result);
     if ((old !== undefined && this.#isAlive(old)) || this.#tasks.length >= MAX_TASKS) {
-      return this.#badOp(line, `${name} makes process ${result}, which is there`);
+      this.#badOp(line, `${name} makes process ${result}, which is there`);
+      return;
     }
     this.#toCome.set(result, (this.#toCome.get(result) ?? 1) - 1);
     const child = this.#newTask(result, isThread ? this.#states[task]?.leader : undefined);
@@ -291,7 +294,11 @@ export class EventBuilder {
 
   #execRow({ args }: RecordedCall): Row {
     const path = args[0] ?? "";
-    const base = path.replace(/^"|"(?:\.\.\.)?$/g, "").split("/").pop() ?? "";
+    const base =
+      path
+        .replace(/^"|"(?:\.\.\.)?$/g, "")
+        .split("/")
+        .pop() ?? "";
     const comm = base.replace(/[^\w.+-]/g, "_").slice(0, MAX_COMM) || "program";
     const known = this.#names.indexOf(comm);
     return { call: SC_EXECVE, nameIndex: known >= 0 ? known : this.#names.push(comm) - 1 };

@@ -1,0 +1,94 @@
+/**
+ * The processes of a machine: who there is, who waits for whom, signals (process.ts says what a process is).
+ */
+
+import { TASK_TGID } from "../task_struct.ts";
+import { ECHILD, ESRCH } from "../uapi/errno.ts";
+import { SIGCHLD, SIGCONT, SIGURG, SIGWINCH, WNOHANG } from "../uapi/mman.ts";
+import { ExitRequest, type Process, type ProcessDeps, type Processes, type ProcessTable } from "./process.ts";
+import { createProcessEnd } from "./process_end.ts";
+import { createProcessStart } from "./process_start.ts";
+import { FatalSignal } from "./user_mode.ts";
+
+/** Signals that do nothing to a process that has no handler for them; no process has. */
+const IGNORED_BY_DEFAULT: readonly number[] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH];
+
+export function createProcesses(deps: ProcessDeps): Processes {
+  const { machine, contexts, scheduler, waits, processMemory } = deps;
+  const { port, harts } = machine;
+  const processes = new Map<number, Process>();
+  const table: ProcessTable = {
+    deps,
+    processes,
+    finalStatus: new Map(),
+    exitQueue: deps.queues,
+    hostContext: () => contexts.taskContext(harts.current[0] as number),
+    processOf: (task) => processes.get(port.ld32(task.struct + TASK_TGID)),
+    enterSyscall: () => -ESRCH,
+    nrSyscalls: 0,
+    nrOopses: 0,
+  };
+  const { exitQueue } = table;
+  waits.init(exitQueue);
+  const start = createProcessStart(table);
+  const end = createProcessEnd(table);
+
+  scheduler.onEnd(end.threadEnded);
+  scheduler.onResume((task) => {
+    const process = table.processOf(task);
+    if (process === undefined) return undefined;
+    const { ending, survivor } = process;
+    if (ending !== undefined) return new FatalSignal(ending & 0x7f, "");
+    return survivor === undefined || survivor === task ? undefined : new ExitRequest(0);
+  });
+  scheduler.onSwitch((task, cpu) => {
+    processMemory.activate(cpu, start.addressSpaceOf(task));
+  });
+
+  return {
+    ...start,
+    *wait(caller, pid, options) {
+      for (;;) {
+        let hasChild = false;
+        for (const child of processes.values()) {
+          if (child.parent !== caller.process.pid || (pid > 0 && child.pid !== pid)) continue;
+          hasChild = true;
+          if (child.status === undefined) continue;
+          const result = { pid: child.pid, status: child.status };
+          end.reap(child);
+          return result;
+        }
+        if (!hasChild) return { pid: -ECHILD, status: 0 };
+        if ((options & WNOHANG) !== 0) return { pid: 0, status: 0 };
+        yield* waits.waitOn(exitQueue, caller.task);
+      }
+    },
+    *joinThread(caller, tid) {
+      const { process } = caller;
+      while (process.threads.has(tid) && tid !== caller.task.pid) yield* waits.waitOn(exitQueue, caller.task);
+      const status = process.joinable.get(tid);
+      process.joinable.delete(tid);
+      return status ?? -ESRCH;
+    },
+    kill(pid, signal) {
+      const process = processes.get(pid);
+      if (process === undefined || process.status !== undefined) return -ESRCH;
+      // init takes no signal that it has no handler for, and it has none.
+      const isHarmless = signal === 0 || process.isInit || IGNORED_BY_DEFAULT.includes(signal);
+      if (!isHarmless) end.doom(process, signal);
+      return 0;
+    },
+    get: (pid) => processes.get(pid),
+    all: () => [...processes.values()],
+    exitStatus(pid) {
+      const status = table.finalStatus.get(pid);
+      if (status === undefined) return undefined;
+      return (status & 0x7f) !== 0 ? 128 + (status & 0x7f) : status >>> 8;
+    },
+    setSyscallEntry(entry) {
+      table.enterSyscall = entry;
+    },
+    nrOopses: () => table.nrOopses,
+    nrSyscalls: () => table.nrSyscalls,
+  };
+}

@@ -1,0 +1,321 @@
+/**
+ * Beginning processes and programs: execve, vfork, limits, eventcounts, signals that do nothing.
+ *
+ * Goal: PRC-4 … PRC-8, RLM-1, RLM-2, EVC-1, EVC-2, and nothing leaked. Method: small programs on a booted kernel; every
+ * case again with each allocation failing once.
+ */
+
+import { describe, expect, it } from "vitest";
+import { PREEMPTED } from "../../kernel/types.ts";
+import { E2BIG, EAGAIN, EBADF, EINVAL, ENOENT, ESRCH, ETIMEDOUT } from "../../kernel/uapi/errno.ts";
+import { SIGCHLD, WNOHANG } from "../../kernel/uapi/mman.ts";
+import type { Program } from "../../kernel/uapi/program.ts";
+import { RLIM_INFINITY, RLIMIT_NPROC, RLIMIT_STACK } from "../../kernel/uapi/resource.ts";
+import * as sys from "../../kernel/uapi/syscall.ts";
+import { createLibc } from "../../userland/libc.ts";
+import { bootKernel } from "../support/boot_kernel.ts";
+
+/** Runs `programs["/bin/main"]`, which must end with `status`, and looks for leaks. */
+function run(programs: Readonly<Record<string, Program>>, status = 0, nrCpus = 2) {
+  const t = bootKernel(programs, { nrCpus });
+  expect(t.run("/bin/main")).toBe(status);
+  expect(t.kernel.nrReports()).toBe(0);
+  t.expectNoLeak();
+  return t;
+}
+
+const echo: Program = function* (env) {
+  const libc = createLibc(env);
+  yield* libc.print(`${libc.args().join("|")}\n`);
+  return 5;
+};
+
+describe("execve", () => {
+  it("PRC-6 replaces the program, keeps pid, files and parent, and gives the old memory back", () => {
+    const t = run({
+      "/bin/echo": function* (env) {
+        const libc = createLibc(env);
+        yield* libc.print(`${libc.args().join("|")} ${yield* libc.call(sys.SYS_getpid)}\n`);
+        return 5;
+      },
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.spawn("/bin/become", ["become"]);
+        return (yield* libc.wait(pid)).status === 5 && pid === 2 ? 0 : 1;
+      },
+      *"/bin/become"(env) {
+        const libc = createLibc(env);
+        const p = yield* libc.call(sys.SYS_mmap, 0, 1 << 20, 3, 0x22, -1, 0);
+        env.mem.fill(p, 1, 1 << 20);
+        return yield* libc.execve("/bin/echo", ["echo", "a b", ""]);
+      },
+    });
+    expect(t.output()).toBe("echo|a b| 2\n");
+  });
+
+  it("PRC-5 what cannot be executed changes nothing", () => {
+    run({
+      "/bin/echo": echo,
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const p = yield* libc.call(sys.SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
+        env.mem.st32(p, 77);
+        if ((yield* libc.execve("/bin/none", ["none"])) !== -ENOENT) return 1;
+        if ((yield* libc.call(sys.SYS_execve, p, 0xdead_0000, 1)) !== -ENOENT && env.mem.ld32(p) !== 77) return 2;
+        const huge = Array.from({ length: 10 }, () => "x".repeat(8000));
+        if ((yield* libc.execve("/bin/echo", huge)) !== -E2BIG) return 3;
+        return env.mem.ld32(p) === 77 ? 0 : 4;
+      },
+    });
+  });
+
+  it("PRC-6 ends the other threads, also one that sleeps, and is for the first thread only", () => {
+    run(
+      {
+        "/bin/echo": echo,
+        *"/bin/main"(env) {
+          const libc = createLibc(env);
+          const other: Program = function* (thread) {
+            const own = createLibc(thread);
+            if ((yield* own.execve("/bin/echo", ["echo"])) !== -EINVAL) return 1;
+            yield* own.sleep(1e12);
+            return 0;
+          };
+          const spinner: Program = function* () {
+            for (;;) yield PREEMPTED;
+          };
+          yield* libc.startThread(other);
+          yield* libc.startThread(spinner);
+          yield* libc.sleep(100_000);
+          yield* libc.execve("/bin/echo", ["echo", "alone"]);
+          return 1;
+        },
+      },
+      5,
+    );
+  });
+});
+
+describe("vfork", () => {
+  it("PRC-7 the child runs in the parent's memory, and the parent waits for its end", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const p = yield* libc.call(sys.SYS_mmap, 0, 4096, 3, 0x22, -1, 0);
+        const pid = yield* libc.vfork(function* (child) {
+          child.mem.st32(p, 1);
+          yield* createLibc(child).sleep(1_000_000);
+          child.mem.st32(p, 2);
+          return 9;
+        });
+        if (pid <= 0 || env.mem.ld32(p) !== 2) return 1;
+        return (yield* libc.wait(pid)).status === 9 ? 0 : 2;
+      },
+    });
+  });
+
+  it("PRC-7 … or until it has become another program, which has memory of its own", () => {
+    const t = run({
+      *"/bin/slow"(env) {
+        const libc = createLibc(env);
+        yield* libc.sleep(50_000_000);
+        yield* libc.print("slow\n");
+        return 3;
+      },
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.vfork(function* (child) {
+          yield* createLibc(child).execve("/bin/slow", ["slow"]);
+          return 127;
+        });
+        yield* libc.print("back\n");
+        if ((yield* libc.wait(pid, WNOHANG)).pid !== 0) return 1;
+        return (yield* libc.wait(-1)).status === 3 ? 0 : 2;
+      },
+    });
+    expect(t.output()).toBe("back\nslow\n");
+  });
+
+  it("a signal ends a vforked child, and the parent goes on; also the other way round", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.vfork(function* (child) {
+          child.mem.ld8(1);
+          yield PREEMPTED;
+          return 0;
+        });
+        if ((yield* libc.wait(pid)).status !== 128 + 11) return 1;
+        const parent = yield* libc.spawn("/bin/parent", ["parent"]);
+        yield* libc.sleep(1_000_000);
+        yield* libc.kill(parent, 9);
+        return (yield* libc.wait(parent)).status === 128 + 9 ? 0 : 2;
+      },
+      *"/bin/parent"(env) {
+        yield* createLibc(env).vfork(function* (child) {
+          yield* createLibc(child).sleep(10_000_000);
+          child.mem.st8(child.argv, 1);
+          return 0;
+        });
+        return 0;
+      },
+    });
+  });
+
+  it("an entry that is no text address is refused", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        for (const nr of [sys.SYS_vfork, sys.SYS_fork]) if ((yield* libc.call(nr, 12345)) !== -ESRCH) return 1;
+        return 0;
+      },
+    });
+  });
+});
+
+describe("limits", () => {
+  it("RLM-1, RLM-2 are read, set, checked and inherited", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const stack = yield* libc.prlimit(RLIMIT_STACK);
+        if (typeof stack === "number" || stack.soft !== 8 * 2 ** 20 || stack.hard !== RLIM_INFINITY) return 1;
+        if ((yield* libc.prlimit(RLIMIT_STACK, { soft: 2, hard: 1 })) !== -EINVAL) return 2;
+        if ((yield* libc.prlimit(99)) !== -EINVAL) return 3;
+        yield* libc.prlimit(RLIMIT_STACK, { soft: 4096, hard: 8192 });
+        const pid = yield* libc.spawn("/bin/child", ["child"]);
+        if ((yield* libc.wait(pid)).status !== 0) return 4;
+        const after = yield* libc.prlimit(RLIMIT_STACK);
+        return typeof after !== "number" && after.soft === 4096 && after.hard === 8192 ? 0 : 5;
+      },
+      *"/bin/child"(env) {
+        const libc = createLibc(env);
+        const got = yield* libc.prlimit(RLIMIT_STACK, { soft: 1, hard: RLIM_INFINITY });
+        return typeof got !== "number" && got.soft === 4096 ? 0 : 1;
+      },
+    });
+  });
+
+  it("PRC-8 RLIMIT_NPROC stops spawn, vfork and threads with EAGAIN", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        yield* libc.prlimit(RLIMIT_NPROC, { soft: 2, hard: 2 });
+        const sleeper: Program = function* (child) {
+          yield* createLibc(child).sleep(1_000_000);
+          return 0;
+        };
+        const first = yield* libc.startThread(sleeper);
+        if (first <= 0) return 1;
+        if ((yield* libc.startThread(sleeper)) !== -EAGAIN) return 2;
+        if ((yield* libc.vfork(sleeper)) !== -EAGAIN) return 3;
+        if ((yield* libc.spawn("/bin/main", ["main"])) !== -EAGAIN) return 4;
+        yield* libc.joinThread(first);
+        return (yield* libc.startThread(sleeper)) > 0 ? 0 : 5;
+      },
+    });
+  });
+});
+
+describe("signals", () => {
+  it("SIGCHLD does nothing to who has no handler (killed)", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        yield* libc.kill(yield* libc.getpid(), SIGCHLD);
+        yield* libc.sleep(1000);
+        return 0;
+      },
+    });
+  });
+});
+
+describe("eventcounts", () => {
+  it("EVC-1 put the steps of processes into one order, over vfork and execve", () => {
+    const t = run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const fd = yield* libc.call(sys.SYS_eventcount);
+        const pid = yield* libc.vfork(function* (child) {
+          yield* createLibc(child).execve("/bin/odd", ["odd", String(fd)]);
+          return 1;
+        });
+        for (let step = 0; step < 10; step += 2) {
+          yield* libc.call(sys.SYS_eventcount_await, fd, step, 0);
+          yield* libc.print(`${step} `);
+          yield* libc.call(sys.SYS_eventcount_advance, fd, step + 1);
+        }
+        return (yield* libc.wait(pid)).status;
+      },
+      *"/bin/odd"(env) {
+        const libc = createLibc(env);
+        const fd = Number(libc.args()[1]);
+        for (let step = 1; step < 10; step += 2) {
+          yield* libc.call(sys.SYS_eventcount_await, fd, step, 0);
+          yield* libc.print(`${step} `);
+          yield* libc.call(sys.SYS_eventcount_advance, fd, step + 1);
+        }
+        return 0;
+      },
+    });
+    expect(t.output()).toBe("0 1 2 3 4 5 6 7 8 9 ");
+  });
+
+  it("EVC-1 the count never falls, time runs out, other files are refused", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const fd = yield* libc.call(sys.SYS_eventcount);
+        yield* libc.call(sys.SYS_eventcount_advance, fd, 7);
+        yield* libc.call(sys.SYS_eventcount_advance, fd, 3);
+        if ((yield* libc.call(sys.SYS_eventcount_await, fd, 7, 0)) !== 0) return 1;
+        const before = env.now();
+        if ((yield* libc.call(sys.SYS_eventcount_await, fd, 8, 5_000_000)) !== -ETIMEDOUT) return 2;
+        if (env.now() - before < 5_000_000) return 3;
+        if ((yield* libc.call(sys.SYS_eventcount_await, fd, 8, -1)) !== -EINVAL) return 4;
+        for (const other of [1, 63, -1]) {
+          if ((yield* libc.call(sys.SYS_eventcount_advance, other, 1)) !== -EBADF) return 5;
+          if ((yield* libc.call(sys.SYS_eventcount_await, other, 0, 0)) !== -EBADF) return 6;
+        }
+        return (yield* libc.read(fd, 8)) === -EINVAL ? 0 : 7;
+      },
+    });
+  });
+});
+
+describe("PRC-4, PRC-5 with each allocation failing once", () => {
+  /** Starts children in every way, goes on without those that could not be started. */
+  const family: Readonly<Record<string, Program>> = {
+    "/bin/echo": echo,
+    *"/bin/main"(env) {
+      const libc = createLibc(env);
+      const becomes: Program = function* (child) {
+        const own = createLibc(child);
+        yield* own.call(sys.SYS_execve, child.mem.ld32(child.argv), child.argv, 1);
+        return 6;
+      };
+      yield* libc.spawn("/bin/echo", ["echo", "x"]);
+      yield* libc.vfork(becomes);
+      yield* libc.call(sys.SYS_eventcount);
+      for (;;) {
+        const { pid } = yield* libc.wait(-1);
+        if (pid <= 0) break;
+      }
+      return yield* libc.execve("/bin/echo", ["echo", "y"]);
+    },
+  };
+  it("no leak, no oops, no hang", () => {
+    let nrRefused = 0;
+    for (let nth = 1; nth < 200; nth++) {
+      const t = bootKernel(family, { cmdline: `quiet fail_nth=${nth}` });
+      const pid = t.kernel.spawn("/bin/main", ["/bin/main"]);
+      t.kernel.run();
+      if (pid > 0) expect([nth, typeof t.kernel.exitStatus(pid)]).toEqual([nth, "number"]);
+      expect([nth, t.kernel.nrReports()]).toEqual([nth, 0]);
+      t.expectNoLeak();
+      if (t.kernel.faultStats()?.nrForced === 0) break;
+      nrRefused++;
+    }
+    expect(nrRefused).toBeGreaterThan(20);
+  });
+});
