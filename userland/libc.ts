@@ -314,8 +314,8 @@ export function createLibc(env: ProgramEnv): Libc {
   // ── Processes and threads ────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Puts `argv` and `path` into the scratch area behind `reserved` bytes at its beginning: address of the pointer array,
-   * behind which the strings are, `path` first; −E2BIG or another −errno.
+   * Puts `argv` and `path` into the scratch area behind `reserved` bytes at its beginning: address of the pointer
+   * array, behind which the strings are, `path` first; −E2BIG or another −errno.
    */
   function* programStrings(path: string, argv: readonly string[], reserved: number): Sleeping<number> {
     const base = yield* scratch();

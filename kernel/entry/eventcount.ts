@@ -30,7 +30,7 @@ export interface Eventcounts {
   /**
    * Sleeps until the count is `value` or more: 0, −EBADF for another file, −ETIMEDOUT after `cycles` (0: never).
    */
-  await(task: Task, file: OpenFile | undefined, value: number, cycles: number): MaySleep<number>;
+  awaitValue(task: Task, file: OpenFile | undefined, value: number, cycles: number): MaySleep<number>;
   /** Raises the count to `value`, if it is lower: 0, −EBADF. */
   advance(file: OpenFile | undefined, value: number): number;
 }
@@ -79,7 +79,7 @@ export function createEventcounts({ machine, waits, heap, gfp, context }: Eventc
       objects.set(file, object);
       return file;
     },
-    await(task, file, value, cycles) {
+    awaitValue(task, file, value, cycles) {
       const object = file === undefined ? undefined : objects.get(file);
       if (object === undefined) return -EBADF;
       if (cycles < 0) return -EINVAL;

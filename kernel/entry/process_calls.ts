@@ -228,7 +228,7 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
       case sys.SYS_eventcount:
         return openEventcount(caller);
       case sys.SYS_eventcount_await:
-        return eventcounts.await(caller.task, fileOf(caller, a0), a1, a2);
+        return eventcounts.awaitValue(caller.task, fileOf(caller, a0), a1, a2);
       case sys.SYS_eventcount_advance:
         return eventcounts.advance(fileOf(caller, a0), a1);
       case sys.SYS_reboot:

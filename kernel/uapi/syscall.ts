@@ -75,7 +75,7 @@ export const SYS_fork = 1010;
 export const SYS_vfork = 1011;
 /** eventcount() → fd of a new eventcount that stands at 0. */
 export const SYS_eventcount = 1012;
-/** eventcount_await(fd, value, cycles): sleeps until the count is `value` or more; −ETIMEDOUT after `cycles`, 0: never. */
+/** eventcount_await(fd, value, cycles): sleeps until the count is `value`; −ETIMEDOUT after `cycles`, 0: never. */
 export const SYS_eventcount_await = 1013;
 /** eventcount_advance(fd, value): raises the count to `value` and wakes who waits for it. */
 export const SYS_eventcount_advance = 1014;

@@ -23,21 +23,9 @@ import type { SyscallRecording } from "../../kernel/uapi/recording.ts";
 import type { InputFile } from "./input.ts";
 import { InputError, quoted } from "./input_error.ts";
 import type { TextReaderOptions } from "./rep.ts";
-import { EventBuilder } from "./strace_events.ts";
+import { EventBuilder, type RecordedCall } from "./strace_events.ts";
 import { signalOf, splitArguments } from "./strace_words.ts";
 import { type BadLine, LineCursor, LineTally } from "./text_lines.ts";
-
-/** A whole call. */
-export interface RecordedCall {
-  /** Line at which it took effect. */
-  readonly line: number;
-  readonly pid: number;
-  /** Name of the call; `+exited` and `+killed` for ends. */
-  readonly name: string;
-  readonly args: readonly string[];
-  /** ≥ 0 or −errno; NaN where there is none (exit_group). */
-  readonly result: number;
-}
 
 /** Pid and time stamps, all optional. The pattern is linear: no two neighbours overlap. */
 const PREFIX = /^\s*(?:\[pid\s+(\d+)\]\s*|(\d+)\s+)?(?:[\d:]+(?:\.\d+)?\s+)?(?:\(\+\s*[\d.]+\)\s+)?/;

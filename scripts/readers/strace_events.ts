@@ -36,8 +36,19 @@ import {
   SC_WAIT,
   type SyscallRecording,
 } from "../../kernel/uapi/recording.ts";
-import type { RecordedCall } from "./strace.ts";
 import { flagsOf, MADV_WORDS, MAP_WORDS, MREMAP_WORDS, numberOf, PROT_WORDS, WAIT_WORDS } from "./strace_words.ts";
+
+/** A whole call. */
+export interface RecordedCall {
+  /** Line at which it took effect. */
+  readonly line: number;
+  readonly pid: number;
+  /** Name of the call; `+exited` and `+killed` for ends. */
+  readonly name: string;
+  readonly args: readonly string[];
+  /** ≥ 0 or −errno; NaN where there is none (exit_group). */
+  readonly result: number;
+}
 
 /** A row before it goes into the columns; what is left out is 0 or nobody. */
 interface Row {
