@@ -36,10 +36,14 @@ export function createHostOutput(): HostOutput {
   };
 }
 
-/** Runs `work` with Ctrl-C turned into a stop request; a second Ctrl-C kills as usual. */
-export async function stoppable<T>(stop: StopRequest, work: () => Promise<T>): Promise<T> {
+/**
+ * Runs `work` with Ctrl-C turned into a stop request; a second Ctrl-C kills as usual. `onStop` is for work that would
+ * not look at the request for a while.
+ */
+export async function stoppable<T>(stop: StopRequest, work: () => Promise<T>, onStop?: () => void): Promise<T> {
   const onInterrupt = (): void => {
     stop.reason = "interrupt";
+    onStop?.();
   };
   process.once("SIGINT", onInterrupt);
   try {

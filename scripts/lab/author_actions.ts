@@ -8,10 +8,49 @@ import type { HostOutput } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_OK } from "../metrics.ts";
 import { UsageError } from "../usage_error.ts";
 import { matrixPage, type Proof, proveLab } from "./author.ts";
+import { newLab } from "./author_new.ts";
+import { bundleGradescope } from "./bundle.ts";
+import { measureLab, rubricText } from "./calibrate.ts";
 import { labNames, openLab } from "./lab_folder.ts";
 import { makePatch } from "./patch.ts";
 import { createSandbox } from "./sandbox.ts";
+import { readSecret } from "./secret.ts";
 import { referenceFiles } from "./skeleton.ts";
+
+/** A new lab's folder. */
+export function makeLab(name: string, host: HostOutput): number {
+  const path = newLab(name);
+  host.out(`${path}\nnow: npm run build, slabtown lab author check ${basename(path).slice(3).replaceAll("_", "-")}\n`);
+  return EXIT_OK;
+}
+
+/** The rubric's numbers, measured. */
+export async function calibrateLab(name: string, host: HostOutput): Promise<number> {
+  const lab = openLab(name);
+  if (lab.manifest.files.length === 0) {
+    throw new UsageError(`${lab.name} has questions only`, "there is nothing to measure");
+  }
+  const sandbox = createSandbox();
+  try {
+    const onProgress = (text: string): void => host.err(`${lab.name}: ${text}\n`);
+    host.out(rubricText(lab, await measureLab({ lab, sandbox, onProgress })));
+    return EXIT_OK;
+  } finally {
+    sandbox.close();
+  }
+}
+
+/** The archive or folder that Gradescope builds an autograder from. */
+export function bundleLab(name: string, target: string, seedFile: string | undefined, host: HostOutput): number {
+  const lab = openLab(name);
+  const seeds = seedFile === undefined ? undefined : readSecret(seedFile);
+  const nrFiles = bundleGradescope({ lab, target, seeds });
+  host.out(`${target}: ${nrFiles} files\n`);
+  if (seeds === undefined) {
+    host.err("slabtown: the hidden seeds are the public ones; --seed-file FILE puts your own into the bundle\n");
+  }
+  return EXIT_OK;
+}
 
 async function prove(names: readonly string[], nrSeeds: number): Promise<Proof[]> {
   const proofs: Proof[] = [];

@@ -45,6 +45,7 @@ function ownResult(grade: Grade): unknown {
     score: grade.score,
     max_score: grade.max,
     problem: grade.problem,
+    type_errors: grade.typeErrors,
     tests: grade.rows.map((row) => ({
       name: row.check.id,
       group: row.check.group,
@@ -65,7 +66,7 @@ function gradescopeResult(grade: Grade): unknown {
     score: grade.score,
     visibility: "visible",
     stdout_visibility: "hidden",
-    output: grade.problem ?? "",
+    output: [grade.problem ?? [], grade.typeErrors].flat().join("\n"),
     tests: grade.rows.map((row, i) => ({
       name: `${row.check.id}: ${row.title}`,
       number: String(i + 1),
@@ -134,6 +135,7 @@ function tap(grade: Grade): string {
     lines.push(`${isOk ? "ok" : "not ok"} ${i + 1} - ${row.check.id} (${row.score}/${row.check.points})`);
     for (const line of isOk ? [] : outputOf(grade, row).split("\n")) lines.push(`# ${line}`);
   });
+  for (const line of grade.typeErrors) lines.push(`# type error: ${line}`);
   lines.push(`# Score: ${grade.score}/${grade.max}`);
   return `${lines.join("\n")}\n`;
 }

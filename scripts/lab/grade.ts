@@ -20,6 +20,7 @@ import { gradePredictions } from "./predictions.ts";
 import { type CheckOutcome, minimise, runCheck, runsOf } from "./run_check.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { readStudentFile, readStudentFiles } from "./student_files.ts";
+import { typeErrors } from "./type_check.ts";
 import { putUnderTest, type UnderTest } from "./under_test.ts";
 
 export type Depth = "quick" | "visible" | "full";
@@ -49,6 +50,8 @@ export interface Grade {
   readonly rows: readonly Row[];
   /** Why nothing could be run: a file that does not compile. */
   readonly problem: string | null;
+  /** What TypeScript says about the student's files: `buddy.ts:3:7: …`. It costs nothing unless the lab says so. */
+  readonly typeErrors: readonly string[];
 }
 
 export interface GradeRequest {
@@ -76,17 +79,30 @@ export async function gradeFolder(request: GradeRequest): Promise<Grade> {
   const { lab, dir, sandbox } = request;
   const code = await labCode(lab);
   const wanted = lab.rubric.filter((row) => isWanted(row, request));
-  let target: UnderTest | null = null;
-  try {
-    // A lab without files of the student's has questions only.
-    if (lab.manifest.files.length > 0) target = await putUnderTest(lab, sandbox, readStudentFiles(lab, dir));
-  } catch (error) {
-    if (!(error instanceof SourceError)) throw error;
-    return gradeOf(
+  const refused = (problem: string, typeErrors: readonly string[] = []): Grade =>
+    gradeOf(
       request,
       wanted.map((row) => notRun(row, code)),
-      `${join(dir, error.file)}:${error.line}:${error.column}: ${error.message}`,
+      problem,
+      typeErrors,
     );
+  let target: UnderTest | null = null;
+  let types: Promise<readonly string[]> = Promise.resolve([]);
+  try {
+    // A lab without files of the student's has questions only.
+    if (lab.manifest.files.length > 0) {
+      const files = readStudentFiles(lab, dir);
+      target = await putUnderTest(lab, sandbox, files);
+      // On a thread of its own, beside the checks.
+      if (request.depth !== "quick") types = typeErrors(lab, withOwnTests(lab, dir, files));
+    }
+  } catch (error) {
+    if (!(error instanceof SourceError)) throw error;
+    return refused(`${join(dir, error.file)}:${error.line}:${error.column}: ${error.message}`);
+  }
+  if (lab.manifest.types === "required") {
+    const [first, ...more] = await types;
+    if (first !== undefined) return refused(`${first} (this lab asks for code without type errors)`, [first, ...more]);
   }
   const rows = new Map<string, Row>();
   const ordered = request.order?.(wanted) ?? wanted;
@@ -101,7 +117,18 @@ export async function gradeFolder(request: GradeRequest): Promise<Grade> {
     request,
     wanted.flatMap(({ id }) => rows.get(id) ?? []),
     null,
+    await types,
   );
+}
+
+/** The student's files, with the own tests if they can be read: what is wrong with those is told elsewhere. */
+function withOwnTests(lab: Lab, dir: string, files: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  const name = lab.manifest.own_tests?.file;
+  try {
+    return name === undefined ? files : new Map([...files, [name, readStudentFile(dir, name)]]);
+  } catch {
+    return files;
+  }
 }
 
 function isWanted(row: ScoredCheck, { depth, only }: GradeRequest): boolean {
@@ -111,12 +138,17 @@ function isWanted(row: ScoredCheck, { depth, only }: GradeRequest): boolean {
   return row.visibility === "visible" && !(depth === "quick" && isExtra);
 }
 
-function gradeOf({ lab, depth }: GradeRequest, rows: readonly Row[], problem: string | null): Grade {
+function gradeOf(
+  { lab, depth }: GradeRequest,
+  rows: readonly Row[],
+  problem: string | null,
+  typeErrors: readonly string[],
+): Grade {
   const score = rows.reduce((sum, row) => sum + row.score, 0);
   const max = rows.reduce((sum, row) => sum + row.check.points, 0);
   const isHidden = ({ visibility }: ScoredCheck): boolean => depth !== "full" && visibility !== "visible";
   const hidden = lab.rubric.filter(isHidden).reduce((sum, { points }) => sum + points, 0);
-  return { lab: lab.short, title: lab.manifest.title, depth, score, max, hidden, rows, problem };
+  return { lab: lab.short, title: lab.manifest.title, depth, score, max, hidden, rows, problem, typeErrors };
 }
 
 function ruleOf(code: LabCode, id: string): { readonly title: string; readonly rule: string } {

@@ -4,7 +4,8 @@
  *   .lab/history/0007/buddy.ts …       the files
  *   .lab/history/0007/score            `81/90`
  *
- * A state that is the same as the last one is not kept twice. Restoring first keeps what is there now.
+ * A state that is the same as the last one is not kept twice. Restoring first keeps what is there now. Two graders may
+ * be at work in one folder: each writes beside, and takes the next number that is free.
  */
 
 import {
@@ -65,15 +66,33 @@ function keep(lab: Lab, dir: string, score: string): string | null {
       return existsSync(kept) && readFileSync(kept).equals(readFileSync(join(dir, name)));
     });
   if (isSame) return null;
-  const name = String(Number(last?.name ?? 0) + 1).padStart(4, "0");
-  const place = join(dir, PLACE, name);
-  const temporary = `${place}.tmp`;
+  const temporary = join(dir, PLACE, `${process.pid}.${nextTemporary++}.tmp`);
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(temporary, { recursive: true });
-  for (const file of names) copyFileSync(join(dir, file), join(temporary, file));
-  writeFileSync(join(temporary, "score"), `${score}\n`);
-  renameSync(temporary, place);
-  return name;
+  try {
+    for (const file of names) copyFileSync(join(dir, file), join(temporary, file));
+    writeFileSync(join(temporary, "score"), `${score}\n`);
+    return moveToFree(temporary, join(dir, PLACE), Number(last?.name ?? 0) + 1);
+  } catch (error) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+let nextTemporary = 0;
+
+/** Gives a finished snapshot its number: the first from `number` on that nobody else has taken meanwhile. */
+function moveToFree(temporary: string, place: string, number: number): string {
+  for (let free = number; ; free++) {
+    const name = String(free).padStart(4, "0");
+    try {
+      renameSync(temporary, join(place, name));
+      return name;
+    } catch (error) {
+      const code = error instanceof Error && "code" in error ? error.code : "";
+      if ((code !== "ENOTEMPTY" && code !== "EEXIST") || free > number + 1000) throw error;
+    }
+  }
 }
 
 /** The same where the folder may be read-only: why nothing was kept, or null. */

@@ -47,6 +47,11 @@ export function humanGrade(grade: Grade, paint: Paint, showsAll = false): string
     group = row.check.group;
     out.push(`  ${rowLine(row, paint)}`);
   }
+  if (grade.typeErrors.length > 0) {
+    const isCosting = grade.problem !== null;
+    out.push(paint.heading(`Type errors${isCosting ? "" : " (shown; they cost no points)"}`));
+    out.push(...grade.typeErrors.map((line) => `  ${line}`));
+  }
   out.push(`Score: ${grade.score}/${grade.max}`);
   if (grade.hidden > 0) out.push(paint.dim(`hidden checks have ${grade.hidden} points more: slabtown lab grade`));
   return `${out.join("\n")}\n`;

@@ -2,7 +2,6 @@
  * What `slabtown lab …` does for students.
  */
 
-import { readFileSync } from "node:fs";
 import { type HostOutput, stoppable } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_INTERRUPT, EXIT_OK } from "../metrics.ts";
 import { didYouMean } from "../nearest.ts";
@@ -11,13 +10,14 @@ import { InputError } from "../readers/input_error.ts";
 import { UsageError } from "../usage_error.ts";
 import { SourceError } from "./compile.ts";
 import { formatGrade } from "./formats.ts";
-import { type Depth, gradeFolder } from "./grade.ts";
+import { type Depth, gradeFolder, type Row } from "./grade.ts";
 import { reset, restore, snapshots, tryToKeep } from "./history.ts";
-import { humanGrade } from "./human.ts";
+import { humanGrade, rowLine } from "./human.ts";
 import { initFolder, labOfFolder } from "./init.ts";
 import { type Lab, labNames, OWN_TESTS, openLab, PREDICTIONS } from "./lab_folder.ts";
 import type { GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
 import { activeLayers, createSandbox, InfrastructureError } from "./sandbox.ts";
+import { readSecret } from "./secret.ts";
 import { referenceFiles } from "./skeleton.ts";
 import { studentFolder } from "./student_files.ts";
 import { hintText, judgeAnswer, quizText, replayText } from "./study.ts";
@@ -39,36 +39,38 @@ export function initLab(name: string, dir: string, host: HostOutput): number {
 /** Grades `dir` and prints the grade; the exit code. */
 export async function gradeLab(dir: string, depth: Depth, options: GradingOptions, host: HostOutput): Promise<number> {
   const folder = studentFolder(dir);
-  const lab = labOfFolder(folder);
+  const lab = options.lab === undefined ? labOfFolder(folder) : openLab(options.lab);
   if (options.case !== undefined) checkCase(lab, options.case);
   const sandbox = createSandbox();
+  const rows: Row[] = [];
   try {
     const isStopped = (): boolean => host.stop.reason !== "none";
     const secret = options.seedFile === undefined ? undefined : readSecret(options.seedFile);
-    const request = { lab, dir: folder, depth, sandbox, only: options.case, isStopped, secret };
-    const grade = await stoppable(host.stop, () => gradeFolder(request));
-    const complaint = tryToKeep(lab, folder, `${grade.score}/${grade.max}`);
+    const onRow = (row: Row): unknown => rows.push(row);
+    const request = { lab, dir: folder, depth, sandbox, only: options.case, isStopped, secret, onRow };
+    const grade = await stoppable(host.stop, () => gradeFolder(request), sandbox.close);
+    if (host.stop.reason === "interrupt") return interrupted(rows, options, host);
+    const complaint = options.history === false ? null : tryToKeep(lab, folder, `${grade.score}/${grade.max}`);
     if (complaint !== null) host.err(`slabtown: ${complaint}\n`);
     const showsAll = options.all === true || options.case !== undefined;
     const { format } = options;
     host.out(format === undefined ? humanGrade(grade, paintFor(options), showsAll) : formatGrade(grade, format));
     if (depth === "full") host.err(`isolation: ${activeLayers().join(", ")}\n`);
-    if (host.stop.reason === "interrupt") return EXIT_INTERRUPT;
     return grade.score === grade.max ? EXIT_OK : EXIT_FAILED;
   } catch (error) {
+    if (host.stop.reason === "interrupt") return interrupted(rows, options, host);
     throw asUsageError(error);
   } finally {
     sandbox.close();
   }
 }
 
-/** The text that hidden seeds come from. */
-function readSecret(path: string): string {
-  try {
-    return readFileSync(path, "utf8").trim();
-  } catch {
-    throw new UsageError(`${path}: cannot be read`, "a file with one line of text, which students do not know");
-  }
+/** What was judged before Ctrl-C, for people; half a results file is none, so machines get nothing. */
+function interrupted(rows: readonly Row[], options: GradingOptions, host: HostOutput): number {
+  const paint = paintFor(options);
+  if (options.format === undefined) for (const row of rows) host.out(`  ${rowLine(row, paint)}\n`);
+  host.err(`slabtown: interrupted after ${rows.length} checks: this is no grade, and nothing was kept\n`);
+  return EXIT_INTERRUPT;
 }
 
 /** Watches `dir`; the exit code. */

@@ -10,7 +10,7 @@ import type { HostOutput } from "../host_output.ts";
 import { parseWhole } from "../options.ts";
 import { UsageError } from "../usage_error.ts";
 import { FORMATS } from "./formats.ts";
-import type { GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
+import type { CohortOptions, GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
 
 type Done = (exitCode: number) => void;
 
@@ -21,6 +21,7 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab init", ["slabtown lab init 02-buddy mydir"]],
   ["lab check", ["slabtown lab check mydir", "slabtown lab check mydir --case merge-order"]],
   ["lab grade", ["slabtown lab grade mydir", "slabtown lab grade mydir --format gradescope --seed-file secret"]],
+  ["lab cohort", ["slabtown lab cohort submissions --lab buddy --csv grades.csv", "slabtown lab cohort class --json"]],
   ["lab watch", ["slabtown lab watch mydir"]],
   ["lab hint", ["slabtown lab hint buddy 2"]],
   ["lab replay", ["slabtown lab replay buddy mydir --case merge-order --seed 0x2f --step 5"]],
@@ -29,6 +30,15 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab history", ["slabtown lab history mydir", "slabtown lab history mydir --restore 3"]],
   ["lab author", ["slabtown lab author check buddy", "slabtown lab author matrix"]],
   ["lab author check", ["slabtown lab author check buddy", "slabtown lab author check --seeds 1000"]],
+  ["lab author new", ["slabtown lab author new 09-arena"]],
+  ["lab author calibrate", ["slabtown lab author calibrate buddy"]],
+  [
+    "lab author bundle",
+    [
+      "slabtown lab author bundle gradescope buddy",
+      "slabtown lab author bundle gradescope buddy folder --seed-file secret",
+    ],
+  ],
   ["lab author wrong", ["slabtown lab author wrong buddy merges-anything broken/buddy.ts"]],
   ["lab author matrix", ["slabtown lab author matrix buddy"]],
 ];
@@ -61,11 +71,27 @@ export function addLab(program: Command, host: HostOutput, done: Done): void {
       .option("--all", "show every failure")
       .addOption(new Option("--format <F>", "for machines").choices(FORMATS))
       .option("--seed-file <FILE>", "text that hidden seeds come from")
+      .option("--lab <LAB>", "the lab, whatever the folder says")
+      .option("--no-history", "keep nothing under .lab/history")
       .option("--no-color", "no colour (also: NO_COLOR)")
       .action(async (dir: string, options: GradingOptions) => {
         done(await (await actions()).gradeLab(dir, depth, options, host));
       });
   }
+  lab
+    .command("cohort")
+    .description("grade a class: a folder for each student, several at a time, with statistics")
+    .argument("<DIR>", "the folder that holds the students' folders")
+    .option("--lab <LAB>", "the lab, whatever the folders say")
+    .option("--seed-file <FILE>", "text that hidden seeds come from")
+    .option("--jobs <N>", "how many at a time (default: one for each CPU)", (text) => parseWhole(text, "--jobs", 1, 64))
+    .option("--csv <FILE>", "write a table for spreadsheets too")
+    .option("--json", "everything as one JSON document instead of the table")
+    .option("--quiet", "no progress")
+    .action(async (dir: string, options: CohortOptions) => {
+      const { gradeClass } = await import("./cohort_command.ts");
+      done(await gradeClass(dir, options, host));
+    });
   addStudy(lab, host, done);
   addAuthor(lab, host, done);
 }
@@ -141,6 +167,27 @@ function addAuthor(lab: Command, host: HostOutput, done: Done): void {
     )
     .action(async (names: string[], { seeds }: { readonly seeds?: number }) => {
       done(await (await actions()).checkLabs(names, seeds ?? 32, host));
+    });
+  author
+    .command("new")
+    .description("a new lab: a small one that works, to be replaced piece by piece")
+    .argument("<NAME>", "as in arena or 09-arena")
+    .action(async (name: string) => done((await actions()).makeLab(name, host)));
+  author
+    .command("calibrate")
+    .description("step limits, runs and points of the rubric, measured over references and wrong solutions")
+    .argument("<LAB>", "name or number")
+    .action(async (name: string) => done(await (await actions()).calibrateLab(name, host)));
+  author
+    .command("bundle")
+    .description("what a grading service builds an autograder from")
+    .addArgument(new Argument("<SERVICE>").choices(["gradescope"]))
+    .argument("<LAB>", "name or number")
+    .argument("[TARGET]", "a new folder, or a new file that ends in .zip (default: LAB-gradescope.zip)")
+    .option("--seed-file <FILE>", "text that hidden seeds come from, put into the bundle")
+    .action(async (_service: string, name: string, target: string | undefined, options: { seedFile?: string }) => {
+      const path = target ?? `${name.toLowerCase()}-gradescope.zip`;
+      done((await actions()).bundleLab(name, path, options.seedFile, host));
     });
   author
     .command("wrong")

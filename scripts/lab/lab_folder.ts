@@ -31,6 +31,8 @@ const MANIFEST = v.strictObject({
   needs: v.optional(v.array(name), []),
   /** Files of the student's; the first is the entry. None in a lab that has only questions. */
   files: v.array(file),
+  /** `required`: code with type errors is not run. Else they are only shown. */
+  types: v.optional(v.picklist(["shown", "required"]), "shown"),
   references: v.array(name),
   /** File with the student's own tests, and the wrong solutions that they are to catch. */
   own_tests: v.optional(v.strictObject({ file, bank: v.array(name) })),
@@ -38,10 +40,15 @@ const MANIFEST = v.strictObject({
   predictions: v.optional(v.strictObject({ file, seeds: v.array(v.pipe(v.number(), v.integer())) })),
 });
 
+const count = v.pipe(v.number("is a whole number from 1"), v.integer("is a whole number"), v.minValue(1));
+
 const SCORED = v.strictObject({
   points,
   mode: v.optional(v.picklist(SCORE_MODES), "entire"),
   visibility: v.optional(v.picklist(VISIBILITIES), "visible"),
+  /** In the place of the check's own `stepLimit` and `runs`: what `lab author calibrate` prints. */
+  steps: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))),
+  runs: v.optional(v.strictObject({ quick: count, full: count })),
 });
 const RUBRIC = v.strictObject({
   groups: v.array(v.strictObject({ title: text, checks: v.record(name, SCORED) })),
@@ -76,6 +83,8 @@ export interface ScoredCheck {
   readonly points: number;
   readonly mode: ScoreMode;
   readonly visibility: Visibility;
+  readonly steps?: number | undefined;
+  readonly runs?: { readonly quick: number; readonly full: number } | undefined;
 }
 
 export interface Lab {
@@ -102,11 +111,16 @@ function roots(): { readonly texts: string; readonly code: string; readonly endi
     : { texts: fileURLToPath(new URL("../../../labs", import.meta.url)), code, ending: ".js" };
 }
 
+/** The folder that holds all labs. */
+export function labsFolder(): string {
+  return roots().texts;
+}
+
 /** Names of all labs, in order. */
-export function labNames(): readonly string[] {
-  return readdirSync(roots().texts)
+export function labNames(folder = labsFolder()): readonly string[] {
+  return readdirSync(folder)
     .filter((entry) => /^\d\d_[a-z0-9_]+$/.test(entry))
-    .filter((entry) => existsSync(join(roots().texts, entry, "lab.yaml")))
+    .filter((entry) => existsSync(join(folder, entry, "lab.yaml")))
     .sort()
     .map((entry) => entry.replaceAll("_", "-"));
 }
@@ -144,7 +158,11 @@ export function wrongSolutions(lab: Lab): WrongSolutions {
 export async function labCode(lab: Lab): Promise<LabCode> {
   const loaded = (await import(pathToFileURL(codeFile(lab, "checks/lab")).href)) as { lab?: LabCode };
   if (loaded.lab === undefined) throw new Error(`${lab.name}: checks/lab.ts exports no "lab"`);
-  return loaded.lab;
+  const checks = loaded.lab.checks.map((check) => {
+    const { steps = check.stepLimit, runs = check.runs } = lab.rubric.find(({ id }) => id === check.id) ?? {};
+    return { ...check, ...(steps === undefined ? {} : { stepLimit: steps }), ...(runs === undefined ? {} : { runs }) };
+  });
+  return { ...loaded.lab, checks };
 }
 
 /** Path of a code file of the lab, named without ending, as this program can load it. */

@@ -10,7 +10,19 @@ export interface GradingOptions {
   readonly color: boolean;
   readonly format?: Format;
   readonly seedFile?: string;
-  readonly output?: string;
+  /** The lab, where the folder does not say it (or is not to be asked). */
+  readonly lab?: string;
+  /** False: leave the folder as it is. */
+  readonly history?: boolean;
+}
+
+export interface CohortOptions {
+  readonly lab?: string;
+  readonly jobs?: number;
+  readonly seedFile?: string;
+  readonly json?: boolean;
+  readonly csv?: string;
+  readonly quiet?: boolean;
 }
 
 export interface QuizOptions {

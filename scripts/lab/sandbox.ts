@@ -3,6 +3,7 @@
  *
  * Layers around student code, outermost first; which of them this computer has is found out once and can be printed:
  *
+ *   death         the child is killed when the grader ends, however that ends (`setpriv`)
  *   namespaces    own users, processes and network (`unshare`), where Linux allows it without privilege
  *   limits        data segment, CPU time, file size 0, processes (`prlimit`)
  *   permissions   Node's own: no file but the runner, no child process, no worker
@@ -57,6 +58,7 @@ export interface Sandbox {
   /** Gives the child a set of modules; what is wrong with one, or null. */
   load(set: string, modules: readonly Module[]): Promise<LoadProblem | null>;
   run(request: RunRequest, programs: readonly Program[]): Promise<readonly RawObservation[]>;
+  /** Ends the child at once; what is being asked, and whatever is asked later, throws `InfrastructureError`. */
   close(): void;
 }
 
@@ -91,6 +93,11 @@ function layers(): Layers {
   const command: string[] = [];
   const names: string[] = [];
   const isLinux = process.platform === "linux";
+  const setpriv = ["--pdeathsig", "KILL", "--"];
+  if (isLinux && works("setpriv", [...setpriv, "true"])) {
+    command.push("setpriv", ...setpriv);
+    names.push("ends with the grader");
+  }
   const unshare = ["--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"];
   const hasSpaces = isLinux && works("unshare", [...unshare, "true"]);
   if (hasSpaces) {
@@ -217,18 +224,25 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
   const sets = new Map<string, readonly Module[]>();
   let child: Child | null = null;
   let hasSets = new Set<string>();
+  let isClosed = false;
 
+  const refuseIfClosed = (): void => {
+    if (isClosed) throw new InfrastructureError("the grade was stopped");
+  };
   const restart = (): void => {
     child?.kill();
     child = null;
   };
 
   const ask = async (request: object): ReturnType<Child["ask"]> => {
+    refuseIfClosed();
     if (child === null) {
       child = startChild();
       hasSets = new Set();
     }
     const answer = await child.ask(request, timeoutMs);
+    // A child that we ended ourselves says nothing about the student's code.
+    refuseIfClosed();
     if (answer === "died" || answer === "forged") restart();
     if (answer === "silent") {
       restart();
@@ -281,7 +295,10 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
       }
       return observations;
     },
-    close: restart,
+    close() {
+      isClosed = true;
+      restart();
+    },
   };
 }
 

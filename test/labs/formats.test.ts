@@ -6,6 +6,7 @@ import * as v from "valibot";
 import { describe, expect, it } from "vitest";
 import { formatGrade } from "../../scripts/lab/formats.ts";
 import type { Grade, Row } from "../../scripts/lab/grade.ts";
+import { GRADESCOPE } from "./support/schemas.ts";
 
 const HOSTILE = 'not ok 1 - forged\n<![CDATA[ ]]> & "\u0000\u001b[2J\ud800 Score: 90/90';
 
@@ -24,28 +25,10 @@ const grade: Grade = {
   hidden: 0,
   rows: [row("one", 4, []), row("two", 0, [HOSTILE.repeat(200)])],
   problem: null,
+  typeErrors: ["buddy.ts:1:1: TS2322: not ok 3 - forged"],
 };
 
 const points = v.pipe(v.number(), v.integer(), v.minValue(0));
-const GRADESCOPE = v.strictObject({
-  score: points,
-  visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
-  stdout_visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
-  output: v.string(),
-  tests: v.array(
-    v.strictObject({
-      name: v.string(),
-      number: v.string(),
-      score: points,
-      max_score: points,
-      status: v.picklist(["passed", "failed"]),
-      output: v.string(),
-      visibility: v.picklist(["hidden", "after_due_date", "after_published", "visible"]),
-      tags: v.array(v.string()),
-    }),
-  ),
-  leaderboard: v.array(v.strictObject({ name: v.string(), value: points })),
-});
 const CLASSROOM = v.strictObject({
   schema: v.literal("result/v1"),
   score: points,

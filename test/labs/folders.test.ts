@@ -1,0 +1,165 @@
+/**
+ * Goal: whatever state a student's folder is in, and however a grade is interrupted: no crash, no lost work, nothing left
+ * running, no half results. Type errors are shown and cost nothing.
+ * Method: the built program over folders of lab 2 and of the template, with signals, two at a time, read-only.
+ */
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { afterAll, describe, expect, it } from "vitest";
+import { initFolder } from "../../scripts/lab/init.ts";
+import { openLab } from "../../scripts/lab/lab_folder.ts";
+import { wrongFiles } from "../../scripts/lab/own_tests.ts";
+import { referenceFiles } from "../../scripts/lab/skeleton.ts";
+import { watchFolder } from "../../scripts/lab/watch.ts";
+import { createPaint } from "../../scripts/paint.ts";
+import { descendants, eventually, isBuilt, isRunning, run, start } from "./support/program.ts";
+
+const scratch = mkdtempSync(join(tmpdir(), "slabtown-folders-"));
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+const lab = openLab("buddy");
+const right = referenceFiles(lab, "reference-list").get("buddy.ts") as string;
+let nr = 0;
+
+function folder(text = right): string {
+  const dir = join(scratch, `f${nr++}`);
+  initFolder(lab, dir);
+  writeFileSync(join(dir, "buddy.ts"), text);
+  return dir;
+}
+
+/** A loop that no step of ours counts: one call of the regular expression engine, for minutes. */
+const SPINNING = `${right}\nexport const slow = /^(a+)+$/.test("${"a".repeat(40)}b");\n`;
+const isRoot = process.getuid?.() === 0;
+/** As another user where we are root, who may write anywhere. */
+const asNobody = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
+const canBeNobody = !isRoot || spawnSync("setpriv", [...asNobody.slice(1), "true"]).status === 0;
+
+describe.skipIf(!isBuilt)("a grade that is interrupted", () => {
+  it.each(["SIGINT", "SIGKILL"] as const)(
+    "%s: no child is left, no results, nothing is kept",
+    async (signal) => {
+      const dir = folder(SPINNING);
+      const { child, ended } = start(["lab", "grade", dir, "--format", "json"]);
+      const pid = child.pid as number;
+      expect(await eventually(() => descendants(pid).length > 0)).toBe(true);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      const below = descendants(pid);
+      child.kill(signal);
+      const { code, out, err } = await ended;
+      expect(out).toBe("");
+      if (signal === "SIGINT") {
+        expect(code).toBe(130);
+        expect(err).toContain("this is no grade");
+      }
+      expect(existsSync(join(dir, ".lab", "history"))).toBe(false);
+      expect(await eventually(() => !below.some(isRunning))).toBe(true);
+    },
+    60_000,
+  );
+});
+
+describe.skipIf(!isBuilt)("two graders in one folder", () => {
+  it("both judge it, and the history has whole snapshots only", async () => {
+    const dir = folder(wrongFiles(lab, "merge-once").get("buddy.ts"));
+    const grades = await Promise.all([run("lab", "check", dir), run("lab", "check", dir)]);
+    expect(grades.map(({ code }) => code)).toEqual([1, 1]);
+    expect(grades[0]?.out).toBe(grades[1]?.out);
+    wholeSnapshots(dir);
+  }, 60_000);
+
+  it("two watches: each save is judged by both, nothing is lost", async () => {
+    const dir = folder();
+    const watches = [0, 1].map(() => {
+      const keys = new PassThrough() as unknown as NodeJS.ReadStream;
+      let shown = "";
+      const done = watchFolder({
+        lab,
+        dir,
+        paint: createPaint(0),
+        out: (text) => {
+          shown += text;
+        },
+        keys,
+        isStopped: () => false,
+      });
+      return { keys, done, shown: () => shown };
+    });
+    const hasVerdicts = (n: number) => (): boolean =>
+      watches.every(({ shown }) => shown().split("of the quick run").length > n);
+    expect(await eventually(hasVerdicts(1), 30_000)).toBe(true);
+    writeFileSync(join(dir, "buddy.ts"), wrongFiles(lab, "merge-once").get("buddy.ts") as string);
+    expect(await eventually(hasVerdicts(2), 30_000)).toBe(true);
+    for (const { keys } of watches) keys.push("q");
+    await Promise.all(watches.map(({ done }) => done));
+    for (const { shown } of watches) expect(shown()).toContain("merge-all");
+    const kept = wholeSnapshots(dir);
+    expect(kept.map((name) => readFileSync(join(dir, ".lab/history", name, "buddy.ts"), "utf8"))).toContain(right);
+  }, 90_000);
+
+  function wholeSnapshots(dir: string): string[] {
+    const names = readdirSync(join(dir, ".lab", "history"));
+    expect(names.length).toBeGreaterThan(0);
+    for (const name of names) {
+      expect(name).toMatch(/^\d{4}$/);
+      expect(readdirSync(join(dir, ".lab", "history", name)).sort()).toEqual(
+        ["buddy.ts", "my_tests.ts", "predictions.yaml", "score"].sort(),
+      );
+    }
+    return names;
+  }
+});
+
+describe.skipIf(!isBuilt || !canBeNobody)("folders that cannot be written", () => {
+  const asUser = (...args: readonly string[]) => {
+    const program = new URL("../../dist/scripts/slabtown.js", import.meta.url).pathname;
+    const [command = "", ...rest] = [...asNobody, process.execPath, program, ...args];
+    return spawnSync(command, rest, { encoding: "utf8", env: { PATH: process.env.PATH, NO_COLOR: "1" } });
+  };
+
+  it("a grade of one is the same; that nothing is kept is said", () => {
+    chmodSync(scratch, 0o755);
+    const dir = folder();
+    chmodSync(dir, 0o555);
+    chmodSync(join(dir, ".lab"), 0o555);
+    const { status, stdout, stderr } = asUser("lab", "check", dir, "--case", "merge-once");
+    expect(stderr).not.toContain("at ");
+    expect(status).toBe(2);
+    const graded = asUser("lab", "check", dir, "--case", "merge-all");
+    chmodSync(dir, 0o755);
+    expect(stdout).toBe("");
+    expect(graded.stdout).toContain("Score: 4/4");
+    expect(graded.stderr).toContain("the history cannot be kept");
+    expect(graded.status).toBe(0);
+  }, 30_000);
+
+  it("init into one is refused, and makes nothing", () => {
+    const parent = join(scratch, "readonly");
+    mkdirSync(parent, { mode: 0o555 });
+    const { status, stderr } = asUser("lab", "init", "buddy", join(parent, "mine"));
+    expect(status).toBe(2);
+    expect(stderr).toContain("cannot be made");
+    expect(readdirSync(parent)).toEqual([]);
+  });
+});
+
+describe.skipIf(!isBuilt)("type errors", () => {
+  it("are shown with their place, and cost nothing", async () => {
+    const dir = folder(`${right}\nexport const wrong: number = "text";\n`);
+    const { code, out } = await run("lab", "check", dir, "--case", "merge-all");
+    expect(out).toContain(`buddy.ts:${right.split("\n").length + 1}:14: TS2322`);
+    expect(out).toContain("Score: 4/4");
+    expect(code).toBe(0);
+  }, 30_000);
+});
