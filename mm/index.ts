@@ -4,6 +4,7 @@
 
 export { type Census, takeCensus } from "./census.ts";
 export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./cma.ts";
+export { COMPACTION_BYTES, type Compaction, createCompaction } from "./compaction.ts";
 export { createLockedDepot, DEPOT_EMPTY, DEPOT_FULL, type Depot, type DepotKind } from "./depot.ts";
 export { createLockfreeDepot } from "./depot_lockfree.ts";
 export type { Dma } from "./dma.ts";
@@ -21,6 +22,7 @@ export {
 } from "./dma_ops.ts";
 export { type DmaPool, NO_POOL } from "./dma_pool.ts";
 export { createDmaSubsystem, DMA_STATIC_BYTES, type DmaSubsystem } from "./dma_subsystem.ts";
+export { extfragIndex, unusableIndex } from "./extfrag.ts";
 export { createFaultInjection, FAULT_INJECT_BYTES, type FaultInjection, type FaultStats } from "./fault_inject.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
@@ -38,6 +40,7 @@ export {
   gfpWith,
   parseGfpNames,
 } from "./gfp.ts";
+export { createHugePool, HUGETLB_BYTES, type HugePool } from "./hugetlb.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
 export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";
 export { type Mempool, NO_MEMPOOL } from "./mempool_elements.ts";
@@ -122,11 +125,21 @@ export {
   ALLOCSTALL,
   CMA_ALLOC_FAIL,
   CMA_ALLOC_SUCCESS,
+  COMPACT_FAIL,
+  COMPACT_FREE_SCANNED,
+  COMPACT_ISOLATED,
+  COMPACT_MIGRATE_SCANNED,
+  COMPACT_STALL,
+  COMPACT_SUCCESS,
   DRAIN_ALL_PAGES,
+  KCOMPACTD_FREE_SCANNED,
+  KCOMPACTD_MIGRATE_SCANNED,
+  KCOMPACTD_WAKE,
   KMALLOC_LARGE,
   NR_ANON_MAPPED,
   NR_COMMITTED,
   NR_FILE_PAGES,
+  NR_HUGETLB,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_PERCPU,

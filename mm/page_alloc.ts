@@ -86,7 +86,7 @@ import {
   ZONE_MASK,
   ZONE_SHIFT,
 } from "./page.ts";
-import { createPageSlowPath } from "./page_alloc_slow.ts";
+import { createPageSlowPath, type PageCompactor } from "./page_alloc_slow.ts";
 import { createPageReports } from "./page_report.ts";
 import type { Pageblocks } from "./pageblock.ts";
 import type { PerCpuPages } from "./pcp.ts";
@@ -153,6 +153,8 @@ export interface PageAllocator {
    * What it returns is 0 if nothing came.
    */
   onPressure(giveBack: (ctx: Context, isAtomic: boolean) => number): void;
+  /** Registers who makes large blocks out of small ones (compaction.ts). */
+  onCompact(compactor: PageCompactor): void;
   /** Number of reports about bad frees. */
   nrBadFrees(): number;
   /** Invariants of every zone's buddy and of the per-CPU lists: the first violation, or null. O(frames). */
@@ -327,6 +329,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
       }
     },
     onPressure: slow.onPressure,
+    onCompact: slow.onCompact,
     onReclaim(hook) {
       reclaim = hook;
     },

@@ -3,7 +3,9 @@
  *
  *   takeFromFreelist   one walk over the zones from `from` downwards, with one set of allocation flags (watermark.ts)
  *   takeSlow           down to `min`, or deeper into the reserve for those entitled                            (W4)
- *                      drain all per-CPU lists, again; then what object caches can spare, again
+ *                      drain all per-CPU lists, again
+ *                      more than one page: compaction, again; who may not wait asks kcompactd             (G3)
+ *                      then what object caches can spare, again
  *                      give up the high-order atomic reserve, again                                            (B10)
  *
  * Each step is tried once, in this order, and the walk is repeated after each that brought anything. Reclaim, which
@@ -54,6 +56,14 @@ const NONE = NO_PFN;
 const toPhys = asPhys;
 const typeFor = gfpMigratetype;
 
+/** Makes large blocks out of small ones; compaction.ts. */
+export interface PageCompactor {
+  /** Compacts for a request that may wait, if it is worth trying; then `retry`, and what that brought. */
+  direct(ctx: Context, order: number, gfp: Gfp, retry: () => Pfn): Pfn;
+  /** Asks kcompactd to do so later. Any context. */
+  wakeDaemon(ctx: Context, order: number, gfp: Gfp): void;
+}
+
 export interface PageSlowPath {
   /** B9: what the mask adds to the flags of any walk: movable requests may borrow from the contiguous area. */
   cmaFlags(gfp: Gfp): number;
@@ -65,6 +75,7 @@ export interface PageSlowPath {
   takeFrom(ctx: Context, order: number, gfp: Gfp, from: number): Pfn;
   drainAllPages(ctx: Context): number;
   onPressure(giveBack: (ctx: Context, isAtomic: boolean) => number): void;
+  onCompact(compactor: PageCompactor): void;
 }
 
 export interface PageSlowPathDeps {
@@ -88,6 +99,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
   const highatomic = createHighAtomic(spinlocks, zones, pageblocks, frames);
   const zonesBase = zones.addr(0);
   let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
+  let compactor: PageCompactor | undefined;
 
   // ── Taking a block from one zone ─────────────────────────────────────────────────────────────────────────────────
 
@@ -158,6 +170,16 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     return NO_PFN;
   };
 
+  /** G3: pages are there but not side by side. Reclaim, which comes later, brings requests back here. */
+  const takeCompacted = (ctx: Context, order: number, gfp: Gfp, flags: number): Pfn => {
+    if (compactor === undefined) return NO_PFN;
+    if ((gfp & __GFP_DIRECT_RECLAIM) === 0) {
+      compactor.wakeDaemon(ctx, order, gfp);
+      return NO_PFN;
+    }
+    return compactor.direct(ctx, order, gfp, () => takeFromFreelist(ctx, order, gfp, flags, gfpZone(gfp)));
+  };
+
   const takeSlow = (ctx: Context, order: number, gfp: Gfp): Pfn => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_SLOWPATH;
     const flags = slowpathFlags(gfp, order);
@@ -166,6 +188,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     if (pfn !== NO_PFN) return pfn;
     // PCP-4: pages on other CPUs' lists may be all that is left, or what a large block is missing.
     if (drainAllPages(ctx) !== 0) pfn = takeFromFreelist(ctx, order, gfp, flags, highest);
+    if (pfn === NO_PFN && order > 0) pfn = takeCompacted(ctx, order, gfp, flags);
     if (pfn !== NO_PFN || (gfp & (__GFP_HIGH | __GFP_DIRECT_RECLAIM)) === 0) return pfn;
     // PGA-5: what object caches hold without need. It comes back by way of the per-CPU lists.
     if (giveBack(ctx, (gfp & __GFP_DIRECT_RECLAIM) === 0) !== 0) {
@@ -185,6 +208,9 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     drainAllPages,
     onPressure(hook) {
       giveBack = hook;
+    },
+    onCompact(hook) {
+      compactor = hook;
     },
   };
 }

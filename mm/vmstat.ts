@@ -44,7 +44,17 @@ export const PGMIGRATE_SUCCESS = 16;
 export const PGMIGRATE_FAIL = 17;
 export const CMA_ALLOC_SUCCESS = 18;
 export const CMA_ALLOC_FAIL = 19;
-export const NR_VM_EVENTS = 20;
+/** Compaction: requests that waited for it and how they ended; what its scanners looked at and moved. */
+export const COMPACT_STALL = 20;
+export const COMPACT_FAIL = 21;
+export const COMPACT_SUCCESS = 22;
+export const COMPACT_MIGRATE_SCANNED = 23;
+export const COMPACT_FREE_SCANNED = 24;
+export const COMPACT_ISOLATED = 25;
+export const KCOMPACTD_WAKE = 26;
+export const KCOMPACTD_MIGRATE_SCANNED = 27;
+export const KCOMPACTD_FREE_SCANNED = 28;
+export const NR_VM_EVENTS = 29;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -71,7 +81,9 @@ export const NR_UNEVICTABLE = 14;
 /** Pages taken off them for a while. */
 export const NR_ISOLATED_ANON = 15;
 export const NR_ISOLATED_FILE = 16;
-export const NR_VM_ITEMS = 17;
+/** Huge pages in the pool of hugetlb.ts, of 2 MiB each. */
+export const NR_HUGETLB = 17;
+export const NR_VM_ITEMS = 18;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

@@ -8,7 +8,7 @@
 import type { Kernel } from "../kernel/entry/kernel.ts";
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
-const PERMANENT_THREAD = /^(ksoftirqd|kworker)\//;
+const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^kcompactd/;
 const STACK_PAGES = 4;
 /** Caches that the slab allocator keeps for itself. */
 const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab)/;

@@ -16,6 +16,7 @@
  *   latency.KIND.WHAT     KIND: malloc, free, kmalloc, …; WHAT: count, p50, p99, p999, max
  *
  *   device.NAME.WHAT      what the driver of a device counts: device.nic0.rx_dropped; /sys/devices/NAME/stats has them
+ *   vmstat.NAME           a line of /proc/vmstat at the end: vmstat.compact_success
  *   irqs_off              the longest time with interrupts off on any CPU (kernel parameter irqsoff=on)
  *   preempt_off           the longest time with preemption off (same)
  *   magazine.hit_rate     part of the object allocations that a magazine served, 0 to 1
@@ -70,7 +71,10 @@ export const METRIC_NAMES: readonly string[] = [
 /** What the driver of a device counts: known only while the driver is loaded. */
 const DEVICE_METRIC = /^device\.[a-z]\w*\.\w+$/;
 
-export const isMetric = (name: string): boolean => METRIC_NAMES.includes(name) || DEVICE_METRIC.test(name);
+const VMSTAT_METRIC = /^vmstat\.[a-z]\w*$/;
+
+export const isMetric = (name: string): boolean =>
+  METRIC_NAMES.includes(name) || DEVICE_METRIC.test(name) || VMSTAT_METRIC.test(name);
 
 const PATTERN = /^(<=|>=|==|<|>)?\s*(-?\d+(?:\.\d+)?)\s*([a-z]*)$/;
 

@@ -42,6 +42,10 @@ export function metricsOf(result: RunResult): Metrics {
   fragmentation(result.buddyinfo).forEach((value, order) => {
     metrics.set(`frag.order${order}`, value);
   });
+  for (const line of result.vmstat.split("\n")) {
+    const [name, value] = line.split(" ");
+    if (value !== undefined) metrics.set(`vmstat.${name}`, Number(value));
+  }
   if (result.offWindows !== null) {
     metrics.set("irqs_off", result.offWindows.irqs?.cycles ?? 0);
     metrics.set("preempt_off", result.offWindows.preempt?.cycles ?? 0);

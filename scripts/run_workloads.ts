@@ -104,6 +104,7 @@ export interface RunResult {
   readonly nrReports: number;
   readonly oomKills: number;
   readonly buddyinfo: string;
+  readonly vmstat: string;
   /** What the drivers of bound devices count. */
   readonly devices: readonly DeviceStats[];
   /** By CPU: what magazines served. */
@@ -277,6 +278,7 @@ class Run {
       nrReports: kernel.nrReports(),
       oomKills: vmstatCounter(kernel, "oom_kill"),
       buddyinfo: kernel.readFile("/proc/buddyinfo") ?? "",
+      vmstat: kernel.readFile("/proc/vmstat") ?? "",
       devices: kernel.deviceStats(),
       magazines: kernel.magazineStats().map((now, cpu) => sinceThen(now, this.#baseMagazines[cpu])),
       offWindows: offWindowsOf(kernel),

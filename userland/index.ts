@@ -7,6 +7,7 @@ import { initProgram } from "./init.ts";
 import { BLOCK_TOOLS } from "./programs/block_tools.ts";
 import { FBTEST } from "./programs/fbtest.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
+import { FRAGMENT } from "./programs/fragment.ts";
 import { MODULE_TOOLS } from "./programs/modules.ts";
 import { NETWORK_TOOLS } from "./programs/network.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
@@ -32,6 +33,7 @@ const TOOLS: readonly ToolDefinition[] = [
   ...WORKLOAD_TOOLS,
   ...BLOCK_TOOLS,
   FBTEST,
+  FRAGMENT,
   SENSORD,
   WEBSERVER,
 ];

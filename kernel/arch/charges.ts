@@ -54,6 +54,9 @@ export const CYC_BUDDY_STEP = 14;
 /** Entering the slow path. */
 export const CYC_SLOWPATH = 500;
 
+/** A frame that a scanner of compaction looks at. */
+export const CYC_COMPACT_FRAME = 2;
+
 // ── Object caches ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** An object from, or to, the loaded magazine. */

@@ -8,10 +8,13 @@
 import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
   CMA_BYTES,
+  COMPACTION_BYTES,
   composePages,
   createCma,
+  createCompaction,
   createDmaSubsystem,
   createFaultInjection,
+  createHugePool,
   createMemblock,
   createMempools,
   createMigration,
@@ -22,6 +25,7 @@ import {
   DMA_STATIC_BYTES,
   FAULT_INJECT_BYTES,
   GFP_KERNEL,
+  HUGETLB_BYTES,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
@@ -68,6 +72,7 @@ import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
 import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
+import { startKcompactd } from "./kcompactd.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
@@ -75,6 +80,7 @@ import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
 import { createProcesses } from "./processes.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
+import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { createProcfs } from "./procfs/index.ts";
 import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
@@ -131,6 +137,9 @@ export function boot(options: BootOptions): Kernel {
   const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
+  const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
+  const hugePoolHead = image.bss("hugetlb", HUGETLB_BYTES, 8);
+  const kcompactdQueue = image.bss("kcompactd", 8, 8);
   const memblock = createMemblock(
     port,
     image.bss("memblock", memblockTableBytes(), 8),
@@ -280,7 +289,29 @@ export function boot(options: BootOptions): Kernel {
     interruptPoint: contexts.interruptPoint,
   });
   const flushPage = createTlbFlush(machine);
-  pageAlloc.onMigrate(createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage })); // moving pages
+  const mover = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage }); // moving pages
+  pageAlloc.onMigrate(mover);
+  const compaction = createCompaction({
+    machine,
+    contexts,
+    spinlocks,
+    pages,
+    pageblocks,
+    zones,
+    frames: level.frames,
+    mover,
+    vmstat,
+    pcp,
+    hasCma: level.cmaArea !== null,
+    drainAllPages: pageAlloc.drainAllPages,
+    state: compactionState,
+  }); // large blocks out of small ones
+  const isCompacting = parameters.choice("compaction", ["on", "off"]) === "on" && options.port !== "threads";
+  if (isCompacting) {
+    pageAlloc.onCompact(compaction);
+    startKcompactd({ machine, compaction, irqs, waits, kthreads: deferred.kthreads, queue: kcompactdQueue });
+  }
+  const hugePool = createHugePool(port, pages, pageAlloc, vmstat, hugePoolHead); // nr_hugepages
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
@@ -362,6 +393,8 @@ export function boot(options: BootOptions): Kernel {
     percpuBytes,
   });
   registerCmaFiles(registry, cma);
+  if (isCompacting) registerCompactionFiles(registry, compaction);
+  registerHugePoolFile(registry, hugePool);
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   faults?.registerFiles(registry);
@@ -432,7 +465,7 @@ export function boot(options: BootOptions): Kernel {
     faults,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
-    checkCma: cma.check,
+    checkRanges: () => cma.check() ?? compaction.check() ?? hugePool.check(),
     census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),
   });
 }

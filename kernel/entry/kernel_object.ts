@@ -58,7 +58,7 @@ export interface KernelObjectDeps {
   readonly faults: FaultInjection | undefined;
   readonly panic: Panic;
   readonly taskInfos: () => readonly TaskInfo[];
-  readonly checkCma: () => string | null;
+  readonly checkRanges: () => string | null;
   readonly census: () => Census;
   readonly peakUsed: () => number;
 }
@@ -207,7 +207,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>
       memory.pageAlloc.check() ??
-      deps.checkCma() ??
+      deps.checkRanges() ??
       memory.slab.check() ??
       deps.mempools.check() ??
       deps.dma.check() ??

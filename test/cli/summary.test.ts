@@ -57,6 +57,7 @@ function result(changes: Partial<RunResult> = {}): RunResult {
       },
     ],
     buddyinfo: "Node 0, zone   Normal      4      2      1 \n",
+    vmstat: "",
     nrCorrupt: 0,
     leftBehind: null,
     violation: null,

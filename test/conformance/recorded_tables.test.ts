@@ -8,8 +8,8 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, it } from "vitest";
-import { extfragIndex, unusableIndex } from "../../kernel/entry/procfs/fragmentation.ts";
 import { PAGE_SIZE } from "../../kernel/params.ts";
+import { extfragIndex, unusableIndex } from "../../mm/extfrag.ts";
 import { gfpMigratetype, gfpNames, parseGfpNames } from "../../mm/gfp.ts";
 import { kmallocBucket } from "../../mm/kmalloc.ts";
 import {

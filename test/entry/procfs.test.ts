@@ -10,10 +10,10 @@ import { createHarts } from "../../kernel/arch/harts.ts";
 import { BoundsPort, createRam } from "../../kernel/arch/port.ts";
 import type { SlabInfoRow, TaskInfo } from "../../kernel/entry/kernel.ts";
 import type { ProcSources } from "../../kernel/entry/proc_sources.ts";
-import { extfragIndex, unusableIndex } from "../../kernel/entry/procfs/fragmentation.ts";
 import { createProcfs, PROCFS_FILES } from "../../kernel/entry/procfs/index.ts";
 import type { LogRecord, Printk } from "../../kernel/printk.ts";
 import { asPhys } from "../../kernel/types.ts";
+import { extfragIndex, unusableIndex } from "../../mm/extfrag.ts";
 import { MIGRATE_CMA, NR_MIGRATETYPES } from "../../mm/migratetype.ts";
 import {
   createZones,

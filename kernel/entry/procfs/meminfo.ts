@@ -19,6 +19,7 @@ import {
   NR_ANON_MAPPED,
   NR_COMMITTED,
   NR_FILE_PAGES,
+  NR_HUGETLB,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_SLAB_RECLAIMABLE,
@@ -115,8 +116,13 @@ function kernelRows(s: ProcSources): readonly Row[] {
   ];
 }
 
-/** Numbers of huge pages; these lines have no unit. */
-const HUGE_PAGE_COUNTS = ["HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"];
+/** Numbers of huge pages; these lines have no unit. Nobody maps pages of the pool: all of them are free. */
+const hugePageRows = (nr: number): readonly Row[] => [
+  ["HugePages_Total", nr],
+  ["HugePages_Free", nr],
+  ["HugePages_Rsvd", 0],
+  ["HugePages_Surp", 0],
+];
 
 /** Numbers end in one column, also behind a name that is longer than its own. */
 function formatNumber(name: string, value: number): string {
@@ -128,12 +134,13 @@ const formatKib = ([name, kib]: Row): string => `${formatNumber(name, kib)} kB\n
 
 export function formatMeminfo(s: ProcSources): string {
   const ramKib = Math.floor(s.port.sizeBytes / KIB);
+  const nrHuge = s.vmstat.item(NR_HUGETLB);
   const tail: readonly Row[] = [
     ["Hugepagesize", HUGE_PAGE_KIB],
-    ["Hugetlb", 0],
+    ["Hugetlb", nrHuge * HUGE_PAGE_KIB],
     ["DirectMap4k", ramKib % HUGE_PAGE_KIB],
     ["DirectMap2M", ramKib - (ramKib % HUGE_PAGE_KIB)],
   ];
-  const counts = HUGE_PAGE_COUNTS.map((name) => `${formatNumber(name, 0)}\n`);
+  const counts = hugePageRows(nrHuge).map(([name, nr]) => `${formatNumber(name, nr)}\n`);
   return [...memoryRows(s), ...kernelRows(s)].map(formatKib).join("") + counts.join("") + tail.map(formatKib).join("");
 }
