@@ -48,10 +48,10 @@ export { createMigration } from "./migrate.ts";
 export { MIGRATE_CMA, MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
 export {
+  ANON_VMA_BYTES,
   MM_ASID,
   MM_FAULTS,
   MM_PGD,
-  MM_RSS,
   MM_STRUCT_BYTES,
   MM_TOTAL_VM,
   MM_USERS,
@@ -60,7 +60,7 @@ export {
   VMA_HEAP,
   VMA_STACK,
 } from "./mm_struct.ts";
-export { createProcessMemory, type MmCaches, type ProcessMemory } from "./mmap.ts";
+export { createProcessMemory, type MmCaches, PROCESS_MEMORY_BYTES, type ProcessMemory } from "./mmap.ts";
 export {
   freeCountAddr,
   MAX_NR_ZONES,
@@ -101,6 +101,7 @@ export {
 } from "./page.ts";
 export type { PageAllocator } from "./page_alloc.ts";
 export { type PageOwners, pageOwners } from "./page_owners.ts";
+export { createPageRefs } from "./page_ref.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
@@ -118,6 +119,7 @@ export {
 } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export { noSwap } from "./swap_entry.ts";
 export type { Swiotlb } from "./swiotlb.ts";
 export { createTlbFlush } from "./tlb.ts";
 export type { VmStat } from "./vmstat.ts";

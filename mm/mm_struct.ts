@@ -1,54 +1,107 @@
 /**
- * mm_struct and vm_area_struct: the layout of an address space in RAM.
+ * mm_struct, vm_area_struct, anon_vma: the layout of an address space in RAM.
  *
- * mm_struct (slab cache of that name, 64 bytes):
+ * mm_struct (slab cache of that name). All words are u32 and count pages unless it says otherwise.
  *
- * | offset | field      | meaning                                                             |
- * |--------|------------|---------------------------------------------------------------------|
- * | 0      | vma root   | u32, root of the tree of VMAs, ordered by start                     |
- * | 4      | pgd        | u32, frame of the root page table                                   |
- * | 8      | users      | u32, threads that live in it                                        |
- * | 12     | asid       | u32, tag of its TLB entries                                         |
- * | 16     | rss        | u32, pages present (anonymous)                                      |
- * | 20     | total vm   | u32, pages covered by VMAs                                          |
- * | 32     | cpus       | u32 ×2, bit mask of CPUs whose TLB may hold entries                 |
- * | 40     | map count  | u32, number of VMAs                                                 |
- * | 48     | brk bytes  | f64, the program break                                              |
- * | 56     | nr faults  | u32, page faults served                                             |
+ * | offset | field       | meaning                                                            |
+ * |--------|-------------|--------------------------------------------------------------------|
+ * | 0      | list        | neighbours on the list of all address spaces (granules, lib/list)  |
+ * | 8      | vma root    | root of the tree of VMAs, ordered by start                         |
+ * | 12     | pgd         | frame of the root page table                                       |
+ * | 16     | users       | threads that live in it                                            |
+ * | 20     | asid        | tag of its TLB entries                                             |
+ * | 24     | cpus        | u32 ×2, bit mask of CPUs whose TLB may hold entries                |
+ * | 32     | rss anon    | entries that map anonymous pages                                   |
+ * | 36     | rss file    | entries that map pages of files                                    |
+ * | 40     | rss shmem   | entries that map pages of shared memory                            |
+ * | 44     | swap ents   | entries that name a swap slot                                      |
+ * | 48     | total vm    | pages covered by VMAs                                              |
+ * | 52     | data vm     | of these: private and writable, no stack                           |
+ * | 56     | stack vm    | of these: stack                                                    |
+ * | 60     | locked vm   | of these: locked into memory                                       |
+ * | 64     | committed   | pages promised: its part of NR_COMMITTED                           |
+ * | 68     | map count   | number of VMAs                                                     |
+ * | 72     | brk         | f64, the program break, bytes                                      |
+ * | 80     | faults      | page faults served without I/O                                     |
+ * | 84     | maj faults  | page faults that waited for a device                               |
+ * | 88     | cow faults  | of all: those that copied a page                                   |
+ * | 92     | peak rss    | largest sum of the three rss counters                              |
+ * | 96     | peak vm     | largest total vm                                                   |
  *
- * vm_area_struct (64 bytes): tree node at 0; start page u32 at 16, end page u32 at 20; prot and flags at 24, 28; a
- * mapping's name tag at 32. A VMA covers the pages `[start, end)`.
+ * vm_area_struct covers the virtual pages `[start, end)`:
+ *
+ * | offset | field       | meaning                                                            |
+ * |--------|-------------|--------------------------------------------------------------------|
+ * | 0      | node        | of the tree (lib/rbtree), 16 bytes                                 |
+ * | 16     | start, end  | u32 ×2, virtual page numbers                                       |
+ * | 24     | prot        | PROT_READ, PROT_WRITE, PROT_EXEC                                   |
+ * | 28     | kind        | VMA_ANON, VMA_HEAP, VMA_STACK: what it is for                      |
+ * | 32     | flags       | VM_ bits below                                                     |
+ * | 36     | pgoff       | the `index` of a page in it is pgoff + page − start                |
+ * | 40     | mm          | granule of its mm_struct                                           |
+ * | 44     | anon_vma    | granule; 0 before the first anonymous page                         |
+ * | 48     | anon links  | neighbours on the anon_vma's list                                  |
+ *
+ * anon_vma: the head of the list of VMAs that may map its pages, and how many they are.
  *
  *   VMA-1  VMAs are disjoint, in order, not empty, inside user space
- *   VMA-2  a new mapping joins neighbours of equal protection and kind (mprotect splits, and does not join again)
+ *   VMA-2  a new mapping joins neighbours with which nothing sets it apart (mprotect splits, and does not join again)
  *   VMA-3  total vm = Σ (end − start); rss ≤ total vm
  *
  * Linux keeps VMAs in a maple tree since 6.1; a red-black tree was used before and is what a student can follow.
  */
 
-export const MM_VMA_ROOT = 0;
-export const MM_PGD = 4;
-export const MM_USERS = 8;
-export const MM_ASID = 12;
-export const MM_RSS = 16;
-export const MM_TOTAL_VM = 20;
-export const MM_CPUS = 32;
-export const MM_MAP_COUNT = 40;
-export const MM_BRK = 48;
-export const MM_FAULTS = 56;
-export const MM_STRUCT_BYTES = 64;
+export const MM_LIST = 0;
+export const MM_VMA_ROOT = 8;
+export const MM_PGD = 12;
+export const MM_USERS = 16;
+export const MM_ASID = 20;
+export const MM_CPUS = 24;
+export const MM_RSS_ANON = 32;
+export const MM_RSS_FILE = 36;
+export const MM_RSS_SHMEM = 40;
+export const MM_SWAPENTS = 44;
+export const MM_TOTAL_VM = 48;
+export const MM_DATA_VM = 52;
+export const MM_STACK_VM = 56;
+export const MM_LOCKED_VM = 60;
+export const MM_COMMITTED = 64;
+export const MM_MAP_COUNT = 68;
+export const MM_BRK = 72;
+export const MM_FAULTS = 80;
+export const MM_MAJ_FAULTS = 84;
+export const MM_COW_FAULTS = 88;
+export const MM_PEAK_RSS = 92;
+export const MM_PEAK_VM = 96;
+export const MM_STRUCT_BYTES = 192;
 
 export const VMA_NODE = 0;
 export const VMA_START = 16;
 export const VMA_END = 20;
 export const VMA_PROT = 24;
 export const VMA_KIND = 28;
-export const VMA_BYTES = 64;
+export const VMA_FLAGS = 32;
+export const VMA_PGOFF = 36;
+export const VMA_MM = 40;
+export const VMA_ANON_VMA = 44;
+export const VMA_ANON_LINK = 48;
+export const VMA_BYTES = 128;
+
+export const AV_LIST = 0;
+export const AV_USERS = 8;
+export const ANON_VMA_BYTES = 16;
 
 /** What a VMA is for; only equal kinds merge. */
 export const VMA_ANON = 0;
 export const VMA_HEAP = 1;
 export const VMA_STACK = 2;
+
+/** Flags of a VMA, with Linux's values. */
+export const VM_SHARED = 0x8;
+export const VM_GROWSDOWN = 0x100;
+export const VM_LOCKED = 0x2000;
+/** Its pages are in the account of promises. */
+export const VM_ACCOUNT = 0x10_0000;
 
 /** vm.max_map_count. */
 export const MAX_MAP_COUNT = 65_530;

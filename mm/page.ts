@@ -29,7 +29,7 @@
  *   PAGE-2  in each of these the first frame of the block carries the state bit and the order, the others neither
  *   PAGE-3  the order in flags is what the block was allocated with: a free with another order is refused
  *
- *   PAGE-4  a process page's private and index name the one entry that maps it: the reverse mapping (migrate.ts)
+ *   PAGE-4  a process page's mapping and index lead to the entries that map it: the reverse mapping (rmap.ts)
  *   PAGE-5  private and mapping are 0 in a frame that nobody owns: who sets them clears them before the free, so that
  *           the page allocator need not touch these columns
  *   PAGE-6  refcount = mapcount + 1 if in the page cache + 1 if in the swap cache + transient holders (page_ref.ts)

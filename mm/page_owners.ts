@@ -1,7 +1,8 @@
 /**
  * Whose is each page frame? The census (census.ts) counts; this names, frame by frame.
  *
- *   struct page:  flags ──▶ free, slab, page table, …      private ──▶ which slab's cache, which address space
+ *   struct page:  flags ──▶ free, slab, page table, …      private ──▶ which slab's cache
+ *                                                          mapping ──▶ anon_vma ──▶ its first VMA ──▶ address space
  *
  * A picture for people: what changed between two moments, who owns the page in which two runs differ. Reads struct
  * page and the descriptors of slabs and caches only; O(frames). Believes no pointer that it reads: the machine may be
@@ -12,7 +13,8 @@
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../kernel/params.ts";
-import type { PhysAddr } from "../kernel/types.ts";
+import { asPfn, type PhysAddr } from "../kernel/types.ts";
+import { ANON_VMA_BYTES, AV_LIST, VMA_ANON_LINK, VMA_BYTES, VMA_MM } from "./mm_struct.ts";
 import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
 import {
   orderOfFlags,
@@ -71,13 +73,20 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
     const cache = port.ld32(slab + SLAB_CACHE) * 8;
     return cache + CACHE_READ_BYTES > port.sizeBytes ? "slab (damaged)" : `slab ${cacheName(port, asCache(cache))}`;
   };
+  /** Granule of the address space whose VMA is first on the list of the frame's anon_vma; 0 if it leads nowhere. */
+  const firstMapper = (pfn: number): number => {
+    const anonVma = pages.mapping(asPfn(pfn)) * 8;
+    if (anonVma === 0 || anonVma + ANON_VMA_BYTES > port.sizeBytes) return 0;
+    const vma = port.ld32(anonVma + AV_LIST) * 8 - VMA_ANON_LINK;
+    return vma < 0 || vma + VMA_BYTES > port.sizeBytes ? 0 : port.ld32(vma + VMA_MM);
+  };
   const nameOf = (pfn: number, flags: number): string => {
     if ((flags & PG_BUDDY) !== 0) return "free, buddy";
     if ((flags & PG_PCP) !== 0) return "free, per-CPU";
     const word = port.ld32(pages.privateBase + pfn * 4);
     if ((flags & PG_SLAB) !== 0) return slabName(word);
     if ((flags & PG_LARGE_KMALLOC) !== 0) return "large kmalloc";
-    if ((flags & PG_ANON) !== 0) return `anonymous, ${programs.get(word) ?? "a process"}`;
+    if ((flags & PG_ANON) !== 0) return `anonymous, ${programs.get(firstMapper(pfn)) ?? "a process"}`;
     if ((flags & PG_TABLE) !== 0) return "page tables";
     return stacks.has(pfn) ? "kernel stacks" : "files and other";
   };

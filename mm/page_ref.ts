@@ -27,12 +27,6 @@ export interface LruLists {
   remove(ctx: Context, pfn: Pfn): void;
 }
 
-/** No lists: PG_LRU only says that the page could be on one. */
-export const flagOnlyLru = (pages: Pages): LruLists => ({
-  add: (_ctx, pfn) => pages.addFlags(pfn, PG_LRU),
-  remove: (_ctx, pfn) => pages.clearFlags(pfn, PG_LRU),
-});
-
 export interface PageRefs {
   /** One holder more; the caller is one, or knows one. */
   getPage(pfn: Pfn): void;

@@ -22,6 +22,8 @@ import { type Pages, PG_TABLE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { NR_PAGETABLE, type VmStat } from "./vmstat.ts";
 
+export type EntryVisitor = (pte: PhysAddr, vpn: number, word: number) => void;
+
 export interface PageTables {
   /** A new, empty root; NO_PFN without memory. */
   createRoot(ctx: Context): Pfn;
@@ -29,8 +31,8 @@ export interface PageTables {
   walk(ctx: Context, root: Pfn, vpn: number, make: boolean): PhysAddr;
   readPte(pte: PhysAddr): number;
   writePte(pte: PhysAddr, value: number): void;
-  /** Calls `visit(pte, vpn)` for each valid leaf entry in `[from, to)`. */
-  forEachLeaf(root: Pfn, from: number, to: number, visit: (pte: PhysAddr, vpn: number) => void): void;
+  /** Calls `visit(pte, vpn, word)` for each level-0 entry in `[from, to)` that is not 0: pages, and what is in swap. */
+  forEachEntry(root: Pfn, from: number, to: number, visit: EntryVisitor): void;
   /** Frees every table of an address space whose leaves are gone; returns their number. */
   destroy(ctx: Context, root: Pfn): number;
   /** Tables below and including the root. O(tables). */
@@ -79,7 +81,7 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     base: number,
     from: number,
     to: number,
-    visit: (pte: PhysAddr, vpn: number) => void,
+    visit: EntryVisitor,
   ): void => {
     const span = 2 ** (9 * level);
     const first = Math.max(0, Math.floor((from - base) / span));
@@ -87,9 +89,9 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     for (let index = first; index < last; index++) {
       const entry = asPhys(table * PAGE_SIZE + index * 8);
       const pte = port.ld32(entry);
-      if ((pte & PTE_V) === 0) continue;
+      if (pte === 0) continue;
       const vpn = base + index * span;
-      if (level === 0) visit(entry, vpn);
+      if (level === 0) visit(entry, vpn, pte);
       else if (isTable(pte)) visitTable(pte >>> 10, level - 1, vpn, from, to, visit);
     }
   };
@@ -124,7 +126,7 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
       port.st32(pte, value >>> 0);
       port.st32(pte + 4, 0);
     },
-    forEachLeaf: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit),
+    forEachEntry: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit),
     destroy: (ctx, root) => destroyTable(ctx, root, PT_LEVELS - 1),
     count: (root) => countTables(root, PT_LEVELS - 1),
   };

@@ -18,6 +18,7 @@ import {
   createMemblock,
   createMempools,
   createMigration,
+  createPageRefs,
   createPageTables,
   createProcessMemory,
   createSlabSubsystem,
@@ -29,7 +30,9 @@ import {
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
+  noSwap,
   PAGE_STRUCT_BYTES,
+  PROCESS_MEMORY_BYTES,
   registerDmaFiles,
   slabSubsystemStaticBytes,
   takeCensus,
@@ -136,6 +139,7 @@ export function boot(options: BootOptions): Kernel {
   const statics = image.bss("kernel_entry", 64, 8);
   const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
+  const processMemoryState = image.bss("process_memory", PROCESS_MEMORY_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
   const hugePoolHead = image.bss("hugetlb", HUGETLB_BYTES, 8);
@@ -163,7 +167,7 @@ export function boot(options: BootOptions): Kernel {
   const movable = Math.min(parameters.size("movablecore", 0), ramBytes / 2);
   const cmaBytes = parameters.size("cma", 0);
   const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE), cmaBytes);
-  const { pages, pcp, pageblocks } = level;
+  const { pages, pcp, pageblocks, lru } = level;
   const faultTexts = {
     failslab: parameters.get("failslab"),
     failPageAlloc: parameters.get("fail_page_alloc"),
@@ -285,12 +289,16 @@ export function boot(options: BootOptions): Kernel {
     zones,
     vmstat,
     caches: users.mmCaches,
-    asidWord: asPhys(statics + 24),
+    refs: createPageRefs(pages, pageAlloc, lru),
+    lru,
+    swap: noSwap,
+    state: processMemoryState,
     interruptPoint: contexts.interruptPoint,
   });
   const flushPage = createTlbFlush(machine);
-  const mover = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage }); // moving pages
-  pageAlloc.onMigrate(mover);
+  const { rmap } = processMemory;
+  const mover = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru });
+  pageAlloc.onMigrate(mover); // moving pages
   const compaction = createCompaction({
     machine,
     contexts,

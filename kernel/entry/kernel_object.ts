@@ -106,15 +106,6 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     return undefined;
   };
 
-  const checkProcesses = (): string | null => {
-    for (const process of processes.all()) {
-      if (process.threads.size === 0) continue;
-      const problem = processMemory.check(process.mm);
-      if (problem !== null) return `process ${process.pid}: ${problem}`;
-    }
-    return null;
-  };
-
   const checkCensus = (): string | null => {
     const { total, ...parts } = deps.census();
     const sum = Object.values(parts).reduce((all, part) => all + part, 0);
@@ -216,7 +207,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
       deps.interrupts.irqs.check() ??
       deps.drivers.check() ??
       printk.check() ??
-      checkProcesses() ??
+      processMemory.checkAll() ??
       checkCensus(),
     get panicReport() {
       return state.panicReport;

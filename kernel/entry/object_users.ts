@@ -1,11 +1,12 @@
 /**
- * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct, and kernel stacks beside them.
+ * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct, anon_vma, and kernel stacks beside them.
  *
  * These are the first customers of the slab allocator, and what /proc/slabinfo shows of a running system.
  */
 
 import {
   __GFP_NOWARN,
+  ANON_VMA_BYTES,
   GFP_KERNEL,
   type KmemCache,
   MM_STRUCT_BYTES,
@@ -59,6 +60,7 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
   const taskCache = mustCreate("task_struct", TASK_STRUCT_BYTES);
   const mmCache = mustCreate("mm_struct", MM_STRUCT_BYTES);
   const vmaCache = mustCreate("vm_area_struct", VMA_BYTES);
+  const anonVmaCache = mustCreate("anon_vma", ANON_VMA_BYTES);
   const alloc = (ctx: Context, cache: KmemCache): PhysAddr =>
     now(layer.kmemCacheAllocAny(ctx, cache, GFP_KERNEL | __GFP_NOWARN));
 
@@ -91,6 +93,10 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
       allocVma: (ctx) => alloc(ctx, vmaCache),
       freeVma: (ctx, vma) => {
         layer.kmemCacheFree(ctx, vmaCache, vma);
+      },
+      allocAnonVma: (ctx) => alloc(ctx, anonVmaCache),
+      freeAnonVma: (ctx, anonVma) => {
+        layer.kmemCacheFree(ctx, anonVmaCache, anonVma);
       },
     },
     replayHeap: {

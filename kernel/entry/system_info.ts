@@ -5,7 +5,6 @@
 import {
   MAX_NR_ZONES,
   MM_FAULTS,
-  MM_RSS,
   MM_TOTAL_VM,
   NR_MIGRATETYPES,
   type Pageblocks,
@@ -82,7 +81,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       state: field(TASK_STATE) === TASK_DEAD ? "Z" : (TASK_STATE_LETTERS[field(TASK_STATE)] as string),
       cpu: field(TASK_CPU),
       runCycles: port.ldF64(task.struct + TASK_RUN_CYCLES),
-      rssPages: mm === undefined ? 0 : processMemory.field(mm, MM_RSS),
+      rssPages: mm === undefined ? 0 : processMemory.rss(mm),
       vmPages: mm === undefined ? 0 : processMemory.field(mm, MM_TOTAL_VM),
       tablePages: mm === undefined ? 0 : processMemory.nrTables(mm),
       minorFaults: mm === undefined ? 0 : processMemory.field(mm, MM_FAULTS),

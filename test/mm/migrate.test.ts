@@ -1,7 +1,7 @@
 /**
  * Page migration: processes do not notice, and nothing is lost when it fails.
  *
- * Goal: MIG-1 … MIG-4, CTG-1 … CTG-3, PAGE-4. Method: address spaces over a small machine; random programs on two CPUs
+ * Goal: MIG-1 … MIG-4, CTG-1 … CTG-3, RMAP-2. Method: address spaces over a small machine; random programs on two CPUs
  * against a map of what they have written, with ranges of frames emptied in between; planted faults must be caught.
  */
 
@@ -14,6 +14,7 @@ import { PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import { GFP_KERNEL } from "../../mm/gfp.ts";
 import type { MigrationDeps } from "../../mm/migrate.ts";
 import { MIGRATE_ISOLATE } from "../../mm/migratetype.ts";
+import { MM_ASID, MM_PGD } from "../../mm/mm_struct.ts";
 import { PGMIGRATE_FAIL, PGMIGRATE_SUCCESS } from "../../mm/vmstat.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
 
@@ -56,7 +57,7 @@ describe("one page", () => {
     expect(w.poke(1, mm, va(1), 5)).toBe(false);
     w.processMemory.mprotect(w.ctx, mm, va(1), PAGE, PROT_READ | PROT_WRITE);
     expect(w.poke(1, mm, va(1), 5)).toBe(true);
-    expect([w.pages.private(after) * 8, w.pages.index(after), w.pages.mapcount(after)]).toEqual([mm, va(1) / PAGE, 1]);
+    expect([w.pages.index(after), w.pages.mapcount(after), w.pages.refcount(after)]).toEqual([va(1) / PAGE, 1, 1]);
     expect(w.vmstat.event(PGMIGRATE_SUCCESS)).toBe(1);
     w.processMemory.mmPut(w.ctx, mm);
     w.expectNoLeak();
@@ -84,7 +85,7 @@ describe("one page", () => {
     const kernel = w.pageAlloc.tryAllocPages(w.ctx, 0, GFP_KERNEL);
     w.pages.setRefcount(pinned, 2);
     const free = w.zones.totalFree();
-    for (const pfn of [pinned, kernel, asPfn(w.processMemory.field(mm, 4))]) {
+    for (const pfn of [pinned, kernel, asPfn(w.processMemory.field(mm, MM_PGD))]) {
       expect(w.mover.isMovable(pfn)).toBe(false);
       expect(w.mover.migratePage(w.ctx, pfn)).toBe(-EBUSY);
       expect(w.pageAlloc.allocContigRange(w.ctx, pfn, asPfn(pfn + 1))).toBe(-EBUSY);
@@ -104,7 +105,7 @@ describe("one page", () => {
     const mm = filled(w, 2, 7);
     const pfn = w.frameOf(mm, va(1));
     w.pages.setIndex(pfn, va(0) / PAGE);
-    expect(w.processMemory.check(mm)).toMatch(/^PAGE-4/);
+    expect(w.processMemory.check(mm)).toMatch(/^RMAP-2/);
     expect(() => w.mover.migratePage(w.ctx, pfn)).toThrow(/MIG-1/);
   });
 
@@ -114,7 +115,7 @@ describe("one page", () => {
       "flushes one CPU only",
       (deps: MigrationDeps) => ({
         flushPage: (mm: PhysAddr, page: number) =>
-          deps.machine.mmu.flushPage(0, deps.machine.port.ld32(mm + 12), page * PAGE),
+          deps.machine.mmu.flushPage(0, deps.machine.port.ld32(mm + MM_ASID), page * PAGE),
       }),
     ],
   ] as const) {

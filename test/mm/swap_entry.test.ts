@@ -10,8 +10,8 @@ import { describe, expect, it } from "vitest";
 import { PTE_V } from "../../kernel/arch/mmu.ts";
 import { asPfn } from "../../kernel/types.ts";
 import { GFP_HIGHUSER_MOVABLE } from "../../mm/gfp.ts";
-import { PG_ANON, PG_DIRTY, PG_LRU, PG_OWNER_BITS, PG_SWAPCACHE } from "../../mm/page.ts";
-import { createPageRefs, flagOnlyLru } from "../../mm/page_ref.ts";
+import { PG_ANON, PG_DIRTY, PG_OWNER_BITS, PG_SWAPCACHE } from "../../mm/page.ts";
+import { createPageRefs } from "../../mm/page_ref.ts";
 import { isSwapPte, MAX_SWAP_SLOTS, noSwap, slotOfPte, swapPteOf } from "../../mm/swap_entry.ts";
 import { bootPageLevel } from "../support/page_level.ts";
 
@@ -41,12 +41,13 @@ describe("page references", () => {
   const rig = () => {
     const m = bootPageLevel();
     const pfn = m.pageAlloc.tryAllocPages(m.ctx, 0, GFP_HIGHUSER_MOVABLE);
-    return { ...m, pfn, refs: createPageRefs(m.pages, m.pageAlloc, flagOnlyLru(m.pages)) };
+    return { ...m, pfn, refs: createPageRefs(m.pages, m.pageAlloc, m.lru) };
   };
 
   it("REF-5 PAGE-5 the last put frees the page and leaves nothing in its columns", () => {
-    const { refs, pages, pfn, ctx, pageAlloc, expectNoLeak } = rig();
-    pages.addFlags(pfn, PG_ANON | PG_LRU | PG_DIRTY);
+    const { refs, pages, pfn, ctx, lru, pageAlloc, expectNoLeak } = rig();
+    pages.addFlags(pfn, PG_ANON | PG_DIRTY);
+    lru.add(ctx, pfn);
     pages.setMapping(pfn, 77);
     pages.setPrivate(pfn, 5);
     refs.getPage(pfn);

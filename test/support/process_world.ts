@@ -22,9 +22,17 @@ import type { PageMover } from "../../mm/contig_range.ts";
 import { GFP_KERNEL } from "../../mm/gfp.ts";
 import { createMigration, type MigrationDeps } from "../../mm/migrate.ts";
 import { NR_MIGRATETYPES } from "../../mm/migratetype.ts";
-import { createProcessMemory, type ProcessMemory } from "../../mm/mmap.ts";
+import { MM_PGD } from "../../mm/mm_struct.ts";
+import {
+  createProcessMemory,
+  PROCESS_MEMORY_BYTES,
+  type ProcessMemory,
+  type ProcessMemoryDeps,
+} from "../../mm/mmap.ts";
 import { freeCountAddr, MAX_NR_ZONES, NR_PAGE_ORDERS } from "../../mm/mmzone.ts";
+import { createPageRefs } from "../../mm/page_ref.ts";
 import { createPageTables, type PageTables } from "../../mm/pgtable.ts";
+import { noSwap } from "../../mm/swap_entry.ts";
 import { createTlbFlush } from "../../mm/tlb.ts";
 import { bootPageLevel, type PageLevelMachine, type PageLevelOptions } from "./page_level.ts";
 
@@ -36,6 +44,8 @@ export interface ProcessWorld extends PageLevelMachine {
   /** Stores and loads a word at a user address on `cpu`, faulting pages in; undefined: the access is not allowed. */
   poke(cpu: number, mm: PhysAddr, va: number, value: number): boolean;
   peek(cpu: number, mm: PhysAddr, va: number): number | undefined;
+  /** Physical address of a user address for an access on `cpu`, faulting pages in; −1: not allowed. */
+  addressOf(cpu: number, mm: PhysAddr, va: number, isWrite: boolean): number;
   /** The frame behind a user page; NO_PFN if there is none. */
   frameOf(mm: PhysAddr, va: number): Pfn;
   /** Every invariant and identity that holds between operations; fails the test at the first that does not. */
@@ -44,22 +54,23 @@ export interface ProcessWorld extends PageLevelMachine {
 
 const MIB = 2 ** 20;
 
-/** `override` replaces what migration is built from, to plant faults. */
+/** `override` replaces what migration is built from, `overrideMemory` what process memory is, to plant faults. */
 export function bootProcessWorld(
   options: PageLevelOptions = {},
   override: (deps: MigrationDeps) => Partial<MigrationDeps> = () => ({}),
+  overrideMemory: (deps: ProcessMemoryDeps) => Partial<ProcessMemoryDeps> = () => ({}),
 ): ProcessWorld {
-  const asidAndCma = { asid: 0, cma: 0 };
+  const statics = { mm: 0, cma: 0 };
   const m = bootPageLevel({
     ramBytes: 24 * MIB,
     cmaBytes: 4 * MIB,
     ...options,
     compose: ({ image }) => {
-      asidAndCma.asid = image.bss("asid", 8, 8);
-      asidAndCma.cma = image.bss("cma", CMA_BYTES, 8);
+      statics.mm = image.bss("mm", PROCESS_MEMORY_BYTES, 8);
+      statics.cma = image.bss("cma", CMA_BYTES, 8);
     },
   });
-  const { machine, pages, pageAlloc, zones, vmstat, contexts, spinlocks, printk, pageblocks, ctx } = m;
+  const { machine, pages, pageAlloc, zones, vmstat, contexts, spinlocks, printk, pageblocks, ctx, lru } = m;
   const { port, mmu } = machine;
   const pageTables = createPageTables(port, pages, pageAlloc, vmstat);
   const allocObject = (context: Context): PhysAddr => {
@@ -69,21 +80,34 @@ export function bootProcessWorld(
   const freeObject = (context: Context, object: PhysAddr): void => {
     pageAlloc.freePages(context, physToPfn(object), 0);
   };
-  const processMemory = createProcessMemory({
+  const memoryDeps: ProcessMemoryDeps = {
     machine,
     pages,
     pageAlloc,
     pageTables,
     zones,
     vmstat,
-    caches: { allocMm: allocObject, freeMm: freeObject, allocVma: allocObject, freeVma: freeObject },
-    asidWord: asidAndCma.asid as PhysAddr,
+    refs: createPageRefs(pages, pageAlloc, lru),
+    lru,
+    swap: noSwap,
+    caches: {
+      allocMm: allocObject,
+      freeMm: freeObject,
+      allocVma: allocObject,
+      freeVma: freeObject,
+      allocAnonVma: allocObject,
+      freeAnonVma: freeObject,
+    },
+    state: statics.mm as PhysAddr,
     interruptPoint: contexts.interruptPoint,
-  });
-  const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage: createTlbFlush(machine) };
+  };
+  const processMemory = createProcessMemory({ ...memoryDeps, ...overrideMemory(memoryDeps) });
+  const flushPage = createTlbFlush(machine);
+  const { rmap } = processMemory;
+  const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru };
   const mover = createMigration({ ...deps, ...override(deps) });
   pageAlloc.onMigrate(mover);
-  const state = asidAndCma.cma as PhysAddr;
+  const state = statics.cma as PhysAddr;
   const cma = createCma({
     machine,
     contexts,
@@ -124,6 +148,7 @@ export function bootProcessWorld(
     pageTables,
     mover,
     cma,
+    addressOf,
     poke(cpu, mm, va, value) {
       const addr = addressOf(cpu, mm, va, true);
       if (addr >= 0) port.st32(addr, value);
@@ -134,13 +159,14 @@ export function bootProcessWorld(
       return addr < 0 ? undefined : port.ld32(addr);
     },
     frameOf(mm, va) {
-      const pte = pageTables.walk(ctx, asPfn(processMemory.field(mm, 4)), Math.floor(va / 4096), false);
+      const pte = pageTables.walk(ctx, asPfn(processMemory.field(mm, MM_PGD)), Math.floor(va / 4096), false);
       const value = pte === NULL ? 0 : pageTables.readPte(pte);
       return (value & 1) === 0 ? NO_PFN : asPfn(value >>> 10);
     },
     expectSound() {
       expect(pageAlloc.check()).toBeNull();
       expect(cma.check()).toBeNull();
+      expect(lru.check() ?? processMemory.checkAll()).toBeNull();
       expectIdentities();
     },
   };

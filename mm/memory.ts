@@ -1,0 +1,241 @@
+/**
+ * Page faults, copy-on-write, and taking pages away again.
+ *
+ * 1. *Demand zero.* A VMA promises memory; the promise is kept page by page. The first touch finds no entry: a zeroed
+ *    frame is entered. munmap and exit take entries out, and a frame whose last holder that was is free.
+ *
+ * 2. *Copy-on-write.* fork copies page tables, not pages: both processes' entries lose W and the frame's counts go up.
+ *    The first store of either faults on an entry that is there but not writable, in a VMA that is:
+ *
+ *        parent ─▶ frame A ◀─ child      store by child      parent ─▶ frame A     child ─▶ frame B (copy of A)
+ *                  mapcount 2, no W     ───────────────▶               mapcount 1           mapcount 1, W
+ *
+ *    The parent's next store faults too, finds itself the only holder, and takes the frame without copying. "Only
+ *    holder" is the whole question: one entry (mapcount) and no reference besides (refcount: a cache, I/O, a scanner),
+ *    for what another holder could still read must not change under it.
+ *
+ * 3. Whatever else is in an entry: a page that is there, and readable, in a VMA that allows the access (a TLB that is
+ *    behind, rights that were widened): the entry gets the rights of the VMA, W excepted. A swap entry: swap's
+ *    business.
+ *
+ * The kernel's own copies to and from user memory come through the same faults, so that they break COW like a
+ * program's.
+ *
+ *   COW-1  an entry of a private mapping is writable only if the frame is anonymous and has mapcount 1
+ *   COW-2  a frame is reused in place only with mapcount 1 and no holder besides that entry (and a slot that is given
+ *          up)
+ *   COW-3  after fork, each process reads what was there at the fork, and afterwards its own stores only
+ *   MMAP-2  rss anon + file + shmem = valid entries; swap ents = swap entries
+ *   MMAP-3  a frame of a process is zeroed, or copied over, before the process can read it
+ *   MMAP-4  an entry is gone from every TLB before its frame is freed or its content is no longer its own
+ *   FLT-1  a fault that fails changes nothing but page tables that are empty and an anon_vma without pages
+ *
+ * Context: process; a fault never sleeps. Differences from Linux: there is no shared zero page (a read gets a frame of
+ * its own, which saves the second fault of memory that is read first and written later); no fault-around, no
+ * PG_anon_exclusive (the counts are asked instead). Source: mm/memory.c.
+ */
+
+import { CYC_COPY_PAGE, CYC_FAULT } from "../kernel/arch/charges.ts";
+import type { Machine } from "../kernel/arch/machine.ts";
+import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../kernel/arch/mmu.ts";
+import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
+import { asPfn, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import { EFAULT, ENOMEM } from "../kernel/uapi/errno.ts";
+import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
+import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
+import {
+  MM_COW_FAULTS,
+  MM_FAULTS,
+  MM_PEAK_RSS,
+  MM_PGD,
+  MM_RSS_ANON,
+  MM_RSS_FILE,
+  MM_RSS_SHMEM,
+  MM_SWAPENTS,
+  VM_SHARED,
+  VMA_FLAGS,
+  VMA_PROT,
+} from "./mm_struct.ts";
+import { type Pages, PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE } from "./page.ts";
+import type { PageAllocator } from "./page_alloc.ts";
+import type { LruLists, PageRefs } from "./page_ref.ts";
+import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
+import type { Rmap } from "./rmap.ts";
+import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
+import type { FlushPage } from "./tlb.ts";
+import type { Vmas } from "./vma.ts";
+import { PGFAULT, type VmStat } from "./vmstat.ts";
+
+export interface UserPages {
+  /** Serves a page fault: 0, −EFAULT (no such mapping or not allowed) or −ENOMEM. */
+  handleFault(ctx: Context, mm: PhysAddr, va: number, isWrite: boolean): number;
+  /** Takes every entry of `[start, end)` out; frames and slots without another holder are freed. */
+  zap(ctx: Context, mm: PhysAddr, start: number, end: number): void;
+  /** Gives the entries of `[start, end)` the rights `prot`; W comes back by faults only (COW-1). */
+  protect(mm: PhysAddr, start: number, end: number, prot: number): void;
+  /** Pages present. */
+  rss(mm: PhysAddr): number;
+}
+
+export interface UserPagesDeps {
+  readonly machine: Machine;
+  readonly pages: Pages;
+  readonly pageAlloc: PageAllocator;
+  readonly pageTables: PageTables;
+  readonly refs: PageRefs;
+  readonly lru: LruLists;
+  readonly vmas: Vmas;
+  readonly rmap: Rmap;
+  readonly swap: SwapLayer;
+  readonly vmstat: VmStat;
+  readonly flushPage: FlushPage;
+  /** Between two pages of a long unmapping: interrupts may come. */
+  readonly interruptPoint: (ctx: Context) => void;
+}
+
+const LEAF_BITS = 0x3ff;
+
+/** Rights of an entry for `prot`. One without R and W would look like a table: X keeps it a leaf, U is missing. */
+export const leafRights = (prot: number): number =>
+  (prot & (PROT_READ | PROT_WRITE)) === 0
+    ? PTE_V | PTE_X
+    : PTE_V | PTE_U | PTE_R | ((prot & PROT_WRITE) !== 0 ? PTE_W : 0) | ((prot & PROT_EXEC) !== 0 ? PTE_X : 0);
+
+export function createUserPages(deps: UserPagesDeps): UserPages {
+  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, swap, vmstat, flushPage } = deps;
+  const { port, harts } = machine;
+  const { clock } = harts;
+  const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
+  const addField = (base: PhysAddr, offset: number, delta: number): void =>
+    port.st32(base + offset, port.ld32(base + offset) + delta);
+  const pgdOf = (mm: PhysAddr): Pfn => asPfn(field(mm, MM_PGD));
+  const rss = (mm: PhysAddr): number => field(mm, MM_RSS_ANON) + field(mm, MM_RSS_FILE) + field(mm, MM_RSS_SHMEM);
+
+  const rssField = (pfn: Pfn): number => {
+    const flags = pages.flags(pfn);
+    if ((flags & PG_ANON) !== 0) return MM_RSS_ANON;
+    return (flags & PG_SWAPBACKED) !== 0 ? MM_RSS_SHMEM : MM_RSS_FILE;
+  };
+  const allocFrame = (ctx: Context, modifiers: number): Pfn =>
+    pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE | modifiers);
+
+  // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** First touch of an anonymous page. */
+  const faultAnon = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean) => {
+    if (!rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
+    const pfn = allocFrame(ctx, __GFP_ZERO);
+    if (pfn === NO_PFN) return -ENOMEM;
+    rmap.addNewAnon(pfn, vma, page);
+    lru.add(ctx, pfn);
+    pageTables.writePte(pte, pteOf(pfn, leafRights(field(vma, VMA_PROT)) | PTE_A | (isWrite ? PTE_D : 0)));
+    addField(mm, MM_RSS_ANON, 1);
+    if (rss(mm) > field(mm, MM_PEAK_RSS)) port.st32(mm + MM_PEAK_RSS, rss(mm));
+    return 0;
+  };
+
+  /** COW-2 */
+  const isOnlyHolder = (ctx: Context, pfn: Pfn): boolean => {
+    const flags = pages.flags(pfn);
+    if ((flags & PG_ANON) === 0 || pages.mapcount(pfn) !== 1) return false;
+    const isCached = (flags & PG_SWAPCACHE) !== 0;
+    if (pages.refcount(pfn) !== (isCached ? 2 : 1)) return false;
+    return !isCached || swap.release(ctx, pfn);
+  };
+
+  /** A store to a private page that is there without W. */
+  const breakCow = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr): number => {
+    const old = pageTables.readPte(pte);
+    const from = pfnOfPte(old);
+    const rights = leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D;
+    if (isOnlyHolder(ctx, from)) {
+      pageTables.writePte(pte, pteOf(from, rights));
+      flushPage(mm, page);
+      return 0;
+    }
+    if (!rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
+    const to = allocFrame(ctx, 0);
+    if (to === NO_PFN) return -ENOMEM;
+    port.copy(pfnToPhys(to), pfnToPhys(from), PAGE_SIZE);
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE;
+    rmap.addNewAnon(to, vma, page);
+    lru.add(ctx, to);
+    pageTables.writePte(pte, pteOf(to, rights));
+    flushPage(mm, page);
+    addField(mm, rssField(from), -1);
+    addField(mm, MM_RSS_ANON, 1);
+    addField(mm, MM_COW_FAULTS, 1);
+    rmap.remove(from);
+    refs.putPage(ctx, from);
+    return 0;
+  };
+
+  /** The page is there. */
+  const faultPresent = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean) => {
+    const old = pageTables.readPte(pte);
+    const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
+    if (isWrite && (old & PTE_W) === 0 && !isShared) return breakCow(ctx, mm, vma, page, pte);
+    const rights = leafRights(field(vma, VMA_PROT)) & (isWrite ? LEAF_BITS : (old & PTE_W) | ~PTE_W);
+    pageTables.writePte(pte, pteOf(pfnOfPte(old), rights | (old & PTE_D) | PTE_A | (isWrite ? PTE_D : 0)));
+    flushPage(mm, page);
+    return 0;
+  };
+
+  const handleFault: UserPages["handleFault"] = (ctx, mm, va, isWrite) => {
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_FAULT;
+    vmstat.countEvents(ctx, PGFAULT, 1);
+    if (!(va >= 0 && va < TASK_SIZE)) return -EFAULT;
+    const page = Math.floor(va / PAGE_SIZE);
+    const vma = vmas.at(mm, page);
+    if (vma === NULL) return -EFAULT;
+    if ((field(vma, VMA_PROT) & (isWrite ? PROT_WRITE : PROT_READ | PROT_WRITE)) === 0) return -EFAULT;
+    const pte = pageTables.walk(ctx, pgdOf(mm), page, true);
+    if (pte === NULL) return -ENOMEM;
+    const old = pageTables.readPte(pte);
+    let result: number;
+    if (old === 0) result = faultAnon(ctx, mm, vma, page, pte, isWrite);
+    else if (isSwapPte(old)) result = swap.fault(ctx, mm, vma, page, pte, isWrite);
+    else result = faultPresent(ctx, mm, vma, page, pte, isWrite);
+    if (result === 0) addField(mm, MM_FAULTS, 1);
+    return result;
+  };
+
+  // ── Taking pages away ────────────────────────────────────────────────────────────────────────────────────────────
+
+  const zapPage = (ctx: Context, mm: PhysAddr, page: number, pte: PhysAddr, word: number): void => {
+    const pfn = pfnOfPte(word);
+    pageTables.writePte(pte, 0);
+    flushPage(mm, page);
+    const counter = rssField(pfn);
+    if ((word & PTE_D) !== 0 && counter !== MM_RSS_ANON) pages.addFlags(pfn, PG_DIRTY);
+    addField(mm, counter, -1);
+    rmap.remove(pfn);
+    refs.putPage(ctx, pfn);
+  };
+
+  return {
+    handleFault,
+    zap(ctx, mm, start, end) {
+      pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
+        if (!isSwapPte(word)) zapPage(ctx, mm, page, pte, word);
+        else {
+          pageTables.writePte(pte, 0);
+          addField(mm, MM_SWAPENTS, -1);
+          swap.free(ctx, slotOfPte(word));
+        }
+        // Tens of thousands of pages at the end of a large process: no device is to wait for that.
+        deps.interruptPoint(ctx);
+      });
+    },
+    protect(mm, start, end, prot) {
+      const rights = leafRights(prot);
+      pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
+        if (isSwapPte(word)) return;
+        const kept = rights & ((word & PTE_W) | ~PTE_W);
+        pageTables.writePte(pte, pteOf(pfnOfPte(word), kept | (word & (PTE_A | PTE_D))));
+        flushPage(mm, page);
+      });
+    },
+    rss,
+  };
+}
