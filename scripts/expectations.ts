@@ -7,13 +7,14 @@
  *   oom_kills             processes killed for want of memory
  *   exit_status           the greatest exit status of all programs
  *   corrupt               blocks, packets and stamps that are not what was written
+ *   differences           results of replayed system calls that are not the recorded ones
  *   panic                 1 if the kernel panicked, else 0
  *   warnings              what the readers noticed in the recordings
  *   operations            operations replayed
  *   virtual_time          cycles from the first start to the last end
  *   peak_memory           bytes reserved at boot or out of the free lists at the worst moment
  *   frag.order0 … 10      part of the free memory that is of no use for a block of this order, 0 to 1
- *   latency.KIND.WHAT     KIND: malloc, free, kmalloc, …; WHAT: count, p50, p99, p999, max
+ *   latency.KIND.WHAT     KIND: malloc, free, kmalloc, mmap, …; WHAT: count, p50, p99, p999, max
  *
  *   device.NAME.WHAT      what the driver of a device counts: device.nic0.rx_dropped; /sys/devices/NAME/stats has them
  *   vmstat.NAME           a line of /proc/vmstat at the end: vmstat.compact_success
@@ -24,7 +25,7 @@
  * A number alone means `==`. The unit behind a number is for the reader, but it has to be the metric's own.
  */
 
-import { HEAP_KINDS, KERNEL_KINDS } from "./observer.ts";
+import { OBSERVED_KINDS } from "./observer.ts";
 
 export type Operator = "<" | "<=" | ">" | ">=" | "==";
 
@@ -56,6 +57,7 @@ export const METRIC_NAMES: readonly string[] = [
   "oom_kills",
   "exit_status",
   "corrupt",
+  "differences",
   "panic",
   "warnings",
   "operations",
@@ -65,7 +67,9 @@ export const METRIC_NAMES: readonly string[] = [
   "preempt_off",
   "magazine.hit_rate",
   ...Array.from({ length: NR_ORDERS }, (_, order) => `frag.order${order}`),
-  ...[...HEAP_KINDS, ...KERNEL_KINDS].flatMap((kind) => LATENCY_STATS.map((stat) => `latency.${kind}.${stat}`)),
+  ...[...new Set(Object.values(OBSERVED_KINDS).flat())].flatMap((kind) =>
+    LATENCY_STATS.map((stat) => `latency.${kind}.${stat}`),
+  ),
 ];
 
 /** What the driver of a device counts: known only while the driver is loaded. */

@@ -32,6 +32,7 @@ export function metricsOf(result: RunResult): Metrics {
     ["oom_kills", result.oomKills],
     ["exit_status", workloads.reduce((worst, { exitStatus }) => Math.max(worst, Math.abs(exitStatus ?? 0)), 0)],
     ["corrupt", result.nrCorrupt],
+    ["differences", workloads.reduce((sum, { replay }) => sum + (replay?.nrDifferent ?? 0), 0)],
     ["panic", result.end === "panic" ? 1 : 0],
     ["warnings", result.warnings.length],
     ["operations", sumOf(workloads, "nrOps")],
@@ -91,6 +92,9 @@ export function judge(result: RunResult, expectations: readonly Expectation[]): 
     failures.push(`the kernel reported ${nr} problem${s} of its own (BUG: and WARNING: lines above)`);
   }
   if (result.end === "stuck") failures.push("the run is stuck: nothing is runnable and nothing will wake the sleepers");
+  if (result.nrCorrupt > 0 && !isExpected("corrupt")) {
+    failures.push(`${result.nrCorrupt} blocks, pages or packets are not what was written`);
+  }
   for (const workload of result.workloads) {
     const complaint = complaintAbout(workload, result);
     if (complaint !== undefined && !isExpected("exit_status") && result.end !== "panic") failures.push(complaint);

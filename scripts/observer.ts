@@ -21,6 +21,7 @@ import {
   KMEM_PAGE_ALLOC,
   KMEM_PAGE_FREE,
 } from "../kernel/uapi/recording.ts";
+import { SYSCALL_KINDS } from "../userland/index.ts";
 
 /** Names by code. They are the metric names of scenarios too: `latency.page_alloc.p99`. */
 export const HEAP_KINDS: readonly string[] = named([
@@ -39,6 +40,14 @@ export const KERNEL_KINDS: readonly string[] = named([
   [KMEM_CACHE_ALLOC, "cache_alloc"],
   [KMEM_CACHE_FREE, "cache_free"],
 ]);
+
+/** By kind of workload: what its operations are. */
+export const OBSERVED_KINDS: Readonly<Record<"program" | "heap" | "kernel" | "syscall", readonly string[]>> = {
+  program: HEAP_KINDS,
+  heap: HEAP_KINDS,
+  kernel: KERNEL_KINDS,
+  syscall: SYSCALL_KINDS,
+};
 
 /** What was seen of one kind of operation. */
 export interface KindStats {

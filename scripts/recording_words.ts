@@ -4,10 +4,10 @@
  * Apart from the readers, so that a command line is parsed without loading them.
  */
 
-export type RecordingFormat = "rep" | "mtc" | "ftrace" | "ltrace";
+export type RecordingFormat = "rep" | "mtc" | "ftrace" | "ltrace" | "strace";
 
 /** The formats, for `--format` and its message. */
-export const RECORDING_FORMATS: readonly RecordingFormat[] = ["rep", "mtc", "ftrace", "ltrace"];
+export const RECORDING_FORMATS: readonly RecordingFormat[] = ["rep", "mtc", "ftrace", "ltrace", "strace"];
 
 export const TOUCH_MODES = ["none", "first", "all"] as const;
 export type TouchMode = (typeof TOUCH_MODES)[number];

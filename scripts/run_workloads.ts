@@ -22,6 +22,7 @@ import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/k
 import type { OffWindow } from "../kernel/irqsoff.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import type { CpuCacheStats } from "../mm/index.ts";
+import type { SyscallReplayReport } from "../userland/index.ts";
 import {
   createContentWatch,
   isDamaged,
@@ -34,8 +35,9 @@ import {
 import { BootPanic } from "./boot_panic.ts";
 import { endState, surplusText } from "./end_state.ts";
 import { brokenIdentity } from "./identities.ts";
-import { createLatencyObserver, HEAP_KINDS, KERNEL_KINDS, type LatencyObserver } from "./observer.ts";
+import { createLatencyObserver, type LatencyObserver, OBSERVED_KINDS } from "./observer.ts";
 import type { MachineOptions } from "./options.ts";
+import { type EndedProcess, processAtEnd } from "./process_table.ts";
 import { NO_PROGRESS, type Progress } from "./progress.ts";
 import { UsageError } from "./usage_error.ts";
 import type { Workload, WorkloadSet } from "./workloads.ts";
@@ -85,6 +87,10 @@ export interface WorkloadResult {
   readonly exitStatus: number | undefined;
   readonly nrOps: number;
   readonly nrFailed: number;
+  /** Of a replay of system calls. */
+  readonly replay?: SyscallReplayReport;
+  /** Program images, in the order of their ends, of a replay of system calls. */
+  readonly processes?: readonly EndedProcess[];
 }
 
 export type RunEnd = "done" | "cycles" | "interrupt" | "stuck" | "poweroff" | "panic" | "broken" | "watch";
@@ -125,6 +131,7 @@ interface Started {
   readonly observer: LatencyObserver;
   pids: readonly number[];
   startError: number | undefined;
+  readonly processes: readonly EndedProcess[];
 }
 
 /** Slices begin at a millisecond of virtual time and grow. The kernel ends one at the next task switch after it. */
@@ -282,11 +289,16 @@ class Run {
       devices: kernel.deviceStats(),
       magazines: kernel.magazineStats().map((now, cpu) => sinceThen(now, this.#baseMagazines[cpu])),
       offWindows: offWindowsOf(kernel),
-      nrCorrupt: nrWrong + this.#started.filter((started) => isDamaged(this.#resultOf(started))).length,
+      nrCorrupt: nrWrong + this.#nrDamaged(),
       leftBehind: null,
       violation: end === "panic" ? null : (this.#violation ?? kernel.check()),
       panicReport: kernel.panicReport,
     };
+  }
+
+  #nrDamaged(): number {
+    const results = this.#started.map((started) => this.#resultOf(started));
+    return results.reduce((sum, result) => sum + (isDamaged(result) ? 1 : 0) + (result.replay?.nrCorrupt ?? 0), 0);
   }
 
   /** Looks at everything that has to hold, if it is time to; false if something does not. */
@@ -317,14 +329,17 @@ class Run {
   }
 
   #start(workload: Workload): Started {
-    const observer = createLatencyObserver(workload.kind === "kernel" ? KERNEL_KINDS : HEAP_KINDS);
+    const observer = createLatencyObserver(OBSERVED_KINDS[workload.kind]);
     if (workload.kind === "kernel") {
       const pids = this.#kernel.spawnKernelReplay(workload.recording, observer);
       const startError = pids.find((pid) => pid < 0);
-      return { workload, observer, pids: pids.filter((pid) => pid >= 0), startError };
+      return { workload, observer, pids: pids.filter((pid) => pid >= 0), startError, processes: [] };
     }
-    const pid = this.#kernel.spawn(workload.path, workload.args, { observer });
-    return { workload, observer, pids: pid < 0 ? [] : [pid], startError: pid < 0 ? pid : undefined };
+    const processes: EndedProcess[] = [];
+    const beforeEnd = (pid: number): void => void processes.push(processAtEnd(this.#kernel, pid));
+    const watched = workload.kind === "syscall" ? { operation: observer.operation, beforeEnd } : observer;
+    const pid = this.#kernel.spawn(workload.path, workload.args, { observer: watched });
+    return { workload, observer, pids: pid < 0 ? [] : [pid], startError: pid < 0 ? pid : undefined, processes };
   }
 
   #nextStart(): number {
@@ -359,11 +374,16 @@ class Run {
     return this.#started.reduce((sum, { observer }) => sum + observer.nrOps, 0);
   }
 
-  #resultOf({ workload, observer, pids, startError }: Started): WorkloadResult {
+  #resultOf({ workload, observer, pids, startError, processes }: Started): WorkloadResult {
     const statuses = pids.map((pid) => this.#kernel.exitStatus(pid));
     const exitStatus = statuses.includes(undefined) ? undefined : Math.max(0, ...statuses.map((status) => status ?? 0));
     const { nrOps, nrFailed } = observer;
-    return { name: workload.name, kind: workload.kind, pids, exitStatus: startError ?? exitStatus, nrOps, nrFailed };
+    const result = { name: workload.name, kind: workload.kind, pids, nrOps, nrFailed };
+    if (workload.kind !== "syscall") return { ...result, exitStatus: startError ?? exitStatus };
+    const replay = workload.report();
+    // As recorded is as it should be.
+    const status = exitStatus === replay.recordedStatus ? 0 : exitStatus;
+    return { ...result, exitStatus: startError ?? status, replay, processes };
   }
 }
 

@@ -45,6 +45,15 @@ const END_TEXT: Readonly<Record<RunEnd, string>> = {
   broken: "an invariant is broken",
 };
 
+const KIND_TEXT: Readonly<Record<WorkloadResult["kind"], string>> = {
+  program: "program",
+  heap: "heap replay",
+  kernel: "kernel events",
+  syscall: "system calls",
+};
+/** Processes shown one by one; of more, those that had most resident. */
+const MAX_PROCESSES = 24;
+
 /** The document for `--json`. */
 export function summaryDocument({ result, verdict, replay }: SummaryInput, withHost: boolean): object {
   const { machine } = result;
@@ -55,14 +64,17 @@ export function summaryDocument({ result, verdict, replay }: SummaryInput, withH
     end: result.end,
     exitCode: verdict.exitCode,
     failures: verdict.failures,
-    workloads: result.workloads.map(({ name, kind, pids, exitStatus, nrOps: ops, nrFailed }) => ({
-      name,
-      kind,
-      pids,
-      exitStatus: exitStatus ?? null,
-      operations: ops,
-      failed: nrFailed,
-    })),
+    workloads: result.workloads.map(
+      ({ name, kind, pids, exitStatus, nrOps: ops, nrFailed, replay: played, processes }) => ({
+        name,
+        kind,
+        pids,
+        exitStatus: exitStatus ?? null,
+        operations: ops,
+        failed: nrFailed,
+        ...(played === undefined ? {} : { replay: played, processes }),
+      }),
+    ),
     operations: nrOps,
     failed: total(result, "nrFailed"),
     virtualCycles: result.virtualCycles,
@@ -102,6 +114,7 @@ export function summaryText(input: SummaryInput, paint: Paint): string {
     "",
     ...factLines(result),
     "",
+    ...result.workloads.flatMap((workload) => replayLines(workload, paint)),
     ...censusLines(result.census, paint),
     "",
     ...deviceLines(result, paint),
@@ -122,7 +135,7 @@ export function grouped(value: number): string {
 function workloadLines(workloads: readonly WorkloadResult[], paint: Paint): string[] {
   const shown = workloads.map((workload) => [
     printable(workload.name),
-    workload.kind === "kernel" ? "kernel events" : workload.kind === "heap" ? "heap replay" : "program",
+    KIND_TEXT[workload.kind],
     `${grouped(workload.nrOps)} operations`,
     statusText(workload),
   ]);
@@ -150,6 +163,41 @@ function factLines(result: RunResult): string[] {
     ["invariants", result.violation === null ? "hold" : "broken"],
   ];
   return facts.map(([label, value]) => `  ${label.padEnd(16)} ${value}`);
+}
+
+/** What a replay of system calls came to, and its processes. */
+function replayLines({ name, replay, processes = [] }: WorkloadResult, paint: Paint): string[] {
+  if (replay === undefined) return [];
+  const { nrDifferent, firstDifference, nrSkipped, nrFileMappings, nrImpliedRanges, nrCorrupt } = replay;
+  const facts: readonly (readonly [string, string])[] = [
+    ["tasks", `${grouped(replay.nrProcesses)} processes, ${grouped(replay.nrThreads)} further threads`],
+    ["calls played", `${grouped(replay.nrPlayed)} of ${grouped(replay.nrEvents)} (${grouped(nrSkipped)} passed over)`],
+    ["differences", `${grouped(nrDifferent)}${firstDifference === null ? "" : `; first: ${firstDifference}`}`],
+    ["page contents", `${grouped(replay.nrTouched)} written, ${grouped(replay.nrChecked)} checked, ${nrCorrupt} wrong`],
+    [
+      "not in the file",
+      `${grouped(nrFileMappings)} files mapped as anonymous memory, ${nrImpliedRanges} program images`,
+    ],
+  ];
+  const shown = [...processes].sort((a, b) => b.rssKib - a.rssKib).slice(0, MAX_PROCESSES);
+  const cells = processes
+    .filter((process) => shown.includes(process))
+    .map((process) => [
+      process.command,
+      String(process.pid),
+      ...[process.vszKib, process.rssKib, process.pssKib, process.peakRssKib, process.tablesKib].map(grouped),
+      ...[process.minorFaults, process.majorFaults].map(grouped),
+    ]);
+  const head = [printable(name), "pid", "VSZ KiB", "RSS", "PSS", "peak RSS", "tables", "minor faults", "major"];
+  const right = [false, ...head.slice(1).map(() => true)];
+  const rest = processes.length - cells.length;
+  return [
+    ...facts.map(([label, value]) => `  ${label.padEnd(16)} ${value}`),
+    "",
+    ...titled(head, cells, right, paint),
+    ...(rest > 0 ? [`  … and ${rest} smaller ones (all of them: --json)`] : []),
+    "",
+  ];
 }
 
 function censusLines(census: PageCensus, paint: Paint): string[] {

@@ -1,7 +1,8 @@
 /**
  * Workloads: what the arguments of `run` stand for, read and ready to be started.
  *
- *   redis.rep.gz, -              a recording: of a heap → a program that replays it; of a kernel → kernel threads
+ *   redis.rep.gz, -              a recording: of a heap → a program that replays it; of a kernel → kernel threads; of
+ *                                system calls → the processes that made them
  *   packets.yaml                 a scenario, which holds programs and recordings of its own
  *   stress, "stress --ops 1000"  a built-in program, with its arguments inside the same word
  *
@@ -13,8 +14,14 @@ import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import type { DeviceSettings } from "../drivers/index.ts";
 import type { Program } from "../kernel/uapi/program.ts";
-import type { HeapRecording, KernelRecording } from "../kernel/uapi/recording.ts";
-import { builtinPrograms, type HeapReplayOptions, heapReplayProgram } from "../userland/index.ts";
+import type { HeapRecording, KernelRecording, Recording, SyscallRecording } from "../kernel/uapi/recording.ts";
+import {
+  builtinPrograms,
+  type HeapReplayOptions,
+  heapReplayProgram,
+  type SyscallReplayReport,
+  syscallReplay,
+} from "../userland/index.ts";
 import type { Expectation } from "./expectations.ts";
 import { didYouMean } from "./nearest.ts";
 import type { MachineRequest } from "./options.ts";
@@ -50,7 +57,15 @@ export interface KernelWorkload extends WorkloadBase {
   readonly recording: KernelRecording;
 }
 
-export type Workload = ProgramWorkload | KernelWorkload;
+/** The processes of recorded system calls; the program plays the first one. */
+export interface SyscallWorkload extends WorkloadBase {
+  readonly kind: "syscall";
+  readonly path: string;
+  readonly args: readonly string[];
+  report(): SyscallReplayReport;
+}
+
+export type Workload = ProgramWorkload | KernelWorkload | SyscallWorkload;
 
 /** Everything that one run needs, besides the machine. */
 export interface WorkloadSet {
@@ -86,7 +101,7 @@ export interface WorkloadOptions extends ReadRecordingOptions {
   /** Told of every file that is read, before anything is made of it. */
   readonly onInput?: ((file: InputFile) => void) | undefined;
   /** Recordings by path, for those who load the same ones again and again. */
-  readonly cache?: Map<string, HeapRecording | KernelRecording> | undefined;
+  readonly cache?: Map<string, Recording> | undefined;
 }
 
 /**
@@ -152,6 +167,16 @@ class WorkloadLoader {
     this.#programs.set(path, heapReplayProgram(recording, this.#replayOptions(how)));
     const { name, nrOps, warnings } = recording;
     this.#workloads.push({ kind: "heap", name, atCycles, nrOps, warnings, path, args: [baseName(path)] });
+  }
+
+  #addSyscalls(whole: SyscallRecording, atCycles: number, { touch, limit }: ReplayManner): void {
+    const recording = { ...whole, nrEvents: Math.min(whole.nrEvents, limit ?? whole.nrEvents) };
+    const path = this.#freePath(recording.name);
+    const { programs, report } = syscallReplay(recording, path, touch === undefined ? {} : { touch });
+    for (const [name, program] of programs) this.#programs.set(name, program);
+    const { name, nrEvents, warnings } = recording;
+    const args = [baseName(path)];
+    this.#workloads.push({ kind: "syscall", name, atCycles, nrOps: nrEvents, warnings, path, args, report });
   }
 
   #replayOptions({ touch, verify }: ReplayManner): HeapReplayOptions {
@@ -221,12 +246,13 @@ class WorkloadLoader {
   async #addRecording(target: string, atCycles: number, how: ReplayManner): Promise<void> {
     const whole = await this.#read(target);
     if (whole.kind === "heap") return this.addHeap(whole, atCycles, how);
+    if (whole.kind === "syscall") return this.#addSyscalls(whole, atCycles, how);
     const recording = { ...whole, nrEvents: Math.min(whole.nrEvents, how.limit ?? whole.nrEvents) };
     const { name, nrEvents, warnings } = recording;
     this.#workloads.push({ kind: "kernel", name, atCycles, nrOps: nrEvents, warnings, recording });
   }
 
-  async #read(target: string): Promise<HeapRecording | KernelRecording> {
+  async #read(target: string): Promise<Recording> {
     const { lenient, format, cache } = this.#options;
     const known = cache?.get(target);
     if (known !== undefined) return known;

@@ -21,6 +21,13 @@ import { createShell } from "./sh.ts";
 import { helpText, type ProgramHelp } from "./sh_builtins.ts";
 
 export { type HeapReplayOptions, type HeapReplaySummary, heapReplayProgram } from "./heap_replay.ts";
+export {
+  SYSCALL_KINDS,
+  type SyscallReplay,
+  type SyscallReplayOptions,
+  type SyscallReplayReport,
+  syscallReplay,
+} from "./strace_replay.ts";
 export { createUmalloc } from "./umalloc.ts";
 
 const TOOLS: readonly ToolDefinition[] = [

@@ -46,6 +46,8 @@ export interface ProgramEnv {
 export interface ProgramObserver {
   /** One operation of kind `kind` (an index of the observer's own) took `cycles`; `failed` if it returned an error. */
   operation(kind: number, cycles: number, failed: boolean): void;
+  /** Process `pid` is about to end or to become another program: the last moment to look at it. */
+  beforeEnd?(pid: number): void;
 }
 
 /** The code of a program or thread; what it returns is its exit status (0-255). */

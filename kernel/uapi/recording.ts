@@ -134,6 +134,8 @@ export const NR_RECORDED_CALLS = 14;
 /** In `target` and `child`: no task, or one that the recording does not know. */
 export const SC_NOBODY = -1;
 
+export type Recording = HeapRecording | KernelRecording | SyscallRecording;
+
 /** A thread of a recorded process; its first thread stands for the process. */
 export interface RecordedTask {
   readonly pid: number;

@@ -45,6 +45,8 @@ export const SYS_gettid = 178;
 export const SYS_brk = 214;
 /** munmap(addr, bytes) */
 export const SYS_munmap = 215;
+/** mremap(addr, old bytes, new bytes, flags) → addr */
+export const SYS_mremap = 216;
 /** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process → tid */
 export const SYS_clone = 220;
 /** execve(path, argv pointer, argc) → −errno, or it does not come back (no environment). */

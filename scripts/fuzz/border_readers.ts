@@ -8,6 +8,7 @@
 import { readFileSync } from "node:fs";
 import { packageFile } from "../package_files.ts";
 import { checkHeapRecording, checkKernelRecording } from "../readers/check.ts";
+import { checkSyscallRecording } from "../readers/check_syscalls.ts";
 import { readRecording } from "../readers/detect.ts";
 import { inputFromBytes } from "../readers/input.ts";
 import { InputError } from "../readers/input_error.ts";
@@ -69,7 +70,8 @@ export function tryReading(bytes: Uint8Array, lenient: boolean): Failure | null 
   try {
     const recording = readRecording(inputFromBytes("fuzz.txt", bytes), { lenient });
     if (recording.kind === "heap") checkHeapRecording(recording);
-    else checkKernelRecording(recording);
+    else if (recording.kind === "kernel") checkKernelRecording(recording);
+    else checkSyscallRecording(recording);
     return null;
   } catch (error) {
     return error instanceof InputError ? complaintAbout(error.format()) : crashOf(error);

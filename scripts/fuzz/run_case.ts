@@ -10,7 +10,7 @@
  */
 
 import type { Kernel } from "../../kernel/entry/kernel.ts";
-import type { HeapRecording, KernelRecording } from "../../kernel/uapi/recording.ts";
+import type { Recording } from "../../kernel/uapi/recording.ts";
 import { NUMA_HIT } from "../../mm/index.ts";
 import { BootPanic } from "../boot_panic.ts";
 import { EXIT_INTERRUPT, EXIT_OK, judge } from "../metrics.ts";
@@ -46,7 +46,7 @@ export interface Outcome {
 
 export const NO_ACTIVITY: Activity = { allocations: 0, syscalls: 0, interrupts: 0, cycles: 0, refused: 0 };
 
-const recordings = new Map<string, HeapRecording | KernelRecording>();
+const recordings = new Map<string, Recording>();
 
 /** Runs the scenario in `text`. */
 export async function runCase(text: string, stop: StopRequest): Promise<Outcome> {

@@ -10,7 +10,7 @@
  *   a line that is a kernel event            ftrace.ts
  *   a line that is a traced heap call        ltrace.ts
  *   four numbers, or lines like `a 0 24`     rep.ts
- *   system calls                             refused: not replayed by this version
+ *   a line that is a system call             strace.ts
  *   anything else                            refused, with what it looks like
  *
  * Only the first lines are looked at (`SNIFF_LINES`); the readers judge the rest. A damaged file should still reach
@@ -19,7 +19,7 @@
  * Source: the magic numbers are those of file(1).
  */
 
-import type { HeapRecording, KernelRecording } from "../../kernel/uapi/recording.ts";
+import type { Recording } from "../../kernel/uapi/recording.ts";
 import type { RecordingFormat } from "../recording_words.ts";
 import { isFtraceEvent, readFtrace } from "./ftrace.ts";
 import { type InputFile, isGzip } from "./input.ts";
@@ -28,6 +28,7 @@ import { isLtraceCall, readLtrace } from "./ltrace.ts";
 import { readMtc } from "./mtc.ts";
 import { isMtc } from "./mtc_header.ts";
 import { isRepOperation, readRep, type TextReaderOptions } from "./rep.ts";
+import { isStraceCall, readStrace } from "./strace.ts";
 import { LineCursor } from "./text_lines.ts";
 
 export interface ReadRecordingOptions {
@@ -41,19 +42,15 @@ const SNIFF_LINES = 200;
 const SNIFF_BYTES = 4096;
 /** More control characters than one in this many: no text. */
 const CONTROL_DIVISOR = 50;
-const EXPECTED = "a .rep, MTC1, ftrace or ltrace recording";
+const EXPECTED = "a .rep, MTC1, ftrace, ltrace or strace recording";
 
 /** The recording in `input`, by the reader its content asks for. Throws `InputError`. O(bytes). */
-export function readRecording(input: InputFile, options: ReadRecordingOptions = {}): HeapRecording | KernelRecording {
+export function readRecording(input: InputFile, options: ReadRecordingOptions = {}): Recording {
   const readerOptions = { lenient: options.lenient ?? false };
   return readAs(options.format ?? detectFormat(input), input, readerOptions);
 }
 
-function readAs(
-  format: RecordingFormat,
-  input: InputFile,
-  options: TextReaderOptions,
-): HeapRecording | KernelRecording {
+function readAs(format: RecordingFormat, input: InputFile, options: TextReaderOptions): Recording {
   switch (format) {
     case "mtc":
       return readMtc(input, options);
@@ -63,6 +60,8 @@ function readAs(
       return readFtrace(input, options);
     case "ltrace":
       return readLtrace(input, options);
+    case "strace":
+      return readStrace(input, options);
   }
 }
 
@@ -124,9 +123,6 @@ function looksBinary(bytes: Uint8Array): boolean {
   return nrControls * CONTROL_DIVISOR > end;
 }
 
-const SYSCALLS = "mmap|munmap|mprotect|brk|execve|clone3?|openat|read|write|exit_group";
-const STRACE_CALL = new RegExp(`^(?:\\[pid\\s+\\d+\\]\\s*|\\d+\\s+)?(?:[\\d:.]+\\s+)?(?:${SYSCALLS})\\(`);
-
 /** What a text that no reader wants may be, tested on its first line that is not blank. */
 const KNOWN_TEXTS: readonly { readonly pattern: RegExp; readonly what: string; readonly hint: string }[] = [
   { pattern: /^[[{]/, what: "JSON", hint: "scenarios are YAML, recordings are not JSON" },
@@ -143,7 +139,6 @@ function detectText(input: InputFile): RecordingFormat {
   let first = "";
   let firstNumber = 1;
   let nrNumbers = 0;
-  let isStrace = false;
   let isKernelTrace = false;
   while (lines.next() && lines.number <= SNIFF_LINES) {
     const text = lines.text.trim();
@@ -151,8 +146,8 @@ function detectText(input: InputFile): RecordingFormat {
     if (isFtraceEvent(lines.text)) return "ftrace";
     if (isLtraceCall(text)) return "ltrace";
     if (isRepOperation(text)) return "rep";
+    if (isStraceCall(text)) return "strace";
     if (text.startsWith("# tracer:") || /^CPU:\d+ \[LOST/.test(text)) isKernelTrace = true;
-    if (STRACE_CALL.test(text)) isStrace = true;
     if (first === "") {
       first = text;
       firstNumber = lines.number;
@@ -160,12 +155,6 @@ function detectText(input: InputFile): RecordingFormat {
     if (/^-?\d+(?:\s+-?\d+)*$/.test(text)) nrNumbers += text.split(/\s+/).length;
   }
   if (isKernelTrace) return "ftrace";
-  if (isStrace) {
-    throw new InputError(input.path, "is a recording of system calls: not replayed by this version", {
-      expected: EXPECTED,
-      hint: "record the heap calls instead: `ltrace -f -o FILE -e malloc+free+realloc+calloc PROGRAM`",
-    });
-  }
   if (nrNumbers >= 4) return "rep";
   throw describeText(input, first, firstNumber);
 }

@@ -6,8 +6,9 @@
  */
 
 import { expect } from "vitest";
-import type { HeapRecording, KernelRecording } from "../../kernel/uapi/recording.ts";
+import type { HeapRecording, Recording } from "../../kernel/uapi/recording.ts";
 import { checkHeapRecording, checkKernelRecording } from "../../scripts/readers/check.ts";
+import { checkSyscallRecording } from "../../scripts/readers/check_syscalls.ts";
 import type { InputFile } from "../../scripts/readers/input.ts";
 import { InputError } from "../../scripts/readers/input_error.ts";
 
@@ -31,8 +32,8 @@ export function inputErrorOf(read: () => unknown): InputError {
 }
 
 /** Either an `InputError` or a recording that obeys its rules; anything else fails the test. */
-export function expectSoundOrRefused(read: () => HeapRecording | KernelRecording): "sound" | "refused" {
-  let recording: HeapRecording | KernelRecording;
+export function expectSoundOrRefused(read: () => Recording): "sound" | "refused" {
+  let recording: Recording;
   try {
     recording = read();
   } catch (error) {
@@ -40,7 +41,8 @@ export function expectSoundOrRefused(read: () => HeapRecording | KernelRecording
     throw error;
   }
   if (recording.kind === "heap") checkHeapRecording(recording);
-  else checkKernelRecording(recording);
+  else if (recording.kind === "kernel") checkKernelRecording(recording);
+  else checkSyscallRecording(recording);
   return "sound";
 }
 

@@ -139,6 +139,8 @@ describe("readRecording()", () => {
     ["ftrace without a header", FTRACE, "kernel"],
     ["ltrace", "prog->malloc(24) = 0x10\n", "heap"],
     ["ltrace, interrupted", "[pid 1] malloc(24 <unfinished ...>\n[pid 1] <... malloc resumed> ) = 0x10\n", "heap"],
+    ["strace", '71  0.000123 execve("/bin/true", ["true"], 0x7ffd /* 9 vars */) = 0\n', "syscall"],
+    ["strace of one process", 'write(1, "x", 1) = 1\nbrk(NULL) = 0x55d0c0a2a000\n', "syscall"],
   ])("knows %s by its content", (_what, text, kind) => {
     expect(readRecording(textFile(text)).kind).toBe(kind);
   });
@@ -174,14 +176,6 @@ describe("readRecording()", () => {
     ["compressed twice", [0x1f, 0x8b, 8]],
     ["of a version we do not know", "MTC2"],
     ["binary data of no known kind", [0, 1, 2, 3, 0xff, 0xfe]],
-    [
-      "a recording of system calls: not replayed by this version",
-      '71  0.000123 execve("/bin/true", ["true"], 0x7ffd /* 9 vars */) = 0\n',
-    ],
-    [
-      "a recording of system calls: not replayed by this version",
-      "brk(NULL) = 0x55d0c0a2a000\nmmap(NULL, 8192) = 0x7f\n",
-    ],
     ["JSON", '{"a": 1}\n'],
     ["YAML", "machine:\n  cpus: 2\n"],
     ["a web page", "<!DOCTYPE html>\n"],
@@ -194,7 +188,7 @@ describe("readRecording()", () => {
     const file = typeof content === "string" ? textFile(content, "f") : byteFile(Uint8Array.from(content), "f");
     const text = inputErrorOf(() => readRecording(file)).format();
     expect(text).toContain(what);
-    expect(text).toContain("(expected a .rep, MTC1, ftrace or ltrace recording)");
+    expect(text).toContain("(expected a .rep, MTC1, ftrace, ltrace or strace recording)");
   });
 
   test("random bytes and random text are refused or sound", () => {

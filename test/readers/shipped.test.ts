@@ -16,6 +16,7 @@ import {
   KMEM_IN_SOFTIRQ,
 } from "../../kernel/uapi/recording.ts";
 import { checkHeapRecording, checkKernelRecording } from "../../scripts/readers/check.ts";
+import { checkSyscallRecording } from "../../scripts/readers/check_syscalls.ts";
 import { readRecording } from "../../scripts/readers/detect.ts";
 import { readInput } from "../../scripts/readers/input.ts";
 
@@ -153,8 +154,20 @@ describe.skipIf(!isHere)("the whole set (skipped: needs recordings)", () => {
     expect(recording).toMatchObject({ name, nrEvents, nrImpliedFrees, nrUnknownFrees });
   });
 
-  test("strace text is refused, and called what it is", async () => {
-    const input = await readInput(`${TRACES}syscall/gcc-O2.strace.gz`);
-    expect(() => readRecording(input)).toThrow("is a recording of system calls: not replayed by this version");
+  test.each([
+    ["awk-words", 546, 1],
+    ["bash-forks", 1602, 82],
+    ["gcc-O2", 276, 5],
+    ["perl-hash", 187, 1],
+    ["qsort-realloc", 23, 1],
+    ["sort-parallel", 28, 2],
+    ["sqlite-bulk", 346, 1],
+    ["xz-compress", 48, 3],
+  ])("%s.strace.gz: rows and tasks, nothing implied, no warning", async (name, nrEvents, nrTasks) => {
+    const recording = readRecording(await readInput(`${TRACES}syscall/${name}.strace.gz`));
+    if (recording.kind !== "syscall") throw new Error("no recording of system calls");
+    checkSyscallRecording(recording);
+    expect(recording).toMatchObject({ name, nrEvents, nrImplied: 0, warnings: [] });
+    expect(recording.tasks.length).toBe(nrTasks);
   });
 });
