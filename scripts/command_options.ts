@@ -60,7 +60,7 @@ export function addRecordingOptions(command: Command): Command {
   return command
     .option("--lenient", "go on where a recording has many bad lines")
     .addOption(new Option("--format <F>", "what the recordings are, if it cannot be told").choices(RECORDING_FORMATS))
-    .addOption(new Option("--touch <MODE>", "what a heap replay writes into its memory").choices(TOUCH_MODES))
+    .addOption(new Option("--touch <MODE>", "what a replay writes into its memory").choices(TOUCH_MODES))
     .option("--verify", "heap replays stamp their blocks and check the stamps")
     .option("--ops <LIST>", 'a heap as a list: "+3,+0,-1" allocates 3 and 0 bytes, then frees the second');
 }

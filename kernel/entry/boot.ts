@@ -347,7 +347,6 @@ export function boot(options: BootOptions): Kernel {
     scheduler,
     waits,
     processMemory,
-    forkMemory: () => NULL,
     vmstat,
     programs: options.programs,
     queues: statics,

@@ -119,8 +119,6 @@ export interface ProcessDeps {
   readonly scheduler: Scheduler;
   readonly waits: WaitQueues;
   readonly processMemory: ProcessMemory;
-  /** A copy of an address space; NULL without memory. */
-  readonly forkMemory: (ctx: TaskContext, mm: PhysAddr) => PhysAddr;
   readonly vmstat: VmStat;
   readonly programs: ReadonlyMap<string, Program>;
   /** Two wait queues of 8 bytes each: child exits, thread exits. */

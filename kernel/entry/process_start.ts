@@ -226,7 +226,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     if (program === undefined) return -ESRCH;
     if (process.ending !== undefined || !mayAddThread(process)) return -EAGAIN;
     const ctx = caller.task.ctx;
-    const mm = isVforked ? process.mm : table.deps.forkMemory(ctx, process.mm);
+    const mm = isVforked ? process.mm : processMemory.fork(ctx, process.mm);
     if (mm === NULL) return -ENOMEM;
     if (isVforked) processMemory.mmGet(mm);
     const shell: Omit<Process, "pid"> = {
