@@ -58,6 +58,16 @@ export const USER_HEAP_BASE = 0x1000_0000;
 export const USER_MMAP_TOP = 0x7_f000_0000;
 export const USER_STACK_TOP = 0x7_ffff_f000;
 
+// ── Address space of the kernel ────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Where vmalloc and kernel stacks are: 32 GiB in the upper half of what Sv39 lets a process have. Everything else of
+ * the kernel is identity-mapped. Page numbers within the window fit the TLB's tags beside an ASID of 0.
+ */
+export const VMALLOC_START = 0x20_0000_0000;
+export const VMALLOC_BYTES = 0x8_0000_0000;
+
+if (VMALLOC_START < TASK_SIZE) throw new Error("params: the vmalloc window overlaps user space");
 if (1 << PAGE_SHIFT !== PAGE_SIZE) throw new Error("params: PAGE_SIZE is not 1 << PAGE_SHIFT");
 if (1 << GRANULE_SHIFT !== GRANULE) throw new Error("params: GRANULE is not 1 << GRANULE_SHIFT");
 if (TASK_SIZE / GRANULE !== 2 ** 32) throw new Error("params: a user address in granules must fit 32 bits");

@@ -25,7 +25,7 @@
  * | 108    | nr faults  | u32    | minor faults                                                                  |
  * | 112    | comm       | 16     | name, NUL-padded                                                              |
  * | 128    | switches   | u32    | context switches                                                              |
- * | 132    | stack      | u32    | first frame of its kernel stack                                               |
+ * | 132    | stack      | u32    | lowest page of its kernel stack, counted in the vmalloc window                |
  * | 136    | base policy| u32    | policy as it was set; `policy` may be above it by inheritance; scheduler      |
  * | 140    | base prio  | u32    | priority as it was set; `priority` is what counts                             |
  * | 144    | boost      | u32    | priority inherited through mutexes, 0 for none; scheduler                     |
@@ -33,6 +33,7 @@
  * | 152    | held       | u32    | granule of the mutex it took last, 0 for none; mutex.ts                       |
  * | 156    | home       | u32    | PF_NO_SETAFFINITY: where it belongs while that CPU is online                  |
  * | 160    | ready time | f64    | when it was put on its queue: no CPU runs it before; scheduler                |
+ * | 168    | stack used | u32    | bytes of its kernel stack that are in use; kernel_stack.ts                    |
  */
 
 import type { MemoryPort } from "./arch/port.ts";
@@ -67,7 +68,8 @@ export const TASK_BLOCKED_ON = 148;
 export const TASK_HELD = 152;
 export const TASK_HOME = 156;
 export const TASK_READY_TIME = 160;
-export const TASK_STRUCT_BYTES = 168;
+export const TASK_STACK_USED = 168;
+export const TASK_STRUCT_BYTES = 176;
 
 export const TASK_COMM_LEN = 16;
 

@@ -32,6 +32,7 @@ export const NULL = 0 as PhysAddr;
 
 export const asPfn = (n: number): Pfn => n as Pfn;
 export const asPhys = (n: number): PhysAddr => n as PhysAddr;
+export const asVirt = (n: number): VirtAddr => n as VirtAddr;
 export const asDma = (n: number): DmaAddr => n as DmaAddr;
 export const asUser = (n: number): UserPtr => n as UserPtr;
 export const asCpu = (n: number): CpuId => n as CpuId;

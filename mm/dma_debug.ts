@@ -56,9 +56,11 @@ import {
   DMA_TO_DEVICE,
   type DmaDirection,
 } from "./dma_ops.ts";
-import { orderOfFlags, type Pages } from "./page.ts";
+import { STACK_PAGES } from "./kernel_stack.ts";
+import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { crossesBoundary, type Scatterlists } from "./scatterlist.ts";
+import { PRIVATE_IS_VMALLOC } from "./vmalloc.ts";
 
 const ERROR_COUNT = 0;
 const ALL_ERRORS = 4;
@@ -254,11 +256,20 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
 
   // ── Where memory may not come from ───────────────────────────────────────────────────────────────────────────────
 
+  /** Frames of a stack lie anywhere; each says which page of the window it is (vmalloc.ts). */
+  const isOnStack = (stack: number, phys: number, bytes: number): boolean => {
+    const last = Math.min(Math.ceil((phys + bytes) / PAGE_SIZE), pages.nrFrames);
+    for (let pfn = Math.floor(phys / PAGE_SIZE); pfn < last; pfn++) {
+      const page = pages.private(asPfn(pfn)) - PRIVATE_IS_VMALLOC;
+      if (page >= stack && page < stack + STACK_PAGES) return true;
+    }
+    return false;
+  };
+
   const checkSource = (ctx: Context, dev: DmaDevice, phys: number, bytes: number): void => {
     const task = contexts.currentTask(ctx);
     const stack = task === 0 ? 0 : port.ld32(task + TASK_STACK);
-    const stackEnd = stack === 0 ? 0 : (stack + 2 ** orderOfFlags(pages.flags(asPfn(stack)))) * PAGE_SIZE;
-    if (phys < stackEnd && phys + bytes > stack * PAGE_SIZE) {
+    if (stack !== 0 && isOnStack(stack, phys, bytes)) {
       complain(ctx, dev, `device driver maps memory from stack [addr=${hex(phys)}]`);
     }
     const imageEnd = image.symbols.at(-1)?.end ?? KERNEL_IMAGE_BASE;

@@ -41,6 +41,8 @@ export {
   parseGfpNames,
 } from "./gfp.ts";
 export { createHugePool, HUGETLB_BYTES, type HugePool } from "./hugetlb.ts";
+export { createKernelStacks, type KernelStacks } from "./kernel_stack.ts";
+export { createKernelVirtual, type KernelVirtual } from "./kernel_virtual.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
 export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";
 export { type Mempool, NO_MEMPOOL } from "./mempool_elements.ts";
@@ -122,6 +124,7 @@ export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } fro
 export { noSwap } from "./swap_entry.ts";
 export type { Swiotlb } from "./swiotlb.ts";
 export { createTlbFlush } from "./tlb.ts";
+export { createVmalloc, VMALLOC_STATIC_BYTES, VMAP_AREA_BYTES, type Vmalloc } from "./vmalloc.ts";
 export type { VmStat } from "./vmstat.ts";
 export {
   ALLOCSTALL,

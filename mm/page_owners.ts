@@ -14,6 +14,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../kernel/params.ts";
 import { asPfn, type PhysAddr } from "../kernel/types.ts";
+import { STACK_PAGES } from "./kernel_stack.ts";
 import { ANON_VMA_BYTES, AV_LIST, VMA_ANON_LINK, VMA_BYTES, VMA_MM } from "./mm_struct.ts";
 import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
 import {
@@ -28,6 +29,7 @@ import {
   PG_TABLE,
 } from "./page.ts";
 import { asCache, CACHE_NAME, CACHE_NAME_BYTES, cacheName, PRIVATE_IS_SLAB, SLAB_CACHE } from "./slab_descriptor.ts";
+import { PRIVATE_IS_VMALLOC } from "./vmalloc.ts";
 
 export interface PageOwners {
   /** Index into `names`, by frame. */
@@ -41,7 +43,7 @@ export interface PageOwnersDeps {
   readonly zones: Zones;
   /** Address spaces and what to call them. */
   readonly programs: readonly { readonly mm: PhysAddr; readonly name: string }[];
-  /** First frames of kernel stacks. */
+  /** Lowest pages of kernel stacks, counted in the vmalloc window. */
   readonly stacks: readonly number[];
 }
 
@@ -64,7 +66,7 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
   const columns = { start: pages.rowAt(0), end: pages.rowAt(0) + pages.bytes };
   owner.fill(indexOf("kernel image"), KERNEL_IMAGE_BASE / PAGE_SIZE, KERNEL_IMAGE_BASE / PAGE_SIZE + 128);
   owner.fill(indexOf("struct page"), Math.floor(columns.start / PAGE_SIZE), Math.ceil(columns.end / PAGE_SIZE));
-  const stacks = new Set(deps.stacks);
+  const stacks = new Set(deps.stacks.flatMap((stack) => Array.from({ length: STACK_PAGES }, (_, i) => stack + i)));
   const programs = new Map(deps.programs.map(({ mm, name }) => [mm / 8, name] as const));
 
   const slabName = (word: number): string => {
@@ -88,7 +90,9 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
     if ((flags & PG_LARGE_KMALLOC) !== 0) return "large kmalloc";
     if ((flags & PG_ANON) !== 0) return `anonymous, ${programs.get(firstMapper(pfn)) ?? "a process"}`;
     if ((flags & PG_TABLE) !== 0) return "page tables";
-    return stacks.has(pfn) ? "kernel stacks" : "files and other";
+    const page = word - PRIVATE_IS_VMALLOC;
+    if (page > 0 && page < PRIVATE_IS_VMALLOC) return stacks.has(page) ? "kernel stacks" : "vmalloc";
+    return "files and other";
   };
 
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {

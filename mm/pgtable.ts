@@ -33,6 +33,8 @@ export interface PageTables {
   writePte(pte: PhysAddr, value: number): void;
   /** Calls `visit(pte, vpn, word)` for each level-0 entry in `[from, to)` that is not 0: pages, and what is in swap. */
   forEachEntry(root: Pfn, from: number, to: number, visit: EntryVisitor): void;
+  /** Frees the tables below the root that are empty and translate nothing below page `from`. */
+  pruneEmpty(ctx: Context, root: Pfn, from: number): void;
   /** Frees every table of an address space whose leaves are gone; returns their number. */
   destroy(ctx: Context, root: Pfn): number;
   /** Tables below and including the root. O(tables). */
@@ -108,6 +110,25 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     return nr;
   };
 
+  const isEmpty = (table: number): boolean => {
+    for (let index = 0; index < PTES_PER_TABLE; index++)
+      if (port.ld32(table * PAGE_SIZE + index * 8) !== 0) return false;
+    return true;
+  };
+
+  const pruneTable = (ctx: Context, table: number, level: number, base: number, from: number): void => {
+    for (let index = 0; index < PTES_PER_TABLE; index++) {
+      const entry = table * PAGE_SIZE + index * 8;
+      const pte = port.ld32(entry);
+      if (!isTable(pte)) continue;
+      const [child, childBase] = [pte >>> 10, base + index * 2 ** (9 * level)];
+      if (level > 1) pruneTable(ctx, child, level - 1, childBase, from);
+      if (childBase < from || !isEmpty(child)) continue;
+      port.st32(entry, 0);
+      freeTable(ctx, asPfn(child));
+    }
+  };
+
   const countTables = (table: number, level: number): number => {
     let nr = 1;
     if (level === 0) return nr;
@@ -127,6 +148,7 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
       port.st32(pte + 4, 0);
     },
     forEachEntry: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit),
+    pruneEmpty: (ctx, root, from) => pruneTable(ctx, root, PT_LEVELS - 1, 0, from),
     destroy: (ctx, root) => destroyTable(ctx, root, PT_LEVELS - 1),
     count: (root) => countTables(root, PT_LEVELS - 1),
   };

@@ -12,10 +12,13 @@
  * walk and forgets only when told to (sfence.vma): a kernel that changes an entry and does not flush keeps using the
  * old translation, here as on real hardware. Writes need an entry whose D bit is set; the walk sets A and D itself.
  *
+ * The kernel's own window (vmalloc) has a table of its own, the same on every CPU. Its translations are in the same TLB
+ * under ASID 0, by page numbers that count from the start of the window.
+ *
  * Source: RISC-V privileged specification, chapter "Sv39".
  */
 
-import { PAGE_SHIFT, PAGE_SIZE, TASK_SIZE } from "../params.ts";
+import { PAGE_SHIFT, PAGE_SIZE, TASK_SIZE, VMALLOC_BYTES, VMALLOC_START } from "../params.ts";
 import { CYC_TLB_FLUSH, CYC_TLB_WALK } from "./charges.ts";
 import type { Harts } from "./harts.ts";
 import type { MemoryPort } from "./port.ts";
@@ -41,6 +44,9 @@ const TLB_MASK = TLB_ENTRIES - 1;
 /** An ASID is a byte above the 23 bits that a user page number has. */
 const ASID_FACTOR = 2 ** 23;
 export const NR_ASIDS = 256;
+/** The address space of the kernel's window; processes have 1 and above. */
+export const KERNEL_ASID = 0;
+if (VMALLOC_BYTES / PAGE_SIZE > ASID_FACTOR) throw new Error("mmu: page numbers of the window do not fit a tag");
 
 /** What `translate` returns when the access is not allowed; a physical address is never negative. */
 export const MMU_FAULT = -1;
@@ -51,6 +57,10 @@ export interface Mmu {
    * walks on a miss, charges the walk. `va` is any number: one outside user space faults.
    */
   translate(cpu: number, va: number, isWrite: boolean): number;
+  /** The same for an address in the kernel's window; what is not mapped there, or outside of it, is MMU_FAULT. */
+  translateKernel(cpu: number, va: number, isWrite: boolean): number;
+  /** Where the table of the kernel's window is: a frame; boot only. */
+  setKernelRoot(root: number): void;
   /** sfence.vma for one page of one address space, on one CPU. */
   flushPage(cpu: number, asid: number, va: number): void;
   /** sfence.vma for a whole address space, on one CPU. */
@@ -73,11 +83,24 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
 
   const tagOf = (vpn: number, asid: number): number => (vpn + asid * ASID_FACTOR) | 0;
 
-  /** Walks the tables for page `vpn`; on success fills slot `slot` and returns the page's physical base. */
-  const walk = (cpu: number, vpn: number, isWrite: boolean, slot: number): number => {
+  let kernelRoot = 0;
+
+  /**
+   * Walks the tables at frame `root` for page `vpn`; on success fills slot `slot` under `tag` and returns the page's
+   * physical base. `user`: PTE_U where the entry has to be a process's, 0 where it must not be.
+   */
+  const walk = (
+    cpu: number,
+    root: number,
+    vpn: number,
+    user: number,
+    isWrite: boolean,
+    slot: number,
+    tag: number,
+  ): number => {
     clock[cpu] = (clock[cpu] as number) + CYC_TLB_WALK;
     walks[cpu] = (walks[cpu] as number) + 1;
-    let table = (satpRoot[cpu] as number) * PAGE_SIZE;
+    let table = root * PAGE_SIZE;
     if (table === 0) return MMU_FAULT;
     for (let level = PT_LEVELS - 1; level >= 0; level--) {
       const index = (vpn >>> (9 * level)) & (PTES_PER_TABLE - 1);
@@ -89,12 +112,11 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
         table = ppn * PAGE_SIZE;
         continue;
       }
-      if ((pte & PTE_U) === 0 || (isWrite && (pte & PTE_W) === 0)) return MMU_FAULT;
+      if ((pte & PTE_U) !== user || (isWrite && (pte & PTE_W) === 0)) return MMU_FAULT;
       const used = pte | PTE_A | (isWrite ? PTE_D : 0);
       if (used !== pte) port.st32(pteAddr, used >>> 0);
       const inLeaf = vpn & ((1 << (9 * level)) - 1);
       const base = (ppn + inLeaf) * PAGE_SIZE;
-      const tag = tagOf(vpn, satpAsid[cpu] as number);
       readTag[slot] = tag;
       // Clean pages take the walk again at their first store, which is how D gets set.
       writeTag[slot] = (used & PTE_W) !== 0 && (used & PTE_D) !== 0 ? tag : 0;
@@ -109,7 +131,7 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
     const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
     const tag = (vpn + (satpAsid[cpu] as number) * ASID_FACTOR) | 0;
     if ((isWrite ? writeTag[slot] : readTag[slot]) === tag) return (frameBase[slot] as number) + offset;
-    const base = walk(cpu, vpn, isWrite, slot);
+    const base = walk(cpu, satpRoot[cpu] as number, vpn, PTE_U, isWrite, slot, tag);
     return base === MMU_FAULT ? MMU_FAULT : base + offset;
   };
 
@@ -124,6 +146,20 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
       // The offset as an integer also keeps slow double arithmetic out of the callers. A fraction is no address.
       const offset = (va - vpn * PAGE_SIZE) | 0;
       return vpn * PAGE_SIZE + offset === va ? translatePage(cpu, vpn, offset, isWrite) : MMU_FAULT;
+    },
+    translateKernel(cpu, va, isWrite) {
+      const inWindow = va - VMALLOC_START;
+      // Page 0 of the window is never mapped: its tag would be that of an invalid entry.
+      if (!(inWindow >= PAGE_SIZE && inWindow < VMALLOC_BYTES)) return MMU_FAULT;
+      const page = Math.floor(inWindow / PAGE_SIZE);
+      const offset = inWindow - page * PAGE_SIZE;
+      const slot = cpu * TLB_ENTRIES + (page & TLB_MASK);
+      if ((isWrite ? writeTag[slot] : readTag[slot]) === page) return (frameBase[slot] as number) + offset;
+      const base = walk(cpu, kernelRoot, VMALLOC_START / PAGE_SIZE + page, 0, isWrite, slot, page);
+      return base === MMU_FAULT ? MMU_FAULT : base + offset;
+    },
+    setKernelRoot(root) {
+      kernelRoot = root;
     },
     flushPage(cpu, asid, va) {
       const vpn = Math.floor(va / PAGE_SIZE);

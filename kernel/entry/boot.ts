@@ -36,6 +36,7 @@ import {
   registerDmaFiles,
   slabSubsystemStaticBytes,
   takeCensus,
+  VMALLOC_STATIC_BYTES,
   Z_PRESENT,
   ZONE_DMA32_LIMIT,
   ZONE_NAMES,
@@ -78,6 +79,7 @@ import { createConsole } from "./files.ts";
 import { startKcompactd } from "./kcompactd.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
+import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
 import { createObjectUsers } from "./object_users.ts";
 import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
@@ -142,6 +144,7 @@ export function boot(options: BootOptions): Kernel {
   const processMemoryState = image.bss("process_memory", PROCESS_MEMORY_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
+  const vmallocStatics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
   const hugePoolHead = image.bss("hugetlb", HUGETLB_BYTES, 8);
   const kcompactdQueue = image.bss("kcompactd", 8, 8);
   const memblock = createMemblock(
@@ -238,7 +241,19 @@ export function boot(options: BootOptions): Kernel {
   slab.init(bootCtx); // kmem_cache, kmalloc
   dmaSystem.init(bootCtx); // bounce buffers, if asked for
   printk(KERN_INFO, `SLUB: HWalign=${CACHE_LINE}, Order=0-3, MinObjects=0, CPUs=${nrCpus}, Nodes=1`);
-  const users = createObjectUsers({ port, slab, pages, pageAlloc, vmstat, bootCtx });
+  const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
+  const users = createObjectUsers({
+    machine,
+    contexts,
+    printk,
+    slab,
+    pages,
+    pageAlloc,
+    pageTables,
+    vmstat,
+    vmallocStatics,
+    bootCtx,
+  }); // caches, vmalloc, kernel stacks
 
   // ── Tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
   const tasks = createTasks(machine, contexts, users.taskMemory); // task_struct
@@ -280,7 +295,6 @@ export function boot(options: BootOptions): Kernel {
   const hostContext = () => contexts.taskContext(harts.current[0] as number);
   const threadDeps = { contexts, printk, tasks, scheduler, waits, irqs, hostContext };
   const threadedIrqs = createIrqThreads(threadDeps); // handlers that sleep
-  const pageTables = createPageTables(port, pages, pageAlloc, vmstat); // Sv39
   const processMemory = createProcessMemory({
     machine,
     pages,
@@ -402,6 +416,8 @@ export function boot(options: BootOptions): Kernel {
   registerCmaFiles(registry, cma);
   if (isCompacting) registerCompactionFiles(registry, compaction);
   registerHugePoolFile(registry, hugePool);
+  registerVmallocinfo(registry, users.vmalloc);
+  registerLkdtm(registry, { port, ...users, panic: panic.panic });
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   faults?.registerFiles(registry);
@@ -472,7 +488,7 @@ export function boot(options: BootOptions): Kernel {
     faults,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
-    checkRanges: () => cma.check() ?? compaction.check() ?? hugePool.check(),
+    checkRanges: () => cma.check() ?? compaction.check() ?? hugePool.check() ?? users.vmalloc.check(),
     census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),
   });
 }

@@ -1,5 +1,5 @@
 /**
- * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct, anon_vma, and kernel stacks beside them.
+ * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct, anon_vma, vmap_area; and kernel stacks.
  *
  * These are the first customers of the slab allocator, and what /proc/slabinfo shows of a running system.
  */
@@ -7,36 +7,50 @@
 import {
   __GFP_NOWARN,
   ANON_VMA_BYTES,
+  createKernelStacks,
+  createKernelVirtual,
+  createVmalloc,
   GFP_KERNEL,
+  type KernelStacks,
+  type KernelVirtual,
   type KmemCache,
   MM_STRUCT_BYTES,
   type MmCaches,
-  NR_KERNEL_STACK_KB,
   type PageAllocator,
   type Pages,
+  type PageTables,
   SLAB_HWCACHE_ALIGN,
   type SlabSubsystem,
   VMA_BYTES,
+  VMAP_AREA_BYTES,
+  type Vmalloc,
   type VmStat,
 } from "../../mm/index.ts";
-import type { MemoryPort } from "../arch/port.ts";
+import type { Machine } from "../arch/machine.ts";
 import { bug } from "../bug.ts";
+import type { ContextTracking } from "../context.ts";
+import type { Printk } from "../printk.ts";
 import type { TaskMemory } from "../task.ts";
 import { TASK_STACK, TASK_STRUCT_BYTES } from "../task_struct.ts";
-import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr, type TaskContext } from "../types.ts";
+import { asPhys, type Context, NULL, type PhysAddr, type TaskContext } from "../types.ts";
 import type { ReplayHeap } from "./kernel_replay.ts";
-
-/** log2 of the pages of a kernel stack: 16 KiB. */
-const STACK_ORDER = 2;
 
 export interface ObjectUsers {
   readonly taskMemory: TaskMemory;
   readonly mmCaches: MmCaches;
   readonly replayHeap: ReplayHeap;
+  readonly stacks: KernelStacks;
+  readonly vmalloc: Vmalloc;
+  readonly virtual: KernelVirtual;
 }
 
 export interface ObjectUsersDeps {
-  readonly port: MemoryPort;
+  readonly machine: Machine;
+  readonly contexts: ContextTracking;
+  readonly printk: Printk;
+  readonly pageTables: PageTables;
+  /** VMALLOC_STATIC_BYTES of zeroed static memory. */
+  readonly vmallocStatics: PhysAddr;
   readonly slab: SlabSubsystem;
   readonly pages: Pages;
   readonly pageAlloc: PageAllocator;
@@ -48,7 +62,8 @@ export interface ObjectUsersDeps {
 const now = (result: number | object): PhysAddr => (typeof result === "number" ? (result as PhysAddr) : NULL);
 
 export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
-  const { port, slab, pageAlloc, vmstat, bootCtx } = deps;
+  const { machine, contexts, printk, slab, vmstat, bootCtx } = deps;
+  const { port } = machine;
   const { layer } = slab;
 
   const createCache = (ctx: TaskContext, name: string, size: number, flags: number): KmemCache =>
@@ -64,24 +79,37 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
   const alloc = (ctx: Context, cache: KmemCache): PhysAddr =>
     now(layer.kmemCacheAllocAny(ctx, cache, GFP_KERNEL | __GFP_NOWARN));
 
+  const areaCache = mustCreate("vmap_area", VMAP_AREA_BYTES);
+  const areas = {
+    allocArea: (ctx: Context) => alloc(ctx, areaCache),
+    freeArea: (ctx: Context, area: PhysAddr) => {
+      layer.kmemCacheFree(ctx, areaCache, area);
+    },
+    statics: deps.vmallocStatics,
+  };
+  const vmalloc = createVmalloc({ ...deps, ...areas }, bootCtx);
+  const virtual = createKernelVirtual(machine);
+  const stacks = createKernelStacks({ port, contexts, printk, vmalloc, virtual, vmstat });
+
   return {
+    stacks,
+    vmalloc,
+    virtual,
     taskMemory: {
       alloc(ctx) {
-        const stack = pageAlloc.tryAllocPages(ctx, STACK_ORDER, GFP_KERNEL);
-        if (stack === NO_PFN) return NULL;
+        const stack = stacks.alloc(ctx);
+        if (stack === 0) return NULL;
         const struct = alloc(ctx, taskCache);
         if (struct === NULL) {
-          pageAlloc.freePages(ctx, stack, STACK_ORDER);
+          stacks.free(ctx, stack);
           return NULL;
         }
         port.fill(struct, 0, TASK_STRUCT_BYTES);
         port.st32(struct + TASK_STACK, stack);
-        vmstat.modItem(NR_KERNEL_STACK_KB, 4 << STACK_ORDER);
         return struct;
       },
       free(ctx, struct) {
-        pageAlloc.freePages(ctx, asPfn(port.ld32(struct + TASK_STACK)), STACK_ORDER);
-        vmstat.modItem(NR_KERNEL_STACK_KB, -(4 << STACK_ORDER));
+        stacks.free(ctx, port.ld32(struct + TASK_STACK));
         layer.kmemCacheFree(ctx, taskCache, struct);
       },
     },

@@ -8,7 +8,7 @@
 import { describe, expect, it } from "vitest";
 import { createFileRegistry } from "../../kernel/file.ts";
 import { TASK_STACK, TASK_STRUCT_BYTES } from "../../kernel/task_struct.ts";
-import { asDma, asPhys, type PhysAddr } from "../../kernel/types.ts";
+import { asDma, asPhys, type PhysAddr, physToPfn } from "../../kernel/types.ts";
 import type { DmaDevice } from "../../mm/dma_device.ts";
 import type { DmaDeviceSpec } from "../../mm/dma_devices.ts";
 import { registerDmaFiles } from "../../mm/dma_files.ts";
@@ -20,6 +20,7 @@ import {
   type DmaDirection,
 } from "../../mm/dma_ops.ts";
 import { GFP_KERNEL } from "../../mm/gfp.ts";
+import { PRIVATE_IS_VMALLOC } from "../../mm/vmalloc.ts";
 import { coherent, createDmaWorld, type DmaWorld, finishSleeping } from "../support/dma_world.ts";
 
 interface Row {
@@ -42,7 +43,9 @@ const unmap = (w: DmaWorld, dev: DmaDevice, dma: number, bytes: number, dir: Dma
 /** Makes the boot context a task whose kernel stack is `stack`. */
 const becomeTask = (w: DmaWorld, stack: PhysAddr): void => {
   const task = w.slab.kmalloc.kmallocAny(w.ctx, TASK_STRUCT_BYTES, GFP_KERNEL | 0x100) as PhysAddr;
-  w.machine.port.st32(task + TASK_STACK, stack / 4096);
+  // Its frames say which pages of the window they are, as vmalloc has it.
+  w.machine.port.st32(task + TASK_STACK, 1);
+  w.pages.setPrivate(physToPfn(stack), PRIVATE_IS_VMALLOC | 1);
   w.contexts.setCurrentTask(0, task);
 };
 

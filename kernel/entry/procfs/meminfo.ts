@@ -26,15 +26,14 @@ import {
   NR_SLAB_UNRECLAIMABLE,
   NR_VMALLOC,
 } from "../../../mm/index.ts";
-import { PAGE_SIZE } from "../../params.ts";
+import { PAGE_SIZE, VMALLOC_BYTES } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { left, pagesToKib, right } from "./columns.ts";
 import { totalLowWmark, totalReservePages } from "./zone_reader.ts";
 
 const KIB = 1024;
 const HUGE_PAGE_KIB = 2048;
-/** The vmalloc area of a 39-bit address space: 64 GiB. */
-const VMALLOC_TOTAL_KIB = 64 * 1024 * 1024;
+const VMALLOC_TOTAL_KIB = VMALLOC_BYTES / KIB;
 const OVERCOMMIT_RATIO = 50;
 
 /** si_mem_available(), pages. File pages of a ramfs cannot be reclaimed and do not count. */
