@@ -52,11 +52,23 @@ export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts"
 export {
   ANON_VMA_BYTES,
   MM_ASID,
+  MM_COW_FAULTS,
+  MM_DATA_VM,
   MM_FAULTS,
+  MM_LOCKED_VM,
+  MM_MAJ_FAULTS,
+  MM_PEAK_RSS,
+  MM_PEAK_VM,
   MM_PGD,
+  MM_RSS_FILE,
+  MM_RSS_SHMEM,
+  MM_STACK_VM,
   MM_STRUCT_BYTES,
+  MM_SWAPENTS,
   MM_TOTAL_VM,
   MM_USERS,
+  VM_LOCKED,
+  VM_SHARED,
   VMA_ANON,
   VMA_BYTES,
   VMA_HEAP,
@@ -121,6 +133,7 @@ export {
 } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
 export { noSwap } from "./swap_entry.ts";
 export type { Swiotlb } from "./swiotlb.ts";
 export { createTlbFlush } from "./tlb.ts";

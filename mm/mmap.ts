@@ -100,7 +100,10 @@ export interface ProcessMemory {
   /** Pages present. */
   rss(mm: PhysAddr): number;
   /** Visits VMAs in order. */
-  forEachVma(mm: PhysAddr, visit: (start: number, end: number, prot: number, kind: number) => void): void;
+  forEachVma(
+    mm: PhysAddr,
+    visit: (start: number, end: number, prot: number, kind: number, vma: PhysAddr) => void,
+  ): void;
   nrTables(mm: PhysAddr): number;
   /** The first broken invariant of one address space, or null. O(VMAs + pages). */
   check(mm: PhysAddr): string | null;
@@ -353,7 +356,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     rss: userPages.rss,
     forEachVma(mm, visit) {
       for (let vma = vmas.first(mm); vma !== NULL; vma = vmas.next(vma)) {
-        visit(field(vma, VMA_START), field(vma, VMA_END), field(vma, VMA_PROT), field(vma, VMA_KIND));
+        visit(field(vma, VMA_START), field(vma, VMA_END), field(vma, VMA_PROT), field(vma, VMA_KIND), vma);
       }
     },
     nrTables: (mm) => pageTables.count(pgdOf(mm)),

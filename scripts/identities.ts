@@ -120,8 +120,28 @@ function processEquations({ kernel }: Moment): Equation[] {
         [`${pid} VmRSS`, kib("VmRSS"), PAGE_KIB * (resident as number)],
         [`${pid} shared`, kib("RssFile") + kib("RssShmem"), PAGE_KIB * (shared as number)],
         [`${pid} parts`, kib("RssAnon") + kib("RssFile") + kib("RssShmem"), kib("VmRSS")],
+        ...smapsEquations(kernel, pid, kib),
       ];
     });
+}
+
+/** Σ smaps Rss = VmRSS, Σ Size = VmSize, Σ Swap = VmSwap; each mapping's pages are clean or dirty, shared or private. */
+function smapsEquations(kernel: Kernel, pid: number, status: (name: string) => number): Equation[] {
+  const text = kernel.readFile(`/proc/${pid}/smaps`) ?? "";
+  const sumOf = (name: string): number =>
+    sum([...text.matchAll(new RegExp(`^${name}:\\s+(\\d+) kB$`, "gm"))].map(([, kib]) => Number(kib)));
+  const rollup = numbersIn(/^Rss:.*$/m.exec(kernel.readFile(`/proc/${pid}/smaps_rollup`) ?? "")?.[0] ?? "");
+  return [
+    [`${pid} Σ smaps Rss`, sumOf("Rss"), status("VmRSS")],
+    [`${pid} Σ smaps Size`, sumOf("Size"), status("VmSize")],
+    [`${pid} Σ smaps Swap`, sumOf("Swap"), status("VmSwap")],
+    [`${pid} smaps_rollup Rss`, rollup[0] ?? Number.NaN, status("VmRSS")],
+    [
+      `${pid} smaps parts`,
+      sum(["Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty"].map(sumOf)),
+      sumOf("Rss"),
+    ],
+  ];
 }
 
 function magazineEquations({ kernel }: Moment): Equation[] {
@@ -195,7 +215,7 @@ export const IDENTITIES: Readonly<Record<string, (m: Moment) => Equation[]>> = {
     ["vmstat", meminfo.get("SUnreclaim"), PAGE_KIB * (vmstat.get("nr_slab_unreclaimable") ?? Number.NaN)],
   ],
 
-  "statm and status of every process": processEquations,
+  "statm, status and smaps of every process": processEquations,
 
   "M13 allocations − frees = objects in use; available = rounds + full magazines": magazineEquations,
 

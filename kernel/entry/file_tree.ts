@@ -116,7 +116,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const text = procfs.read(path);
       const isWriting = (flags & 3) !== 0;
       if (text !== null) {
-        const onWrite = registry.text(path)?.write;
+        const onWrite = procfs.writer(path);
         return isWriting && onWrite === undefined ? -EACCES : textFile(text, onWrite);
       }
       const names = directory(path);

@@ -94,6 +94,21 @@ export interface TaskInfo {
   readonly tablePages: number;
   readonly minorFaults: number;
   readonly isKernelThread: boolean;
+  readonly vm: TaskVm;
+}
+
+/** The finer numbers of an address space, in pages but for the faults; all 0 without one. */
+export interface TaskVm {
+  readonly rssFilePages: number;
+  readonly rssShmemPages: number;
+  readonly swapPages: number;
+  readonly peakRssPages: number;
+  readonly peakVmPages: number;
+  readonly dataPages: number;
+  readonly stackPages: number;
+  readonly lockedPages: number;
+  readonly majorFaults: number;
+  readonly cowFaults: number;
 }
 
 export interface SpawnOptions {

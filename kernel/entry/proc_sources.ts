@@ -2,11 +2,17 @@
  * What the files of /proc and /sys are made from: read-only access to the subsystems, gathered by boot.ts.
  */
 
-import type { PerCpuPages, VmStat, Zones } from "../../mm/index.ts";
+import type { PerCpuPages, VmaReport, VmStat, Zones } from "../../mm/index.ts";
 import type { Harts } from "../arch/harts.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import type { Printk } from "../printk.ts";
 import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
+import type { Rlimits } from "./rlimit.ts";
+
+export interface ProcessSettings {
+  readonly rlimits: Rlimits;
+  readonly oomScoreAdj: number;
+}
 
 export interface ProcSources {
   readonly port: MemoryPort;
@@ -23,8 +29,11 @@ export interface ProcSources {
   /** Newest cache first, as Linux lists them. */
   slabCaches(): readonly SlabInfoRow[];
   tasks(): readonly TaskInfo[];
-  /** `/proc/<pid>/maps` of a process, or null. */
-  maps(pid: number): string | null;
+  /** The mappings of a process; none without an address space. With their pages it takes longer. */
+  vmas(pid: number, withPages: boolean): readonly VmaReport[];
+  /** Resource limits, and the OOM killer's adjustment, of a process; null if there is none of this number. */
+  process(pid: number): ProcessSettings | null;
+  setOomScoreAdj(pid: number, adj: number): void;
   /** Text of /proc/modules. */
   modules(): string;
   /** Interrupts taken on the lines of devices, per CPU; name of the line. */

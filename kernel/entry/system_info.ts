@@ -4,15 +4,24 @@
 
 import {
   MAX_NR_ZONES,
+  MM_COW_FAULTS,
+  MM_DATA_VM,
   MM_FAULTS,
+  MM_LOCKED_VM,
+  MM_MAJ_FAULTS,
+  MM_PEAK_RSS,
+  MM_PEAK_VM,
+  MM_RSS_FILE,
+  MM_RSS_SHMEM,
+  MM_STACK_VM,
+  MM_SWAPENTS,
   MM_TOTAL_VM,
   NR_MIGRATETYPES,
   type Pageblocks,
   type PerCpuPages,
   type ProcessMemory,
   type SlabSubsystem,
-  VMA_HEAP,
-  VMA_STACK,
+  type Smaps,
   type VmStat,
   Z_SPANNED,
   Z_START_PFN,
@@ -38,8 +47,8 @@ import {
   TASK_TGID,
   taskComm,
 } from "../task_struct.ts";
-import { asPfn } from "../types.ts";
-import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
+import { asPfn, type PhysAddr } from "../types.ts";
+import type { SlabInfoRow, TaskInfo, TaskVm } from "./kernel.ts";
 import type { ProcSources } from "./proc_sources.ts";
 import type { Processes } from "./process.ts";
 
@@ -54,6 +63,7 @@ export interface SystemInfoDeps {
   readonly tasks: Tasks;
   readonly processes: Processes;
   readonly processMemory: ProcessMemory;
+  readonly smaps: Smaps;
   readonly irqs: Irqs;
   readonly softirqs: Softirqs;
   readonly modules: () => string;
@@ -63,6 +73,19 @@ export interface SystemInfoDeps {
 }
 
 const PAGEBLOCK = 512;
+
+const NO_VM: TaskVm = {
+  rssFilePages: 0,
+  rssShmemPages: 0,
+  swapPages: 0,
+  peakRssPages: 0,
+  peakVmPages: 0,
+  dataPages: 0,
+  stackPages: 0,
+  lockedPages: 0,
+  majorFaults: 0,
+  cowFaults: 0,
+};
 
 export function createProcSources(deps: SystemInfoDeps): ProcSources {
   const { machine, printk, zones, vmstat, pcp, pageblocks, slab, tasks, processes, processMemory, irqs, nmis } = deps;
@@ -86,14 +109,24 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       tablePages: mm === undefined ? 0 : processMemory.nrTables(mm),
       minorFaults: mm === undefined ? 0 : processMemory.field(mm, MM_FAULTS),
       isKernelThread: (field(TASK_FLAGS) & PF_KTHREAD) !== 0,
+      vm: mm === undefined ? NO_VM : vmOf(mm),
     };
   };
 
-  const mapsLine = (start: number, end: number, prot: number, kind: number): string => {
-    const rights = `${(prot & 1) !== 0 ? "r" : "-"}${(prot & 2) !== 0 ? "w" : "-"}${(prot & 4) !== 0 ? "x" : "-"}p`;
-    const range = [start, end].map((page) => (page * 4096).toString(16).padStart(8, "0")).join("-");
-    const name = kind === VMA_HEAP ? "[heap]" : kind === VMA_STACK ? "[stack]" : "";
-    return `${`${range} ${rights} 00000000 00:00 0 `.padEnd(name === "" ? 0 : 73)}${name}\n`;
+  const vmOf = (mm: PhysAddr): TaskVm => {
+    const field = (offset: number): number => processMemory.field(mm, offset);
+    return {
+      rssFilePages: field(MM_RSS_FILE),
+      rssShmemPages: field(MM_RSS_SHMEM),
+      swapPages: field(MM_SWAPENTS),
+      peakRssPages: field(MM_PEAK_RSS),
+      peakVmPages: field(MM_PEAK_VM),
+      dataPages: field(MM_DATA_VM),
+      stackPages: field(MM_STACK_VM),
+      lockedPages: field(MM_LOCKED_VM),
+      majorFaults: field(MM_MAJ_FAULTS),
+      cowFaults: field(MM_COW_FAULTS),
+    };
   };
 
   return {
@@ -134,14 +167,14 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       return rows;
     },
     tasks: () => tasks.all().map(taskInfo),
-    maps(pid) {
+    vmas(pid, withPages) {
       const process = processes.get(pid);
-      if (process === undefined || process.threads.size === 0) return null;
-      let text = "";
-      processMemory.forEachVma(process.mm, (start, end, prot, kind) => {
-        text += mapsLine(start, end, prot, kind);
-      });
-      return text;
+      return process === undefined || process.threads.size === 0 ? [] : deps.smaps(process.mm, withPages);
+    },
+    process: (pid) => processes.get(pid) ?? null,
+    setOomScoreAdj(pid, adj) {
+      const process = processes.get(pid);
+      if (process !== undefined) process.oomScoreAdj = adj;
     },
     modules: deps.modules,
     interrupts: () => irqs.lines().filter(({ line }) => line >= FIRST_DEVICE_LINE),

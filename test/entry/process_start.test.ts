@@ -7,7 +7,7 @@
 
 import { describe, expect, it } from "vitest";
 import { PREEMPTED } from "../../kernel/types.ts";
-import { E2BIG, EAGAIN, EBADF, EINVAL, ENOENT, ESRCH, ETIMEDOUT } from "../../kernel/uapi/errno.ts";
+import { E2BIG, EACCES, EAGAIN, EBADF, EINVAL, ENOENT, ESRCH, ETIMEDOUT } from "../../kernel/uapi/errno.ts";
 import { SIGCHLD, WNOHANG } from "../../kernel/uapi/mman.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
 import { RLIM_INFINITY, RLIMIT_NPROC, RLIMIT_STACK } from "../../kernel/uapi/resource.ts";
@@ -296,6 +296,10 @@ describe("PRC-4, PRC-5 with each allocation failing once", () => {
       };
       yield* libc.spawn("/bin/echo", ["echo", "x"]);
       yield* libc.vfork(becomes);
+      yield* libc.fork(function* (child) {
+        child.mem.st32(child.argv, 1);
+        return yield* createLibc(child).execve("/bin/echo", ["echo", "z"]);
+      });
       yield* libc.call(sys.SYS_eventcount);
       for (;;) {
         const { pid } = yield* libc.wait(-1);
@@ -317,5 +321,97 @@ describe("PRC-4, PRC-5 with each allocation failing once", () => {
       nrRefused++;
     }
     expect(nrRefused).toBeGreaterThan(20);
+  });
+});
+
+describe("files of a process", () => {
+  it("oom_score_adj is read, written, checked, inherited; oom_adj is its old scale", () => {
+    const t = run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const file = `/proc/${yield* libc.getpid()}/oom_score_adj`;
+        const old = file.replace("score_", "");
+        if ((yield* libc.writeFile(file, "-500\n")) !== 5) return 1;
+        if ((yield* libc.readFile(old)) !== "-8\n") return 2;
+        for (const bad of ["1001", "-1001", "x", "", "0.5"]) {
+          if (bad !== "" && (yield* libc.writeFile(file, bad)) !== -EINVAL) return 3;
+        }
+        if ((yield* libc.writeFile(old, "15")) !== 2 || (yield* libc.readFile(file)) !== "1000\n") return 4;
+        const score = file.replace("_adj", "");
+        if (Number(yield* libc.readFile(score)) < 1200) return 5;
+        if ((yield* libc.writeFile(score, "1")) !== -EACCES) return 6;
+        const pid = yield* libc.fork(function* (child) {
+          const own = createLibc(child);
+          yield* own.print((yield* own.readFile(`/proc/${yield* own.getpid()}/oom_score_adj`)) as string);
+          return 0;
+        });
+        return (yield* libc.wait(pid)).status;
+      },
+    });
+    expect(t.output()).toBe("1000\n");
+  });
+
+  it("a zombie has no memory lines (had them, all 0)", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.fork(function* () {
+          return 0;
+        });
+        yield* libc.sleep(1_000_000);
+        const status = (yield* libc.readFile(`/proc/${pid}/status`)) as string;
+        return status.includes("State:\tZ (zombie)") && !status.includes("Vm") ? 0 : 1;
+      },
+    });
+  });
+});
+
+describe("fork", () => {
+  it("the child has a copy of memory, arguments, files and limits; what either writes is its own", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const p = yield* libc.call(sys.SYS_mmap, 0, 1 << 16, 3, 0x22, -1, 0);
+        for (let i = 0; i < 16; i++) env.mem.st32(p + i * 4096, i + 1);
+        yield* libc.prlimit(RLIMIT_STACK, { soft: 4096, hard: 8192 });
+        const fd = yield* libc.open("/tmp/f", 0o102);
+        const pid = yield* libc.fork(function* (child) {
+          const own = createLibc(child);
+          if (own.args().join() !== "/bin/main" || child.mem.ld32(p + 4096) !== 2) return 1;
+          for (let i = 0; i < 16; i += 2) child.mem.st32(p + i * 4096, 100 + i);
+          yield* own.sleep(1_000_000);
+          for (let i = 0; i < 16; i++) if (child.mem.ld32(p + i * 4096) !== (i % 2 === 0 ? 100 + i : i + 1)) return 2;
+          const stack = yield* own.prlimit(RLIMIT_STACK);
+          if (typeof stack === "number" || stack.soft !== 4096) return 3;
+          yield* own.write(fd, "child");
+          return 42;
+        });
+        for (let i = 1; i < 16; i += 2) env.mem.st32(p + i * 4096, 200 + i);
+        const { status } = yield* libc.wait(pid);
+        if (status !== 42) return status;
+        for (let i = 0; i < 16; i++) if (env.mem.ld32(p + i * 4096) !== (i % 2 === 0 ? i + 1 : 200 + i)) return 4;
+        yield* libc.write(fd, " and parent");
+        const text = yield* libc.readFile("/tmp/f");
+        yield* libc.unlink("/tmp/f");
+        return text === "child and parent" ? 0 : 5;
+      },
+    });
+  });
+
+  it("a child of a child outlives its parent and is reaped by nobody", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        yield* libc.fork(function* (child) {
+          yield* createLibc(child).fork(function* (grandchild) {
+            yield* createLibc(grandchild).sleep(5_000_000);
+            return 1;
+          });
+          return 0;
+        });
+        yield* libc.wait(-1);
+        return (yield* libc.wait(-1)).pid === -10 ? 0 : 1;
+      },
+    });
   });
 });

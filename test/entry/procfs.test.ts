@@ -11,10 +11,12 @@ import { BoundsPort, createRam } from "../../kernel/arch/port.ts";
 import type { SlabInfoRow, TaskInfo } from "../../kernel/entry/kernel.ts";
 import type { ProcSources } from "../../kernel/entry/proc_sources.ts";
 import { createProcfs, PROCFS_FILES } from "../../kernel/entry/procfs/index.ts";
+import { initialRlimits } from "../../kernel/entry/rlimit.ts";
 import type { LogRecord, Printk } from "../../kernel/printk.ts";
 import { asPhys } from "../../kernel/types.ts";
 import { extfragIndex, unusableIndex } from "../../mm/extfrag.ts";
 import { MIGRATE_CMA, NR_MIGRATETYPES } from "../../mm/migratetype.ts";
+import { VMA_ANON, VMA_HEAP, VMA_STACK } from "../../mm/mm_struct.ts";
 import {
   createZones,
   freeCountAddr,
@@ -28,6 +30,7 @@ import {
   ZONE_DMA32,
   ZONE_NAMES,
 } from "../../mm/mmzone.ts";
+import { noPages, PSS_PER_PAGE, type VmaReport } from "../../mm/smaps.ts";
 import {
   NR_ANON_MAPPED,
   NR_FILE_PAGES,
@@ -72,7 +75,7 @@ interface Fake {
   readonly caches: readonly SlabInfoRow[];
   readonly pageblocks: readonly (readonly number[])[];
   readonly tasks: readonly TaskInfo[];
-  readonly maps: ReadonlyMap<number, string>;
+  readonly vmas: readonly VmaReport[];
 }
 
 const EMPTY: Fake = {
@@ -86,7 +89,7 @@ const EMPTY: Fake = {
   caches: [],
   pageblocks: [],
   tasks: [],
-  maps: new Map(),
+  vmas: [],
 };
 
 function fakePrintk(records: readonly LogRecord[]): Printk {
@@ -146,7 +149,9 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     pageblockCounts: (zone) => fake.pageblocks[zone] ?? [],
     slabCaches: () => fake.caches,
     tasks: () => fake.tasks,
-    maps: (pid) => fake.maps.get(pid) ?? null,
+    vmas: (pid) => (pid === 7 ? fake.vmas : []),
+    process: () => ({ rlimits: initialRlimits(128 * 1024 * 1024, 64), oomScoreAdj: 0 }),
+    setOomScoreAdj: unused,
     interrupts: () => [
       { line: 4, name: "ttyS0", counts: [0, 15] },
       { line: 9, name: "nic0", counts: [7, 1] },
@@ -368,11 +373,29 @@ describe("like Linux 6.12, 128 MiB", () => {
     const other = (name: string): string => recorded(`linux-6.18/${name}`);
     const firstLine = (text: string): string => linesOf(text)[0] as string;
     const labels = (text: string): string[] => linesOf(text).map((line) => line.slice(0, line.indexOf(":") + 1));
-    const procfs = createProcfs(fakeSources({ tasks: [SHELL], maps: new Map([[7, SHELL_MAPS]]) }));
+    const procfs = createProcfs(fakeSources({ tasks: [SHELL], vmas: SHELL_VMAS }));
     const read = (path: string): string => procfs.read(path) as string;
     // Only an x86 machine has these.
     const x86 = ["untag_mask:", "Speculation_Store_Bypass:", "SpeculationIndirectBranch:"];
     expect(labels(read("/proc/7/status"))).toEqual(labels(other("pid/status")).filter((label) => !x86.includes(label)));
+    // One mapping: names, order, widths; the line of the mapping itself has other columns behind the name of a file.
+    const masked = (text: string): string[] =>
+      linesOf(text)
+        .slice(1)
+        .map((line) => line.replace(/\d+ kB$/, "#"));
+    const oneMapping = (text: string): string => text.slice(0, text.indexOf("VmFlags"));
+    expect(masked(oneMapping(read("/proc/7/smaps"))).map((line) => line.replace(/ +#/, " #"))).toEqual(
+      masked(oneMapping(other("pid/smaps"))).map((line) => line.replace(/ +#/, " #")),
+    );
+    expect(linesOf(read("/proc/7/smaps_rollup")).map((line) => line.replace(/\d/g, "#").length)).toEqual(
+      linesOf(other("pid/smaps_rollup")).map((line, i) =>
+        i === 0 ? read("/proc/7/smaps_rollup").indexOf("\n") : line.length,
+      ),
+    );
+    expect(labels(read("/proc/7/smaps_rollup")).slice(1)).toEqual(labels(other("pid/smaps_rollup")).slice(1));
+    expect(read("/proc/7/limits")).toContain(
+      "Max stack size            8388608              unlimited            bytes     \n",
+    );
     expect(read("/proc/7/stat").split(" ").length).toBe(other("pid/stat").split(" ").length);
     expect(read("/proc/swaps")).toBe(other("swaps"));
     expect(firstLine(read("/proc/interrupts"))).toBe(firstLine(other("interrupts")));
@@ -405,6 +428,18 @@ const KTHREAD: TaskInfo = {
   tablePages: 0,
   minorFaults: 0,
   isKernelThread: true,
+  vm: {
+    rssFilePages: 0,
+    rssShmemPages: 0,
+    swapPages: 0,
+    peakRssPages: 0,
+    peakVmPages: 0,
+    dataPages: 0,
+    stackPages: 0,
+    lockedPages: 0,
+    majorFaults: 0,
+    cowFaults: 0,
+  },
 };
 
 const SHELL: TaskInfo = {
@@ -420,12 +455,29 @@ const SHELL: TaskInfo = {
   tablePages: 3,
   minorFaults: 11,
   isKernelThread: false,
+  vm: {
+    rssFilePages: 0,
+    rssShmemPages: 0,
+    swapPages: 0,
+    peakRssPages: 12,
+    peakVmPages: 45,
+    dataPages: 32,
+    stackPages: 8,
+    lockedPages: 0,
+    majorFaults: 0,
+    cowFaults: 0,
+  },
 };
 
-const SHELL_MAPS =
-  "00010000-00011000 r-xp 00000000 00:00 0                                  /bin/sh\n" +
-  "10000000-10020000 rw-p 00000000 00:00 0                                  [heap]\n" +
-  "7ffff7000-7fffff000 rw-p 00000000 00:00 0                               [stack]\n";
+const vma = (start: number, end: number, prot: number, kind: number, rss: number): VmaReport => {
+  const pages = { ...noPages(), rss, pss: rss * PSS_PER_PAGE, privateDirty: rss, anonymous: rss };
+  return { start: start / 4096, end: end / 4096, prot, kind, flags: 0, pgoff: 0, pages };
+};
+const SHELL_VMAS = [
+  vma(0x10000, 0x11000, 5, VMA_ANON, 0),
+  vma(0x1000_0000, 0x1002_0000, 3, VMA_HEAP, 9),
+  vma(0x7_ffff_7000, 0x7_ffff_f000, 3, VMA_STACK, 2),
+];
 
 describe("identities between files", () => {
   const blocks = (seed: number): number[][] =>
@@ -445,7 +497,7 @@ describe("identities between files", () => {
     ],
     items: RECORDED_ITEMS,
     tasks: [KTHREAD, SHELL],
-    maps: new Map([[7, SHELL_MAPS]]),
+    vmas: SHELL_VMAS,
     caches: [
       {
         name: "kmalloc-64",

@@ -12,6 +12,7 @@ import { describe, expect, it } from "vitest";
 import { PAGE_SIZE } from "../../kernel/params.ts";
 import { SIGKILL } from "../../kernel/uapi/mman.ts";
 import type { SyscallRecording } from "../../kernel/uapi/recording.ts";
+import { brokenIdentity } from "../../scripts/identities.ts";
 import { inputFromBytes } from "../../scripts/readers/input.ts";
 import { readStrace } from "../../scripts/readers/strace.ts";
 import { forget, gapsOf, newSpace, partsOf, remember } from "../../userland/recorded_space.ts";
@@ -93,12 +94,41 @@ describe("replay", () => {
     expect(result).toMatchObject({ status: 5, nrDifferent: 0, nrCorrupt: 0, nrSkipped: 0, recordedStatus: 5 });
   });
 
-  it("invariants hold after every step", () => {
+  it("invariants and the identities between the files of /proc hold after every step", () => {
     replay(FAMILY, {
       onStep: ({ kernel }, step) => {
         if (step % 3 === 0) expect([step, kernel.check()]).toEqual([step, null]);
+        else expect([step, brokenIdentity(kernel)]).toEqual([step, null]);
       },
     });
+  });
+
+  it("SMP-1, SMP-2 the shares of all processes (PSS) add up to the pages that are mapped", () => {
+    const forks = recordingOf(
+      "1 mmap(NULL, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000",
+      "1 fork() = 2",
+      "2 mprotect(0x7f0000000000, 4096, PROT_READ) = 0",
+      "1 fork() = 3",
+      "3 munmap(0x7f0000002000, 8192) = 0",
+      "2 exit_group(0) = ?",
+      "3 exit_group(0) = ?",
+      "1 exit_group(0) = ?",
+    );
+    let nrShared = 0;
+    replay(forks, {
+      onStep: ({ kernel }, step) => {
+        const number = (path: string, name: string): number =>
+          Number(new RegExp(`^${name}:?\\s+(\\d+)`, "m").exec(kernel.readFile(path) ?? "")?.[1] ?? 0);
+        const pids = kernel.tasks().flatMap(({ isKernelThread, pid }) => (isKernelThread ? [] : [pid]));
+        const pss = pids.reduce((sum, pid) => sum + number(`/proc/${pid}/smaps_rollup`, "Pss"), 0);
+        const shared = pids.reduce((sum, pid) => sum + number(`/proc/${pid}/smaps_rollup`, "Shared_Dirty"), 0);
+        const mapped = 4 * number("/proc/vmstat", "nr_anon_pages");
+        nrShared += shared;
+        // Three shares of a third are a little less than one; each process rounds down once more.
+        expect([step, pss <= mapped && pss >= mapped - pids.length]).toEqual([step, true]);
+      },
+    });
+    expect(nrShared).toBeGreaterThan(0);
   });
 
   it("the touch model decides what is written", () => {

@@ -8,7 +8,7 @@
  * Context: any; nothing sleeps, nothing is locked, no virtual time passes.
  */
 
-import { createFileRegistry, type FileRegistry } from "../../file.ts";
+import { createFileRegistry, type FileRegistry, type TextFile } from "../../file.ts";
 import type { SlabInfoRow, TaskInfo } from "../kernel.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { formatBuddyinfo } from "./buddyinfo.ts";
@@ -28,7 +28,7 @@ import {
   formatVersion,
 } from "./misc.ts";
 import { formatPagetypeinfo } from "./pagetypeinfo.ts";
-import { PID_FILES } from "./pid.ts";
+import { PID_FILES, pidFileWriter } from "./pid.ts";
 import { formatSlabinfo, SLAB_ATTRIBUTES } from "./slabinfo.ts";
 import { formatVmstat } from "./vmstat.ts";
 import { formatZoneinfo } from "./zoneinfo.ts";
@@ -46,6 +46,8 @@ export const PROCFS_FILES: readonly string[] = [
 export interface Procfs {
   /** Text of the file at an absolute path under /proc or /sys; null if there is none. */
   read(path: string): string | null;
+  /** Takes what is written to the file at `path`; undefined if it is only read. */
+  writer(path: string): TextFile["write"] | undefined;
   /** Names in a directory, in the order of Linux's `ls` for numbers and words; null if it is not a directory. */
   list(dir: string): readonly string[] | null;
 }
@@ -103,6 +105,18 @@ export function createProcfs(sources: ProcSources, registry: FileRegistry = crea
     return row === undefined ? null : (SLAB_ATTRIBUTES.get(attribute)?.(row) ?? null);
   };
 
+  const writer = (path: string): TextFile["write"] => {
+    const registered = registry.text(path)?.write;
+    if (registered !== undefined) return registered;
+    const [, pid = "", file = ""] = /^\/proc\/(\d+)\/([^/]+)$/.exec(path) ?? [];
+    const task = findTask(pid);
+    const write = task === undefined ? undefined : pidFileWriter(sources, task, file);
+    if (write === undefined) return undefined;
+    return function* (_task, text) {
+      return write(text);
+    };
+  };
+
   /** Names that come and go: pids, caches, and the files of each; null if `dir` is no such directory. */
   const dynamicNames = (dir: string): readonly string[] | null => {
     // Threads are reached by their number but only processes are listed, as in Linux.
@@ -130,5 +144,5 @@ export function createProcfs(sources: ProcSources, registry: FileRegistry = crea
     });
   };
 
-  return { read, list };
+  return { read, writer, list };
 }

@@ -1,18 +1,22 @@
 /**
- * Files of /proc/<pid>: status, stat, statm, maps, comm of one task.
+ * Files of /proc/<pid>: status, stat, statm, comm, and the table of all of them.
  *
- * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident. All resident
- * memory is anonymous, hence VmRSS = RssAnon and nothing is shared. Peaks are not kept: VmPeak and VmHWM are the
- * present sizes. Everybody is root. A kernel thread has no memory of its own: its statm is 0, its status has no Vm
- * lines, its maps are empty. Source: fs/proc/array.c, fs/proc/task_mmu.c.
+ * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident, RssFile + RssShmem
+ * = 4 · shared. Everybody is root. A kernel thread has no memory of its own, and a zombie none any more: their statm is 0,
+ * their status has no Vm lines, their maps are empty. Source: fs/proc/array.c, fs/proc/task_mmu.c.
  */
 
+import type { VmaReport } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import { PF_KTHREAD } from "../../task_struct.ts";
+import { EINVAL } from "../../uapi/errno.ts";
+import { PROT_EXEC, PROT_WRITE } from "../../uapi/mman.ts";
 import type { TaskInfo } from "../kernel.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { pagesToKib, right } from "./columns.ts";
 import { CYCLES_PER_USER_HZ, onlineCpus } from "./cpu_time.ts";
+import { formatMaps, formatSmaps, formatSmapsRollup } from "./maps.ts";
+import { formatLimits, oomScore, parseOomScoreAdj, toOomAdj } from "./process_limits.ts";
 
 const NO_LIMIT = "18446744073709551615";
 const ALL_CAPABILITIES = "000001ffffffffff";
@@ -28,26 +32,12 @@ const STATE_NAMES: ReadonlyMap<string, string> = new Map([
   ["I", "idle"],
 ]);
 
-/** Pages of a process by what they are for; data is what remains. */
-interface VmParts {
-  readonly stack: number;
-  readonly text: number;
-  readonly data: number;
-}
-
-/** Sorts the mappings of `maps`: `start-end perms offset dev inode path`, addresses in hexadecimal. */
-function vmParts(s: ProcSources, task: TaskInfo): VmParts {
-  let stack = 0;
-  let text = 0;
-  for (const line of (s.maps(task.tgid) ?? "").split("\n")) {
-    const [range = "", permissions = ""] = line.split(" ", 2);
-    const [start = "0", end = "0"] = range.split("-");
-    const pages = (Number.parseInt(end, 16) - Number.parseInt(start, 16)) / PAGE_SIZE;
-    if (line.endsWith("[stack]")) stack += pages;
-    else if (permissions[2] === "x") text += pages;
-  }
-  return { stack, text, data: Math.max(0, task.vmPages - stack - text) };
-}
+/** Pages of program text: executable, not writable. */
+const textPages = (vmas: readonly VmaReport[]): number =>
+  vmas.reduce(
+    (sum, { start, end, prot }) => sum + ((prot & PROT_EXEC) !== 0 && (prot & PROT_WRITE) === 0 ? end - start : 0),
+    0,
+  );
 
 /** Threads of the process. */
 const nrThreads = (s: ProcSources, task: TaskInfo): number =>
@@ -56,28 +46,29 @@ const nrThreads = (s: ProcSources, task: TaskInfo): number =>
 /** size resident shared text lib data dirty, in pages. */
 function formatStatm(s: ProcSources, task: TaskInfo): string {
   if (task.isKernelThread) return "0 0 0 0 0 0 0\n";
-  const { stack, text, data } = vmParts(s, task);
-  return `${task.vmPages} ${task.rssPages} 0 ${text} 0 ${data + stack} 0\n`;
+  const { rssFilePages, rssShmemPages, dataPages, stackPages } = task.vm;
+  const text = textPages(s.vmas(task.tgid, false));
+  return `${task.vmPages} ${task.rssPages} ${rssFilePages + rssShmemPages} ${text} 0 ${dataPages + stackPages} 0\n`;
 }
 
 function memoryLines(s: ProcSources, task: TaskInfo): string {
-  const { stack, text, data } = vmParts(s, task);
+  const { vm } = task;
   const rows: readonly (readonly [name: string, pages: number])[] = [
-    ["VmPeak", task.vmPages],
+    ["VmPeak", Math.max(vm.peakVmPages, task.vmPages)],
     ["VmSize", task.vmPages],
-    ["VmLck", 0],
+    ["VmLck", vm.lockedPages],
     ["VmPin", 0],
-    ["VmHWM", task.rssPages],
+    ["VmHWM", Math.max(vm.peakRssPages, task.rssPages)],
     ["VmRSS", task.rssPages],
-    ["RssAnon", task.rssPages],
-    ["RssFile", 0],
-    ["RssShmem", 0],
-    ["VmData", data],
-    ["VmStk", stack],
-    ["VmExe", text],
+    ["RssAnon", task.rssPages - vm.rssFilePages - vm.rssShmemPages],
+    ["RssFile", vm.rssFilePages],
+    ["RssShmem", vm.rssShmemPages],
+    ["VmData", vm.dataPages],
+    ["VmStk", vm.stackPages],
+    ["VmExe", textPages(s.vmas(task.tgid, false))],
     ["VmLib", 0],
     ["VmPTE", task.tablePages],
-    ["VmSwap", 0],
+    ["VmSwap", vm.swapPages],
     ["HugetlbPages", 0],
   ];
   const lines = rows.map(([name, pages]) => `${name}:\t${right(pagesToKib(pages), 8)} kB\n`);
@@ -105,7 +96,7 @@ function formatStatus(s: ProcSources, task: TaskInfo): string {
     "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \n" +
     `NStgid:\t${task.tgid}\nNSpid:\t${task.pid}\nNSpgid:\t0\nNSsid:\t0\n` +
     `Kthread:\t${task.isKernelThread ? 1 : 0}\n` +
-    (task.isKernelThread ? "" : memoryLines(s, task)) +
+    (task.vmPages === 0 ? "" : memoryLines(s, task)) +
     `Threads:\t${nrThreads(s, task)}\nSigQ:\t0/0\n` +
     ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"].map((name) => `${name}:\t${NO_BITS}\n`).join("") +
     ["CapPrm", "CapEff", "CapBnd"].map((name) => `${name}:\t${ALL_CAPABILITIES}\n`).join("") +
@@ -124,7 +115,7 @@ function formatPidStat(s: ProcSources, task: TaskInfo): string {
   return [
     `${task.pid} (${task.comm}) ${task.state} ${task.ppid}`,
     // pgrp session tty_nr tpgid, flags, then faults
-    `0 0 0 -1 ${flags} ${task.minorFaults} 0 0 0`,
+    `0 0 0 -1 ${flags} ${task.minorFaults} 0 ${task.vm.majorFaults} 0`,
     // times, priority, nice, threads, itrealvalue, starttime
     `${utime} ${stime} 0 0 20 0 ${nrThreads(s, task)} 0 0`,
     `${task.vmPages * PAGE_SIZE} ${task.rssPages} ${NO_LIMIT}`,
@@ -135,10 +126,36 @@ function formatPidStat(s: ProcSources, task: TaskInfo): string {
   ].join(" ");
 }
 
+const adjOf = (s: ProcSources, task: TaskInfo): number => s.process(task.tgid)?.oomScoreAdj ?? 0;
+
+function limitsText(s: ProcSources, task: TaskInfo): string {
+  const process = s.process(task.tgid);
+  return process === null ? "" : formatLimits(process.rlimits);
+}
+
+const memoryPages = ({ zones }: ProcSources): number => zones.totalManaged();
+
+/** Takes what was written to a file of /proc/<pid>: 0 or −errno; undefined for a file that is only read. */
+export function pidFileWriter(s: ProcSources, task: TaskInfo, file: string): ((text: string) => number) | undefined {
+  if (file !== "oom_score_adj" && file !== "oom_adj") return undefined;
+  return (text) => {
+    const adj = parseOomScoreAdj(text, file === "oom_adj");
+    if (adj === null || task.isKernelThread) return -EINVAL;
+    s.setOomScoreAdj(task.tgid, adj);
+    return 0;
+  };
+}
+
 /** Files of /proc/<pid>. */
 export const PID_FILES: ReadonlyMap<string, (s: ProcSources, task: TaskInfo) => string> = new Map([
   ["comm", (_s: ProcSources, task: TaskInfo) => `${task.comm}\n`],
-  ["maps", (s: ProcSources, task: TaskInfo) => s.maps(task.tgid) ?? ""],
+  ["limits", (s: ProcSources, task: TaskInfo) => limitsText(s, task)],
+  ["maps", (s: ProcSources, task: TaskInfo) => formatMaps(s.vmas(task.tgid, false))],
+  ["oom_adj", (s: ProcSources, task: TaskInfo) => `${toOomAdj(adjOf(s, task))}\n`],
+  ["oom_score", (s: ProcSources, task: TaskInfo) => `${oomScore(task, adjOf(s, task), memoryPages(s))}\n`],
+  ["oom_score_adj", (s: ProcSources, task: TaskInfo) => `${adjOf(s, task)}\n`],
+  ["smaps", (s: ProcSources, task: TaskInfo) => formatSmaps(s.vmas(task.tgid, true))],
+  ["smaps_rollup", (s: ProcSources, task: TaskInfo) => formatSmapsRollup(s.vmas(task.tgid, true))],
   ["stat", formatPidStat],
   ["statm", formatStatm],
   ["status", formatStatus],

@@ -1,0 +1,122 @@
+/**
+ * What each VMA has in memory: the numbers behind /proc/PID/maps, smaps and smaps_rollup.
+ *
+ * A page is shared if more entries than one map it, private if one does; each process is charged its share of a shared
+ * page (PSS): over all processes the PSS adds up to the pages that are mapped.
+ *
+ *   SMP-1  Σ rss over the VMAs of an address space = rss anon + rss file + rss shmem of its mm_struct
+ *   SMP-2  shared + private, clean + dirty = rss, for each VMA
+ *
+ * Reads only; O(VMAs), with pages O(VMAs + entries). Linux: fs/proc/task_mmu.c.
+ */
+
+import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import { asPfn, type PhysAddr } from "../kernel/types.ts";
+import { MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_PGOFF } from "./mm_struct.ts";
+import type { ProcessMemory } from "./mmap.ts";
+import { type Pages, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED } from "./page.ts";
+import { type PageTables, pfnOfPte } from "./pgtable.ts";
+
+/** Pages of a VMA by what they are; `pss*` are in units of 2^-12 pages. */
+export interface VmaPages {
+  rss: number;
+  pss: number;
+  pssDirty: number;
+  pssAnon: number;
+  pssFile: number;
+  pssShmem: number;
+  sharedClean: number;
+  sharedDirty: number;
+  privateClean: number;
+  privateDirty: number;
+  referenced: number;
+  anonymous: number;
+  swap: number;
+  locked: number;
+}
+
+export interface VmaReport {
+  /** Virtual pages `[start, end)`. */
+  readonly start: number;
+  readonly end: number;
+  readonly prot: number;
+  /** VMA_ANON, VMA_HEAP, VMA_STACK, … */
+  readonly kind: number;
+  /** VM_ bits. */
+  readonly flags: number;
+  readonly pgoff: number;
+  readonly pages: VmaPages;
+}
+
+/** One page, in the unit of PSS. */
+export const PSS_PER_PAGE = 2 ** 12;
+
+export const noPages = (): VmaPages => ({
+  rss: 0,
+  pss: 0,
+  pssDirty: 0,
+  pssAnon: 0,
+  pssFile: 0,
+  pssShmem: 0,
+  sharedClean: 0,
+  sharedDirty: 0,
+  privateClean: 0,
+  privateDirty: 0,
+  referenced: 0,
+  anonymous: 0,
+  swap: 0,
+  locked: 0,
+});
+
+export interface SmapsDeps {
+  readonly port: MemoryPort;
+  readonly pages: Pages;
+  readonly pageTables: PageTables;
+  readonly processMemory: Pick<ProcessMemory, "forEachVma" | "field">;
+}
+
+/** The VMAs of an address space, in order; without `withPages` their page counts stay 0. */
+export type Smaps = (mm: PhysAddr, withPages: boolean) => VmaReport[];
+
+export function createSmaps({ port, pages, pageTables, processMemory }: SmapsDeps): Smaps {
+  const countPage = (counts: VmaPages, word: number, isLocked: boolean): void => {
+    const pfn = pfnOfPte(word);
+    const flags = pages.flags(pfn);
+    const mapcount = Math.max(1, pages.mapcount(pfn));
+    const isAnon = (flags & PG_ANON) !== 0;
+    const isDirty = (word & PTE_D) !== 0 || (flags & PG_DIRTY) !== 0;
+    const share = Math.floor(PSS_PER_PAGE / mapcount);
+    counts.rss++;
+    counts.pss += share;
+    if (isAnon) counts.pssAnon += share;
+    else if ((flags & PG_SWAPBACKED) !== 0) counts.pssShmem += share;
+    else counts.pssFile += share;
+    if (isDirty) counts.pssDirty += share;
+    if (isAnon) counts.anonymous++;
+    if (isLocked) counts.locked++;
+    if ((word & PTE_A) !== 0 || (flags & PG_REFERENCED) !== 0) counts.referenced++;
+    if (mapcount > 1) {
+      if (isDirty) counts.sharedDirty++;
+      else counts.sharedClean++;
+    } else if (isDirty) counts.privateDirty++;
+    else counts.privateClean++;
+  };
+
+  return (mm, withPages) => {
+    const reports: VmaReport[] = [];
+    const root = asPfn(processMemory.field(mm, MM_PGD));
+    processMemory.forEachVma(mm, (start, end, prot, kind, vma) => {
+      const flags = port.ld32(vma + VMA_FLAGS);
+      const counts = noPages();
+      if (withPages) {
+        pageTables.forEachEntry(root, start, end, (_pte, _page, word) => {
+          if ((word & PTE_V) === 0) counts.swap++;
+          else countPage(counts, word, (flags & VM_LOCKED) !== 0);
+        });
+      }
+      reports.push({ start, end, prot, kind, flags, pgoff: port.ld32(vma + VMA_PGOFF), pages: counts });
+    });
+    return reports;
+  };
+}
