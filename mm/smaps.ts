@@ -4,8 +4,8 @@
  * A page is shared if more entries than one map it, private if one does; each process is charged its share of a shared
  * page (PSS): over all processes the PSS adds up to the pages that are mapped.
  *
- *   SMP-1  Σ rss over the VMAs of an address space = rss anon + rss file + rss shmem of its mm_struct
- *   SMP-2  shared + private, clean + dirty = rss, for each VMA
+ *   SMAP-1  Σ rss over the VMAs of an address space = rss anon + rss file + rss shmem of its mm_struct
+ *   SMAP-2  shared + private, clean + dirty = rss, for each VMA
  *
  * Reads only; O(VMAs), with pages O(VMAs + entries). Linux: fs/proc/task_mmu.c.
  */

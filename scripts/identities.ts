@@ -125,7 +125,7 @@ function processEquations({ kernel }: Moment): Equation[] {
     });
 }
 
-/** Σ smaps Rss = VmRSS, Σ Size = VmSize, Σ Swap = VmSwap; each mapping's pages are clean or dirty, shared or private. */
+/** Σ smaps Rss = VmRSS, Σ Size = VmSize, Σ Swap = VmSwap; the pages of a mapping are shared or private. */
 function smapsEquations(kernel: Kernel, pid: number, status: (name: string) => number): Equation[] {
   const text = kernel.readFile(`/proc/${pid}/smaps`) ?? "";
   const sumOf = (name: string): number =>

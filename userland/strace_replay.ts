@@ -240,7 +240,6 @@ function* playTask(env: ProgramEnv, replay: Replay, task: number): Sleeping<numb
     yield* awaitTurn(env, replay, i);
     if (env.timeIsUp()) yield PREEMPTED;
     row[task] = nextRow[i] as number;
-    replay.nrPlayed++;
     yield* playRow({ env, replay, memory, task, leader }, i);
   }
   return 0;
@@ -257,6 +256,7 @@ function* awaitTurn(env: ProgramEnv, replay: Replay, i: number): Sleeping<void> 
 /** Row `i` is done, or as good as done: whoever has the next one may go on. */
 function* passOn(env: ProgramEnv, replay: Replay, i: number): Sleeping<void> {
   replay.cursor = i + 1;
+  replay.nrPlayed++;
   const { task } = replay.recording;
   if (task[i + 1] !== task[i]) yield* announce(env, replay);
 }

@@ -103,7 +103,7 @@ describe("replay", () => {
     });
   });
 
-  it("SMP-1, SMP-2 the shares of all processes (PSS) add up to the pages that are mapped", () => {
+  it("SMAP-1, SMAP-2 the shares of all processes (PSS) add up to the pages that are mapped", () => {
     const forks = recordingOf(
       "1 mmap(NULL, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000",
       "1 fork() = 2",

@@ -1,5 +1,5 @@
 /**
- * /proc/<pid>/maps, smaps, smaps_rollup: an address space, VMA by VMA. Source: fs/proc/task_mmu.c.
+ * An address space, VMA by VMA: /proc/<pid>/maps, smaps, smaps_rollup. Source: fs/proc/task_mmu.c.
  */
 
 import {
@@ -26,7 +26,8 @@ const nameOf = (kind: number): string => (kind === VMA_HEAP ? "[heap]" : kind ==
 
 function mapsLine({ start, end, prot, kind, flags }: VmaReport): string {
   const bit = (mask: number, letter: string): string => ((prot & mask) !== 0 ? letter : "-");
-  const rights = `${bit(PROT_READ, "r")}${bit(PROT_WRITE, "w")}${bit(PROT_EXEC, "x")}${(flags & VM_SHARED) !== 0 ? "s" : "p"}`;
+  const sharing = (flags & VM_SHARED) !== 0 ? "s" : "p";
+  const rights = bit(PROT_READ, "r") + bit(PROT_WRITE, "w") + bit(PROT_EXEC, "x") + sharing;
   const name = nameOf(kind);
   return `${`${rangeText(start, end)} ${rights} 00000000 00:00 0 `.padEnd(name === "" ? 0 : NAME_COLUMN)}${name}\n`;
 }

@@ -1,9 +1,9 @@
 /**
  * Files of /proc/<pid>: status, stat, statm, comm, and the table of all of them.
  *
- * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident, RssFile + RssShmem
- * = 4 · shared. Everybody is root. A kernel thread has no memory of its own, and a zombie none any more: their statm is 0,
- * their status has no Vm lines, their maps are empty. Source: fs/proc/array.c, fs/proc/task_mmu.c.
+ * statm counts pages, status kilobytes, of the same numbers: VmSize = 4 · size, VmRSS = 4 · resident, RssFile +
+ * RssShmem = 4 · shared. Everybody is root. A kernel thread has no memory of its own, and a zombie none any more: their
+ * statm is 0, their status has no Vm lines, their maps are empty. Source: fs/proc/array.c, fs/proc/task_mmu.c.
  */
 
 import type { VmaReport } from "../../../mm/index.ts";

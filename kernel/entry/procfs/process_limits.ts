@@ -1,5 +1,5 @@
 /**
- * /proc/<pid>/limits, oom_score, oom_score_adj, oom_adj: what binds a process, and how gladly the OOM killer takes it.
+ * What binds a process, and how gladly the OOM killer takes it: /proc/<pid>/limits, oom_score, oom_score_adj, oom_adj.
  *
  * The score is Linux's: resident pages, swap entries and page tables, shifted by the adjustment (thousandths of all
  * memory), then scaled so that 0 … 2000 means nothing … everything. Source: fs/proc/base.c, mm/oom_kill.c.
@@ -40,7 +40,8 @@ export function formatLimits(limits: Rlimits): string {
     const start = `${name.padEnd(25)} ${text(softLimit(limits, resource))} ${text(limits.hard[resource] ?? 0)} `;
     return `${start}${unit === "" ? "" : unit.padEnd(10)}\n`;
   });
-  return `${"Limit".padEnd(25)} ${"Soft Limit".padEnd(20)} ${"Hard Limit".padEnd(20)} ${"Units".padEnd(10)}\n${rows.join("")}`;
+  const head = `${"Limit".padEnd(25)} ${"Soft Limit".padEnd(20)} ${"Hard Limit".padEnd(20)} ${"Units".padEnd(10)}\n`;
+  return head + rows.join("");
 }
 
 /** 0 for who is never killed; `totalPages` counts RAM and swap. */
