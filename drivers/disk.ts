@@ -35,6 +35,7 @@ import {
   SECTOR_BYTES,
   SEGMENT_BYTES,
 } from "./disk_device.ts";
+import { type DiskPages, openDiskPages } from "./disk_pages.ts";
 import { createDiskQueue, DISK_BYTES, type Disk } from "./disk_queue.ts";
 import { createDiskRequests, MAX_REQUEST_BYTES, REQUEST_BYTES } from "./disk_request.ts";
 import { type Driver, type DriverType, deviceLog, type Platform } from "./driver.ts";
@@ -97,9 +98,16 @@ function createDiskDriver(platform: Platform): Driver {
   const open = (disk: Disk): OpenFile | number => {
     if (queue.isGone(disk)) return -ENODEV;
     let position = 0;
+    let pages: DiskPages | undefined;
     return {
       refs: 1,
       isConsole: false,
+      *openPages(task) {
+        const opened = yield* openDiskPages(platform, queue, disk, task);
+        if (typeof opened === "number") return opened;
+        pages = opened;
+        return opened;
+      },
       *read(task, max) {
         const got = yield* readAt(task, disk, position, max);
         if (typeof got !== "number") position += got.length;
@@ -122,7 +130,9 @@ function createDiskDriver(platform: Platform): Driver {
         position = base + offset;
         return position;
       },
-      release() {},
+      release() {
+        pages?.close();
+      },
     };
   };
 

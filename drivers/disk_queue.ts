@@ -19,7 +19,16 @@
  */
 
 import type { Task } from "../kernel/task.ts";
-import { asPhys, type Context, fromGranule, NULL, type PhysAddr, type Sleeping, toGranule } from "../kernel/types.ts";
+import {
+  asPhys,
+  type Context,
+  type DmaAddr,
+  fromGranule,
+  NULL,
+  type PhysAddr,
+  type Sleeping,
+  toGranule,
+} from "../kernel/types.ts";
 import { EBUSY, EIO, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
 import {
   DMA_FROM_DEVICE,
@@ -63,6 +72,7 @@ import {
   RQ_LBA,
   RQ_NR_PAGES,
   RQ_OPCODE,
+  RQ_OWN,
   RQ_STATUS,
   RQ_TABLE,
   RQ_TABLE_DMA,
@@ -96,9 +106,9 @@ type CounterName = (typeof COUNTER_NAMES)[number];
 
 /** Status of a request that a reset has ended. */
 const REQUEST_ABORTED = 100;
-const TIMEOUT_CYCLES = 500_000_000;
+export const TIMEOUT_CYCLES = 500_000_000;
 const CONGESTION_CYCLES = 1_000_000;
-const MAX_TRIES = 4;
+export const MAX_TRIES = 4;
 
 /** One bound disk: addresses and handles, fixed at probe. */
 export interface Disk {
@@ -133,6 +143,21 @@ export interface DiskQueue {
     bytes: number,
     source: Uint8Array | undefined,
   ): Sleeping<Uint8Array | number>;
+  /**
+   * For requests in memory of their own (RQ_OWN), with a segment table at `table` that is written already: 0, −EBUSY
+   * without a tag, −ENODEV. The request's completion is new.
+   */
+  issueOwn(ctx: Context, disk: Disk, request: PhysAddr, nrSegments: number, table: DmaAddr): number;
+  /** Nothing came back in time: finds out why, and ends what has to end. Interrupts off. */
+  recover(ctx: Context, disk: Disk): void;
+  /** What to do about the status of an ended request: 0 fine, −errno for good, 1 try again. */
+  judge(disk: Disk, request: PhysAddr): number;
+  /** It was tried MAX_TRIES times: −EIO, and a line in the log. */
+  giveUp(disk: Disk, request: PhysAddr): number;
+  countDone(disk: Disk, opcode: number, bytes: number): void;
+  countRetry(disk: Disk): void;
+  /** Wait queue that is woken whenever a tag becomes free. */
+  tagQueue(disk: Disk): PhysAddr;
   stats(disk: Disk): StatRows;
   /** DSKD-1: the first violation, or null. */
   check(disk: Disk): string | null;
@@ -199,7 +224,7 @@ export function createDiskQueue(platform: Platform): DiskQueue {
       count(disk, "spurious");
       return;
     }
-    unmap(ctx, disk, request);
+    if (disk.requests.field(request, RQ_OWN) === 0) unmap(ctx, disk, request);
     putTag(ctx, disk, tag);
     disk.requests.setField(request, RQ_STATUS, status);
     if (disk.requests.field(request, RQ_ABANDONED) !== 0) disk.requests.drop(ctx, request);
@@ -256,18 +281,23 @@ export function createDiskQueue(platform: Platform): DiskQueue {
 
   // ── Issuing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Writes segment table and slot of a mapped request and rings the doorbell. */
-  const ring = (disk: Disk, request: PhysAddr, tag: number, nrSegments: number, table: DmaMemory): void => {
-    const { field, sgl } = disk.requests;
+  /** Writes the segment table of a mapped request. */
+  const writeTable = (disk: Disk, request: PhysAddr, nrSegments: number, table: DmaMemory): void => {
+    const { sgl } = disk.requests;
     for (let i = 0; i < nrSegments; i++) {
       port.st32(table.cpu + i * SEGMENT_BYTES, dma.sgDmaAddress(sgl(request), i));
       port.st32(table.cpu + i * SEGMENT_BYTES + 4, dma.sgDmaLength(sgl(request), i));
     }
+  };
+
+  /** Writes the slot of a request and rings the doorbell. */
+  const ring = (disk: Disk, request: PhysAddr, tag: number, nrSegments: number, table: DmaAddr): void => {
+    const { field } = disk.requests;
     const slot = disk.slots.cpu + tag * DISK_SLOT_BYTES;
     port.st32(slot + SLOT_OPCODE, field(request, RQ_OPCODE));
     port.st32(slot + SLOT_LBA, field(request, RQ_LBA));
     port.st32(slot + SLOT_NR_SEGMENTS, nrSegments);
-    port.st32(slot + SLOT_SEGMENTS, table.dma);
+    port.st32(slot + SLOT_SEGMENTS, table);
     port.st32(slot + SLOT_STATUS, DISK_STATUS_NONE);
     disk.device.registers.st32(DISK_REG_DOORBELL, tag);
   };
@@ -288,6 +318,17 @@ export function createDiskQueue(platform: Platform): DiskQueue {
     }
     setField(request, RQ_TABLE, toGranule(table.cpu));
     setField(request, RQ_TABLE_DMA, table.dma);
+    completions.init(completionOf(request));
+    count(disk, "segments", nrSegments);
+    writeTable(disk, request, nrSegments, table);
+    ring(disk, request, tag, nrSegments, table.dma);
+    return 0;
+  };
+
+  const issueOwn: DiskQueue["issueOwn"] = (ctx, disk, request, nrSegments, table) => {
+    if (isGone(disk)) return -ENODEV;
+    const tag = takeTag(ctx, disk, request);
+    if (tag < 0) return -EBUSY;
     completions.init(completionOf(request));
     count(disk, "segments", nrSegments);
     ring(disk, request, tag, nrSegments, table);
@@ -344,10 +385,19 @@ export function createDiskQueue(platform: Platform): DiskQueue {
       const verdict = judge(disk, request);
       if (verdict <= 0) return verdict;
     }
+    return giveUp(disk, request);
+  }
+
+  const giveUp = (disk: Disk, request: PhysAddr): number => {
     const sector = disk.requests.field(request, RQ_LBA);
     disk.log.err(`I/O error, sector ${sector}, ${disk.requests.field(request, RQ_BYTES) / SECTOR_BYTES} sectors`);
     return -EIO;
-  }
+  };
+
+  const countDone = (disk: Disk, opcode: number, bytes: number): void => {
+    count(disk, opcode === DISK_OP_READ ? "reads" : "writes");
+    count(disk, "sectors", bytes / SECTOR_BYTES);
+  };
 
   /** Has the task dropped the request itself, or does the device still have it? */
   const isAbandoned = (disk: Disk, request: PhysAddr): boolean => disk.requests.field(request, RQ_ABANDONED) !== 0;
@@ -367,8 +417,7 @@ export function createDiskQueue(platform: Platform): DiskQueue {
       if (source !== undefined) disk.requests.write(request, 0, source);
       const error = yield* perform(task, disk, request);
       if (error !== 0) return error;
-      count(disk, source === undefined ? "reads" : "writes");
-      count(disk, "sectors", bytes / SECTOR_BYTES);
+      countDone(disk, opcode, bytes);
       return source === undefined ? disk.requests.read(request, 0, bytes) : 0;
     } finally {
       if (!isAbandoned(disk, request)) disk.requests.drop(task.ctx, request);
@@ -389,6 +438,13 @@ export function createDiskQueue(platform: Platform): DiskQueue {
     },
     isGone,
     transfer,
+    issueOwn,
+    recover,
+    judge,
+    giveUp,
+    countDone,
+    countRetry: (disk) => count(disk, "retries"),
+    tagQueue: queueOf,
     stats: (disk) => COUNTER_NAMES.map((name, i) => [name, word(disk, COUNTERS + i * 4)] as const),
     check(disk) {
       for (let tag = 0; tag < NR_DISK_TAGS; tag++) {

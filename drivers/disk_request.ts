@@ -17,6 +17,7 @@
  * | 40     | status     | DISK_STATUS_…, or REQUEST_ABORTED                                            | end         |
  * | 44     | abandoned  | 1: its task was killed; whoever ends it drops it                             | task        |
  * | 48     | bytes      | of the transfer, a multiple of the sector                                    | maker       |
+ * | 52     | own        | 1: lies in memory of its own, is never mapped, unmapped or dropped (disk_pages.ts) | maker |
  *
  *   REQ-1  a request owns its pages, scatterlist and record until dropRequest, wherever the task is by then
  *
@@ -53,6 +54,7 @@ export const RQ_TABLE_DMA = 36;
 export const RQ_STATUS = 40;
 export const RQ_ABANDONED = 44;
 export const RQ_BYTES = 48;
+export const RQ_OWN = 52;
 
 const PAGE_BYTES = 4096;
 

@@ -67,12 +67,32 @@ export function createDriverFiles(registry: FileRegistry, waits: WaitQueues, own
     read: (task, max) => inside(node, () => file.read(task, max)),
     write: (task, bytes) => inside(node, () => file.write(task, bytes)),
     seek: (offset, whence) => (node.isRevoked ? -ENODEV : file.seek(offset, whence)),
+    ...openPagesOf(node, file),
     release() {
       if (node.files.delete(file)) file.release();
       nrOpen--;
       owner.put();
     },
   });
+
+  /** Pages of a disk: the memory that its driver keeps for them goes with the file. */
+  const openPagesOf = (node: Node, file: OpenFile): Pick<OpenFile, "openPages"> => {
+    const { openPages } = file;
+    if (openPages === undefined) return {};
+    return {
+      *openPages(task) {
+        const io = yield* inside(node, () => openPages(task));
+        if (typeof io === "number") return io;
+        return {
+          nrPages: io.nrPages,
+          maxPages: io.maxPages,
+          read: (ctx, first, frames, nr) => (node.isRevoked ? -ENODEV : io.read(ctx, first, frames, nr)),
+          write: (ctx, first, frames, nr) => (node.isRevoked ? -ENODEV : io.write(ctx, first, frames, nr)),
+          writeSleeping: (by, first, frames, nr) => inside(node, () => io.writeSleeping(by, first, frames, nr)),
+        };
+      },
+    };
+  };
 
   const open = (node: Node, openInDriver: (flags: number) => OpenFile | number, flags: number): OpenFile | number => {
     if (node.isRevoked || !owner.tryGet()) return -ENODEV;

@@ -11,7 +11,7 @@
 
 import { bugOn } from "./bug.ts";
 import type { Task } from "./task.ts";
-import type { Sleeping } from "./types.ts";
+import type { Sleeping, TaskContext } from "./types.ts";
 
 export interface OpenFile {
   refs: number;
@@ -25,8 +25,24 @@ export interface OpenFile {
   write(task: Task, bytes: Uint8Array): Sleeping<number>;
   /** The new position, or −errno. */
   seek(offset: number, whence: number): number;
+  /** Whole pages by DMA, for the swap area; −ENOMEM. Until release(). Absent: this file is no disk. */
+  openPages?(task: Task): Sleeping<PageIo | number>;
   /** The last descriptor is gone. */
   release(): void;
+}
+
+/**
+ * A disk as an array of pages. `pages` are frames, `nr` of them in a row on the disk from page `first` on; at most
+ * `maxPages` at once.
+ */
+export interface PageIo {
+  readonly nrPages: number;
+  readonly maxPages: number;
+  /** Waits in place: the CPU polls the device. 0, −EIO or −ENODEV. Any context that may poll. */
+  read(ctx: TaskContext, first: number, pages: Int32Array, nr: number): number;
+  write(ctx: TaskContext, first: number, pages: Int32Array, nr: number): number;
+  /** The same for a thread, which sleeps; the frames may change as soon as it does. One at a time. */
+  writeSleeping(task: Task, first: number, pages: Int32Array, nr: number): Sleeping<number>;
 }
 
 /** A file of /proc or /sys: its text is made when it is opened. */

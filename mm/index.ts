@@ -30,6 +30,7 @@ export {
   __GFP_ZERO,
   type BlockingGfp,
   GFP_ATOMIC,
+  GFP_HIGHUSER_MOVABLE,
   GFP_KERNEL,
   GFP_NOIO,
   GFP_NOWAIT,
@@ -78,6 +79,7 @@ export { createProcessMemory, type MmCaches, PROCESS_MEMORY_BYTES, type ProcessM
 export {
   freeCountAddr,
   MAX_NR_ZONES,
+  NR_LRU_LISTS,
   NR_PAGE_ORDERS,
   WMARK_HIGH,
   WMARK_LOW,
@@ -89,6 +91,7 @@ export {
   Z_MANAGED,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
+  Z_NR_LRU,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -119,6 +122,8 @@ export { createPageRefs } from "./page_ref.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
+export type { Reclaim } from "./reclaim.ts";
+export { composeSwap, RECLAIM_STATIC_BYTES, type ReclaimSubsystem } from "./reclaim_subsystem.ts";
 export { SG_BYTES } from "./scatterlist.ts";
 export { createSimpleFrames, type SimpleFrames } from "./simple_frames.ts";
 export {
@@ -134,10 +139,11 @@ export {
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
 export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
 export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
-export { noSwap } from "./swap_entry.ts";
+export type { SwapArea } from "./swap_area.ts";
 export type { Swiotlb } from "./swiotlb.ts";
 export { createTlbFlush } from "./tlb.ts";
 export { createVmalloc, VMALLOC_STATIC_BYTES, VMAP_AREA_BYTES, type Vmalloc } from "./vmalloc.ts";
+export { MAX_SWAPPINESS, type Vmscan } from "./vmscan.ts";
 export type { VmStat } from "./vmstat.ts";
 export {
   ALLOCSTALL,
@@ -154,26 +160,57 @@ export {
   KCOMPACTD_MIGRATE_SCANNED,
   KCOMPACTD_WAKE,
   KMALLOC_LARGE,
+  NR_ACTIVE_ANON,
+  NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_COMMITTED,
   NR_FILE_PAGES,
   NR_HUGETLB,
+  NR_INACTIVE_ANON,
+  NR_INACTIVE_FILE,
+  NR_ISOLATED_ANON,
+  NR_ISOLATED_FILE,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_PERCPU,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
+  NR_SWAPCACHE,
+  NR_UNEVICTABLE,
   NR_VMALLOC,
+  NR_VMSCAN_WRITE,
+  NR_WRITEBACK,
   NUMA_HIT,
   OOM_KILL,
   PAGE_ALLOC_EXTFRAG,
   PAGE_ALLOC_FAILED,
+  PAGEOUTRUN,
   PCP_BUSY,
   PCP_REFILL,
   PCP_SPILL,
+  PGACTIVATE,
   PGALLOC_DMA,
+  PGDEACTIVATE,
   PGFAULT,
   PGFREE,
+  PGMAJFAULT,
   PGMIGRATE_FAIL,
   PGMIGRATE_SUCCESS,
+  PGREFILL,
+  PGSCAN_ANON,
+  PGSCAN_DIRECT,
+  PGSCAN_FILE,
+  PGSCAN_KSWAPD,
+  PGSTEAL_ANON,
+  PGSTEAL_DIRECT,
+  PGSTEAL_FILE,
+  PGSTEAL_KSWAPD,
+  PSWPIN,
+  PSWPOUT,
+  SLABS_SCANNED,
+  SWAP_RA,
+  SWAP_RA_HIT,
+  WORKINGSET_ACTIVATE_ANON,
+  WORKINGSET_REFAULT_ANON,
+  WORKINGSET_RESTORE_ANON,
 } from "./vmstat.ts";

@@ -143,6 +143,13 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     return !isCached || swap.release(ctx, pfn);
   };
 
+  /** An entry of the frame is gone, and its reference. A page that nobody maps or names leaves the swap cache. */
+  const forget = (ctx: Context, pfn: Pfn): void => {
+    rmap.remove(pfn);
+    if ((pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.mapcount(pfn) === 0) swap.release(ctx, pfn);
+    refs.putPage(ctx, pfn);
+  };
+
   /** A store to a private page that is there without W. */
   const breakCow = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr): number => {
     const old = pageTables.readPte(pte);
@@ -165,8 +172,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     addField(mm, rssField(from), -1);
     addField(mm, MM_RSS_ANON, 1);
     addField(mm, MM_COW_FAULTS, 1);
-    rmap.remove(from);
-    refs.putPage(ctx, from);
+    forget(ctx, from);
     return 0;
   };
 
@@ -209,8 +215,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     const counter = rssField(pfn);
     if ((word & PTE_D) !== 0 && counter !== MM_RSS_ANON) pages.addFlags(pfn, PG_DIRTY);
     addField(mm, counter, -1);
-    rmap.remove(pfn);
-    refs.putPage(ctx, pfn);
+    forget(ctx, pfn);
   };
 
   return {

@@ -22,7 +22,7 @@
 import type { Machine } from "../kernel/arch/machine.ts";
 import { NR_ASIDS } from "../kernel/arch/mmu.ts";
 import { bugOn } from "../kernel/bug.ts";
-import { initListHead, listAddTail, listDel } from "../kernel/lib/list.ts";
+import { initListHead, listAddTail, listDel, listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP, USER_STACK_TOP } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr } from "../kernel/types.ts";
 import { EEXIST, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
@@ -62,7 +62,7 @@ import type { PageAllocator } from "./page_alloc.ts";
 import type { LruLists, PageRefs } from "./page_ref.ts";
 import type { PageTables } from "./pgtable.ts";
 import { createRmap, type Rmap } from "./rmap.ts";
-import type { SwapLayer } from "./swap_entry.ts";
+import { isSwapPte, type SwapLayer } from "./swap_entry.ts";
 import { createTlbFlush } from "./tlb.ts";
 import { createVmas } from "./vma.ts";
 import { NR_ANON_MAPPED, NR_CMA_USED, NR_COMMITTED, NR_PAGETABLE, type VmStat } from "./vmstat.ts";
@@ -105,6 +105,8 @@ export interface ProcessMemory {
     visit: (start: number, end: number, prot: number, kind: number, vma: PhysAddr) => void,
   ): void;
   nrTables(mm: PhysAddr): number;
+  /** Brings every page of every address space in that is in swap: 0 or −errno of the first that cannot come. */
+  bringAllIn(ctx: Context): number;
   /** The first broken invariant of one address space, or null. O(VMAs + pages). */
   check(mm: PhysAddr): string | null;
   /** The same for all of them, and the counts of every frame against all page tables. O(frames + pages). */
@@ -168,6 +170,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     const committed = vmstat.item(NR_COMMITTED) + nrPages;
     // The contiguous area is lent, not given: what a driver takes back must not break a promise.
     available -= zones.totalCma() - vmstat.item(NR_CMA_USED);
+    available += deps.swap.nrPages();
     // Page tables for every promise, as far as they are not there yet, and a share for the kernel's own objects.
     const tables = Math.max(0, Math.ceil(committed / 512) + 3 - vmstat.item(NR_PAGETABLE));
     return committed + tables + (zones.totalManaged() >>> KERNEL_SHARE_SHIFT) <= available;
@@ -360,6 +363,17 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       }
     },
     nrTables: (mm) => pageTables.count(pgdOf(mm)),
+    bringAllIn(ctx) {
+      let error = 0;
+      for (let link = listFirst(port, state); link !== NULL && link !== state; link = listNext(port, link)) {
+        const mm = asPhys(link - MM_LIST);
+        if (field(mm, MM_SWAPENTS) === 0) continue;
+        pageTables.forEachEntry(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page, word) => {
+          if (error === 0 && isSwapPte(word)) error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
+        });
+      }
+      return error;
+    },
     check,
     checkAll,
     rmap,

@@ -148,6 +148,8 @@ export const gfpZone = (gfp: Gfp): number => GFP_ZONE[gfp & GFP_ZONE_BITS] as nu
 /** W1: min_free_kbytes from the kilobytes of low memory above their high marks. */
 export const minFreeKbytes = (lowmemKbytes: number): number => clamp(intSqrt(lowmemKbytes * 16), 128, 262_144);
 
+const DEFAULT_SCALE_FACTOR = 10;
+
 export interface Watermarks {
   readonly min: number;
   readonly low: number;
@@ -164,7 +166,7 @@ export function zoneWatermarks(
   managed: number,
   lowmemPages: number,
   pagesMin: number,
-  scaleFactor = 10,
+  scaleFactor = DEFAULT_SCALE_FACTOR,
 ): Watermarks {
   const proportional = lowmemPages === 0 ? 0 : Math.floor((pagesMin * managed) / lowmemPages);
   const min = zone === ZONE_MOVABLE ? clamp(Math.floor(managed / 1024), 32, 128) : proportional;
@@ -218,7 +220,10 @@ export interface Zones {
   field(zone: number, offset: number): number;
   setField(zone: number, offset: number, value: number): void;
   wmark(zone: number, mark: number): number;
-  /** Recomputes marks, reserves and per-CPU sizes from the managed pages (W1-W3, W7); `minFree` overrides W1. */
+  /**
+   * Recomputes marks, reserves and per-CPU sizes from the managed pages (W1-W3, W7); `minFree` overrides W1, and
+   * `scaleFactor` stays in force.
+   */
   setupMarks(nrCpus: number, minFree?: number, scaleFactor?: number): void;
   /** Zone that contains `pfn`; −1 if none spans it. */
   zoneOfPfn(pfn: Pfn): number;
@@ -230,6 +235,8 @@ export interface Zones {
   totalCma(): number;
   totalFreeCma(): number;
   minFreeKbytes(): number;
+  /** vm.watermark_scale_factor */
+  scaleFactor(): number;
   /** ZONE-1: a sentence, or null. */
   check(): string | null;
 }
@@ -269,6 +276,8 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     return pages;
   };
 
+  const scaleFactorNow = (): number => port.ld32(state + 4) || DEFAULT_SCALE_FACTOR;
+
   const setMarks = (zone: number, marks: Watermarks): void => {
     setField(zone, Z_WMARK, marks.min);
     setField(zone, Z_WMARK + 4, marks.low);
@@ -288,13 +297,14 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       const lowmem = managed.slice(0, ZONE_MOVABLE).reduce((sum, pages) => sum + pages, 0);
       const kbytes = minFree ?? minFreeKbytes(lowmem * 4);
       port.st32(state, kbytes);
+      if (scaleFactor !== undefined) port.st32(state + 4, scaleFactor);
       lowmemReserves(managed).forEach((row, zone) => {
         row.forEach((pages, j) => {
           setField(zone, Z_LOWMEM_RESERVE + j * 4, pages);
         });
       });
       managed.forEach((pages, zone) => {
-        const marks = zoneWatermarks(zone, pages, lowmem, kbytes >>> 2, scaleFactor);
+        const marks = zoneWatermarks(zone, pages, lowmem, kbytes >>> 2, scaleFactorNow());
         setMarks(zone, marks);
         const batch = zoneBatchsize(pages);
         const high = zoneHighsize(pages, marks.low, batch, nrCpus);
@@ -320,6 +330,7 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     totalCma: () => sumOf(Z_CMA),
     totalFreeCma: () => sumOf(Z_NR_FREE_CMA),
     minFreeKbytes: () => port.ld32(state),
+    scaleFactor: scaleFactorNow,
     check() {
       for (let highest = 0; highest < MAX_NR_ZONES; highest++) {
         const [first, mark] = fastMark(highest);

@@ -155,6 +155,8 @@ export interface PageAllocator {
   onPressure(giveBack: (ctx: Context, isAtomic: boolean) => number): void;
   /** Registers who makes large blocks out of small ones (compaction.ts). */
   onCompact(compactor: PageCompactor): void;
+  /** Registers who is told that a request up to zone `highest` found no zone above its low mark (W5). */
+  onLow(wake: (ctx: Context, highest: number) => void): void;
   /** Number of reports about bad frees. */
   nrBadFrees(): number;
   /** Invariants of every zone's buddy and of the per-CPU lists: the first violation, or null. O(frames). */
@@ -330,6 +332,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     },
     onPressure: slow.onPressure,
     onCompact: slow.onCompact,
+    onLow: slow.onLow,
     onReclaim(hook) {
       reclaim = hook;
     },

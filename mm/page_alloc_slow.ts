@@ -2,7 +2,7 @@
  * The page allocator off its fast path: the walk over the zones, and what to do when none has pages to spare.
  *
  *   takeFromFreelist   one walk over the zones from `from` downwards, with one set of allocation flags (watermark.ts)
- *   takeSlow           down to `min`, or deeper into the reserve for those entitled                            (W4)
+ *   takeSlow           wake kswapd; down to `min`, or deeper into the reserve for those entitled           (W4, W5)
  *                      drain all per-CPU lists, again
  *                      more than one page: compaction, again; who may not wait asks kcompactd             (G3)
  *                      then what object caches can spare, again
@@ -23,6 +23,7 @@ import { ALLOC_CMA, ALLOC_NOFRAGMENT, type FrameAllocator } from "./frame_alloca
 import {
   __GFP_DIRECT_RECLAIM,
   __GFP_HIGH,
+  __GFP_KSWAPD_RECLAIM,
   __GFP_MEMALLOC,
   __GFP_MOVABLE,
   __GFP_NOMEMALLOC,
@@ -76,6 +77,7 @@ export interface PageSlowPath {
   drainAllPages(ctx: Context): number;
   onPressure(giveBack: (ctx: Context, isAtomic: boolean) => number): void;
   onCompact(compactor: PageCompactor): void;
+  onLow(wake: (ctx: Context, highest: number) => void): void;
 }
 
 export interface PageSlowPathDeps {
@@ -98,6 +100,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
   const { countServed } = vmstat;
   const highatomic = createHighAtomic(spinlocks, zones, pageblocks, frames);
   const zonesBase = zones.addr(0);
+  let wakeKswapd: (ctx: Context, highest: number) => void = () => {};
   let giveBack: (ctx: Context, isAtomic: boolean) => number = () => 0;
   let compactor: PageCompactor | undefined;
 
@@ -184,6 +187,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_SLOWPATH;
     const flags = slowpathFlags(gfp, order);
     const highest = gfpZone(gfp);
+    if ((gfp & __GFP_KSWAPD_RECLAIM) !== 0) wakeKswapd(ctx, highest);
     let pfn = takeFromFreelist(ctx, order, gfp, flags, highest);
     if (pfn !== NO_PFN) return pfn;
     // PCP-4: pages on other CPUs' lists may be all that is left, or what a large block is missing.
@@ -211,6 +215,9 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     },
     onCompact(hook) {
       compactor = hook;
+    },
+    onLow(hook) {
+      wakeKswapd = hook;
     },
   };
 }

@@ -42,9 +42,11 @@ export interface SwapLayer {
   fault(ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean): number;
   /** The page, which is in the swap cache, is to belong to its one mapper alone: true if its slot could be given up. */
   release(ctx: Context, pfn: number): boolean;
+  /** Pages that the swap area can hold: they can be promised besides those of RAM. */
+  nrPages(): number;
 }
 
 const none = (): never => bug("swap: an entry without a swap area");
 
 /** No swap at all: there are no entries, so nobody may ask. */
-export const noSwap: SwapLayer = { free: none, dup: none, fault: none, release: none };
+export const noSwap: SwapLayer = { free: none, dup: none, fault: none, release: none, nrPages: () => 0 };

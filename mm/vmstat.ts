@@ -54,7 +54,31 @@ export const COMPACT_ISOLATED = 25;
 export const KCOMPACTD_WAKE = 26;
 export const KCOMPACTD_MIGRATE_SCANNED = 27;
 export const KCOMPACTD_FREE_SCANNED = 28;
-export const NR_VM_EVENTS = 29;
+/** Faults that waited for a device; pages read from and written to swap. */
+export const PGMAJFAULT = 29;
+export const PSWPIN = 30;
+export const PSWPOUT = 31;
+/** Pages looked at and freed by reclaim, by who did it. */
+export const PGSCAN_KSWAPD = 32;
+export const PGSCAN_DIRECT = 33;
+export const PGSTEAL_KSWAPD = 34;
+export const PGSTEAL_DIRECT = 35;
+/** The same by kind of page. */
+export const PGSCAN_ANON = 36;
+export const PGSCAN_FILE = 37;
+export const PGSTEAL_ANON = 38;
+export const PGSTEAL_FILE = 39;
+/** Pages that went to the active list, that left it, that were looked at there. */
+export const PGACTIVATE = 40;
+export const PGDEACTIVATE = 41;
+export const PGREFILL = 42;
+/** Rounds of kswapd. */
+export const PAGEOUTRUN = 43;
+export const SLABS_SCANNED = 44;
+/** Pages read ahead from swap, and those of them that were wanted. */
+export const SWAP_RA = 45;
+export const SWAP_RA_HIT = 46;
+export const NR_VM_EVENTS = 47;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -83,7 +107,15 @@ export const NR_ISOLATED_ANON = 15;
 export const NR_ISOLATED_FILE = 16;
 /** Huge pages in the pool of hugetlb.ts, of 2 MiB each. */
 export const NR_HUGETLB = 17;
-export const NR_VM_ITEMS = 18;
+export const NR_SWAPCACHE = 18;
+export const NR_WRITEBACK = 19;
+/** Pages that reclaim has written out, ever. */
+export const NR_VMSCAN_WRITE = 20;
+/** Pages that came back, ever; of these, to the active list; of these, who had been there before (workingset.ts). */
+export const WORKINGSET_REFAULT_ANON = 21;
+export const WORKINGSET_ACTIVATE_ANON = 22;
+export const WORKINGSET_RESTORE_ANON = 23;
+export const NR_VM_ITEMS = 24;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

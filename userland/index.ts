@@ -13,6 +13,7 @@ import { NETWORK_TOOLS } from "./programs/network.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
+import { SWAP_TOOLS } from "./programs/swap_tools.ts";
 import { TEXT_TOOLS } from "./programs/text_tools.ts";
 import { programOf, type ToolDefinition } from "./programs/tool.ts";
 import { WEBSERVER } from "./programs/webserver.ts";
@@ -39,6 +40,7 @@ const TOOLS: readonly ToolDefinition[] = [
   ...NETWORK_TOOLS,
   ...WORKLOAD_TOOLS,
   ...BLOCK_TOOLS,
+  ...SWAP_TOOLS,
   FBTEST,
   FRAGMENT,
   SENSORD,

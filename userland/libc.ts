@@ -50,6 +50,8 @@ import {
   SYS_read,
   SYS_sched_yield,
   SYS_spawn,
+  SYS_swapoff,
+  SYS_swapon,
   SYS_thread_join,
   SYS_uname,
   SYS_unlink,
@@ -107,6 +109,8 @@ export interface Libc {
   /** Names in the directory open at `fd`, directories with a trailing slash. */
   getdents(fd: number): Sleeping<string[] | number>;
   unlink(path: string): Sleeping<number>;
+  swapon(path: string): Sleeping<number>;
+  swapoff(path: string): Sleeping<number>;
   pipe(): Sleeping<readonly [readEnd: number, writeEnd: number] | number>;
   /** Starts a child; `argv[0]` is its name, `fds` become its 0, 1 and 2. */
   spawn(path: string, argv: readonly string[], fds?: readonly [number, number, number]): Sleeping<number>;
@@ -425,6 +429,8 @@ export function createLibc(env: ProgramEnv): Libc {
     writeFile,
     getdents,
     unlink: (path) => callWithString(SYS_unlink, path, 0),
+    swapon: (path) => callWithString(SYS_swapon, path, 0),
+    swapoff: (path) => callWithString(SYS_swapoff, path, 0),
     pipe,
     spawn,
     fork: (entry) => call(SYS_fork, env.entryOf(entry)),

@@ -56,6 +56,8 @@ export const CYC_SLOWPATH = 500;
 
 /** A frame that a scanner of compaction looks at. */
 export const CYC_COMPACT_FRAME = 2;
+/** Looking at a page on the LRU lists: flags, entries, what to do with it. */
+export const CYC_RECLAIM_PAGE = 150;
 
 // ── Object caches ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ import {
   CMA_BYTES,
   COMPACTION_BYTES,
   composePages,
+  composeSwap,
   createCma,
   createCompaction,
   createDmaSubsystem,
@@ -31,9 +32,9 @@ import {
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
-  noSwap,
   PAGE_STRUCT_BYTES,
   PROCESS_MEMORY_BYTES,
+  RECLAIM_STATIC_BYTES,
   registerDmaFiles,
   slabSubsystemStaticBytes,
   takeCensus,
@@ -88,6 +89,8 @@ import { createProcesses } from "./processes.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { createProcfs } from "./procfs/index.ts";
+import { registerVmFiles } from "./procfs/vm_files.ts";
+import { hookReclaim } from "./reclaim_hooks.ts";
 import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
 import { createSyscalls } from "./syscall.ts";
@@ -143,6 +146,7 @@ export function boot(options: BootOptions): Kernel {
   const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
   const processMemoryState = image.bss("process_memory", PROCESS_MEMORY_BYTES, 8);
+  const reclaimState = image.bss("reclaim", RECLAIM_STATIC_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
   const vmallocStatics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
@@ -296,6 +300,19 @@ export function boot(options: BootOptions): Kernel {
   const hostContext = () => contexts.taskContext(harts.current[0] as number);
   const threadDeps = { contexts, printk, tasks, scheduler, waits, irqs, hostContext };
   const threadedIrqs = createIrqThreads(threadDeps); // handlers that sleep
+  const refs = createPageRefs(pages, pageAlloc, lru); // who holds a page
+  const swap = composeSwap({
+    machine,
+    printk,
+    spinlocks,
+    pages,
+    zones,
+    pageAlloc,
+    refs,
+    lru,
+    vmstat,
+    statics: reclaimState,
+  }); // pages on a disk
   const processMemory = createProcessMemory({
     machine,
     pages,
@@ -304,9 +321,9 @@ export function boot(options: BootOptions): Kernel {
     zones,
     vmstat,
     caches: users.mmCaches,
-    refs: createPageRefs(pages, pageAlloc, lru),
+    refs,
     lru,
-    swap: noSwap,
+    swap: swap.layer,
     state: processMemoryState,
     interruptPoint: contexts.interruptPoint,
   });
@@ -335,6 +352,9 @@ export function boot(options: BootOptions): Kernel {
     startKcompactd({ machine, compaction, irqs, waits, kthreads: deferred.kthreads, queue: kcompactdQueue });
   }
   const hugePool = createHugePool(port, pages, pageAlloc, vmstat, hugePoolHead); // nr_hugepages
+  const { kthreads } = deferred;
+  const reclaim = swap.bind({ processMemory, pageTables, waits, scheduler, kthreads }); // kswapd, direct reclaim
+  const makeRoom = hookReclaim({ pageAlloc, slab, reclaim, vmstat });
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
@@ -366,6 +386,7 @@ export function boot(options: BootOptions): Kernel {
     programs: options.programs,
     queues: statics,
     mutexes: locks.mutexes,
+    makeRoom,
     onPanic: panic.panic,
     rlimits: initialRlimits(ramBytes, NR_OPEN),
   });
@@ -412,6 +433,7 @@ export function boot(options: BootOptions): Kernel {
     nmis,
     softirqs: deferred.softirqs,
     modules: drivers.modulesText,
+    swapTotals: reclaim.area.totals,
     cmdline: options.cmdline,
     percpuBytes,
   });
@@ -420,6 +442,7 @@ export function boot(options: BootOptions): Kernel {
   registerHugePoolFile(registry, hugePool);
   registerVmallocinfo(registry, users.vmalloc);
   registerLkdtm(registry, { port, ...users, panic: panic.panic });
+  registerVmFiles(registry, { area: reclaim.area, vmscan: reclaim.vmscan, zones, nrCpus });
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   faults?.registerFiles(registry);
@@ -449,6 +472,7 @@ export function boot(options: BootOptions): Kernel {
     processMemory,
     files,
     drivers,
+    swapArea: reclaim.area,
     deferred,
     powerOff: () => {
       state.powerOff = true;

@@ -26,6 +26,8 @@ export interface ProcSources {
   readonly percpuBytes: number;
   /** Number of pageblocks of each migrate type in a zone. */
   pageblockCounts(zone: number): readonly number[];
+  /** Pages of the swap area, and how many of them are free. */
+  swapTotals(): { readonly total: number; readonly free: number };
   /** Newest cache first, as Linux lists them. */
   slabCaches(): readonly SlabInfoRow[];
   tasks(): readonly TaskInfo[];

@@ -26,7 +26,7 @@ import type { MaySleep, PhysAddr, Sleeping, TaskContext } from "../types.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { WaitQueues } from "../wait.ts";
 import type { Rlimits } from "./rlimit.ts";
-import type { TaskMemory, UserAccess } from "./user_mode.ts";
+import type { MakeRoom, TaskMemory, UserAccess } from "./user_mode.ts";
 
 export const NR_OPEN = 64;
 
@@ -124,6 +124,8 @@ export interface ProcessDeps {
   /** Two wait queues of 8 bytes each: child exits, thread exits. */
   readonly queues: PhysAddr;
   readonly mutexes: Mutexes;
+  /** Frees memory for a page fault (mm/reclaim.ts). */
+  readonly makeRoom: MakeRoom;
   readonly onPanic: (reason: string) => void;
   /** Limits of the first process. */
   readonly rlimits: Rlimits;

@@ -92,7 +92,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   const textAt = (process: Process, entry: number): Program | undefined => process.text[(entry - USER_TEXT_BASE) / 16];
 
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
-    new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm));
+    new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm, table.deps.makeRoom));
 
   // ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

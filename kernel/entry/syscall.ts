@@ -9,7 +9,7 @@
  *   SYS-3  leaving the kernel is a checkpoint: pending interrupts are taken there
  */
 
-import type { ProcessMemory } from "../../mm/index.ts";
+import type { ProcessMemory, SwapArea } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { ContextTracking } from "../context.ts";
 import type { OpenFile } from "../file.ts";
@@ -21,6 +21,7 @@ import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { type Caller, NR_OPEN, type SyscallEntry } from "./process.ts";
 import { createProcessCalls, MAX_PATH, type ProcessCallDeps } from "./process_calls.ts";
+import { createSwapCalls } from "./swap_calls.ts";
 
 /** Largest read or write; larger ones are cut, as Unix allows. */
 const MAX_IO = 1024 * 1024;
@@ -38,12 +39,14 @@ export interface SyscallDeps extends ProcessCallDeps {
   readonly irqs: Irqs;
   readonly processMemory: ProcessMemory;
   readonly files: FileTree;
+  readonly swapArea: SwapArea;
 }
 
 export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const { machine, irqs, processMemory, files } = deps;
   const { clock } = machine.harts;
   const processCall = createProcessCalls(deps);
+  const swapCall = createSwapCalls(deps);
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,7 +170,9 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       ? memoryCall(caller, nr, args)
       : FILE_CALLS.has(nr)
         ? fileCall(caller, nr, args)
-        : processCall(caller, nr, args);
+        : nr === sys.SYS_swapon || nr === sys.SYS_swapoff
+          ? swapCall(caller, nr, args[0] as number)
+          : processCall(caller, nr, args);
     irqs.checkpoint(cpu);
     return typeof result === "object" ? deps.contexts.mustIterate(result) : result;
   };

@@ -67,6 +67,7 @@ export interface SystemInfoDeps {
   readonly irqs: Irqs;
   readonly softirqs: Softirqs;
   readonly modules: () => string;
+  readonly swapTotals: ProcSources["swapTotals"];
   readonly nmis: Nmis;
   readonly cmdline: string;
   readonly percpuBytes: number;
@@ -186,6 +187,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       { label: "CAL", text: "Function call interrupts", counts: irqs.countsOf(IRQ_CALL_FUNCTION) },
     ],
     interruptErrors: irqs.nrSpurious,
+    swapTotals: deps.swapTotals,
     softirqs: () =>
       Array.from({ length: NR_SOFTIRQS }, (_, nr) =>
         Array.from({ length: machine.harts.nrCpus }, (_cpu, cpu) => deps.softirqs.count(nr, cpu)),

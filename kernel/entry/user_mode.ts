@@ -19,7 +19,7 @@ import type { Mmu } from "../arch/mmu.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import { PAGE_SIZE } from "../params.ts";
 import type { PhysAddr, TaskContext } from "../types.ts";
-import { EFAULT, ENAMETOOLONG, ENOMEM } from "../uapi/errno.ts";
+import { EFAULT, EIO, ENAMETOOLONG, ENOMEM } from "../uapi/errno.ts";
 import { SIGBUS, SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
@@ -39,22 +39,28 @@ export class FatalSignal extends Error {
 /** Serves a fault: the physical address, or throws FatalSignal. */
 export type FaultHandler = (va: number, isWrite: boolean) => number;
 
+/** Frees memory for a fault that found none, and has undone what it began: true if it is worth to try again. */
+export type MakeRoom = (ctx: TaskContext) => boolean;
+
 /** A fault handler for one task; looks the address space up at each fault. */
 export function createFaultHandler(
   machine: Machine,
   processMemory: ProcessMemory,
   ctx: TaskContext,
   mm: PhysAddr,
+  makeRoom: MakeRoom,
 ): FaultHandler {
   const { mmu } = machine;
   return (va, isWrite) => {
-    const result = processMemory.handleFault(ctx, mm, va, isWrite);
+    let result = processMemory.handleFault(ctx, mm, va, isWrite);
+    while (result === -ENOMEM && makeRoom(ctx)) result = processMemory.handleFault(ctx, mm, va, isWrite);
     if (result === 0) {
       const addr = mmu.translate(ctx.cpu, va, isWrite);
       if (addr >= 0) return addr;
     }
     const where = Number.isInteger(va) && va >= 0 ? va.toString(16).padStart(16, "0") : String(va);
     if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`, true);
+    if (result === -EIO) throw new FatalSignal(SIGBUS, `page at ${where} cannot be read from swap`);
     throw new FatalSignal(SIGSEGV, `segfault at ${where} ip 0000000000010000 error ${isWrite ? 6 : 4}`);
   };
 }

@@ -61,6 +61,10 @@ export const SYS_madvise = 233;
 export const SYS_wait4 = 260;
 /** prlimit64(pid or 0, resource, const struct rlimit64 *new or NULL, struct rlimit64 *old or NULL) */
 export const SYS_prlimit64 = 261;
+/** swapon(path, flags ignored): the disk becomes the swap area */
+export const SYS_swapon = 224;
+/** swapoff(path) */
+export const SYS_swapoff = 225;
 /** spawn(path, argv pointer, argc, fds[3]) → pid: a child running another program. */
 export const SYS_spawn = 1000;
 /** reboot(0 power off, 1 restart) */

@@ -161,6 +161,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
       { label: "LOC", text: "Local timer interrupts", counts: [11_760, 14_042] },
     ],
     interruptErrors: () => 0,
+    swapTotals: () => ({ total: 0, free: 0 }),
     softirqs: () => Array.from({ length: 10 }, (_, nr) => [nr, 10 * nr]),
   };
 }

@@ -20,7 +20,8 @@ export interface TestKernel {
 const MIB = 1024 * 1024;
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
-export const isPermanentThread = (task: TaskInfo): boolean => /^(ksoftirqd|kworker)\/|^kcompactd/.test(task.comm);
+export const isPermanentThread = (task: TaskInfo): boolean =>
+  /^((ksoftirqd|kworker)\/|kswapd)|^kcompactd/.test(task.comm);
 /** Pages of the kernel stacks of those. */
 export const permanentStackPages = (kernel: Kernel): number => 4 * kernel.tasks().filter(isPermanentThread).length;
 

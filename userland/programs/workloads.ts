@@ -24,37 +24,94 @@ const MIB = 1024 * 1024;
 
 // ── memhog ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Maps and touches `bytes` in pieces: bytes got, and the error that stopped it or 0. */
-function* hog(tool: Tool, bytes: number): Sleeping<{ gotBytes: number; error: number }> {
-  let gotBytes = 0;
-  while (gotBytes < bytes) {
-    const piece = Math.min(MIB, bytes - gotBytes);
-    const va = yield* tool.sys(SYS_mmap, 0, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (va < 0) return { gotBytes, error: va };
-    for (let at = 0; at < piece; at += PAGE_SIZE) {
-      tool.env.mem.st8(va + at, 0xa5);
-      if (tool.env.timeIsUp()) yield PREEMPTED;
-    }
-    gotBytes += piece;
-  }
-  return { gotBytes, error: 0 };
+/** How long touching a page took, over many. */
+interface Latency {
+  nr: number;
+  total: number;
+  longest: number;
 }
+
+interface Hog {
+  /** Where each piece of at most one MiB lies. */
+  readonly pieces: number[];
+  gotBytes: number;
+  error: number;
+}
+
+/** What is written in page `page`, at its start and at its end: no two pages have the same. */
+const stampOf = (page: number): number => (Math.imul(page + 1, 0x9e37_79b1) ^ 0x5a5a_5a5a) >>> 0;
+
+function timed(env: ProgramEnv, latency: Latency, touch: () => void): void {
+  const before = env.now();
+  touch();
+  const took = env.now() - before;
+  latency.nr++;
+  latency.total += took;
+  latency.longest = Math.max(latency.longest, took);
+}
+
+/** Maps and stamps `bytes` in pieces. */
+function* hog(tool: Tool, bytes: number, latency: Latency): Sleeping<Hog> {
+  const { mem, timeIsUp } = tool.env;
+  const got: Hog = { pieces: [], gotBytes: 0, error: 0 };
+  while (got.gotBytes < bytes) {
+    const piece = Math.min(MIB, bytes - got.gotBytes);
+    const va = yield* tool.sys(SYS_mmap, 0, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (va < 0) return { ...got, error: va };
+    for (let at = 0; at < piece; at += PAGE_SIZE) {
+      const stamp = stampOf((got.gotBytes + at) / PAGE_SIZE);
+      timed(tool.env, latency, () => mem.st32(va + at, stamp));
+      mem.st32(va + at + PAGE_SIZE - 4, stamp);
+      if (timeIsUp()) yield PREEMPTED;
+    }
+    got.pieces.push(va);
+    got.gotBytes += piece;
+  }
+  return got;
+}
+
+/** Looks at every page again: the number of pages that do not hold what was written. */
+function* verify(tool: Tool, { pieces, gotBytes }: Hog, latency: Latency): Sleeping<number> {
+  const { mem, timeIsUp } = tool.env;
+  let nrWrong = 0;
+  for (let done = 0; done < gotBytes; done += PAGE_SIZE) {
+    const va = (pieces[Math.floor(done / MIB)] as number) + (done % MIB);
+    const stamp = stampOf(done / PAGE_SIZE);
+    timed(tool.env, latency, () => {
+      if (mem.ld32(va) !== stamp || mem.ld32(va + PAGE_SIZE - 4) !== stamp) nrWrong++;
+    });
+    if (timeIsUp()) yield PREEMPTED;
+  }
+  return nrWrong;
+}
+
+const latencyText = ({ nr, total, longest }: Latency): string =>
+  `${Math.round(total / Math.max(1, nr))} cycles a page, longest ${longest}`;
+
+const newLatency = (): Latency => ({ nr: 0, total: 0, longest: 0 });
 
 const memhog: ToolDefinition = {
   name: "memhog",
   synopsis: "SIZE [--hold CYCLES]",
-  summary: "map and touch SIZE bytes (64M), hold them, end",
+  summary: "map and write SIZE bytes (64M), hold them, verify them",
   *main(tool) {
     const options = parseOptions(tool.args, { values: { "--hold": parseCount }, minOperands: 1, maxOperands: 1 });
     const bytes = parseSize(options?.operands[0] ?? "");
     if (options === null || bytes === null || bytes === 0) return yield* tool.usage();
-    const { gotBytes, error } = yield* hog(tool, bytes);
+    const [first, second]: [Latency, Latency] = [newLatency(), newLatency()];
+    const got = yield* hog(tool, bytes, first);
+    const { gotBytes, error } = got;
     const kib = (n: number): string => `${Math.ceil(n / 1024)} KiB`;
     if (error < 0) yield* tool.complain(`stopped at ${kib(gotBytes)} of ${kib(bytes)}: ${strerror(error)}`);
     else yield* tool.out(`memhog: ${kib(gotBytes)} touched\n`);
     const holdCycles = options.values.get("--hold") ?? 0;
     if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
-    return error < 0 ? EXIT_FAILED : EXIT_OK;
+    const nrWrong = yield* verify(tool, got, second);
+    yield* tool.out(
+      `memhog: ${Math.ceil(gotBytes / PAGE_SIZE)} pages verified, ${nrWrong} wrong; ` +
+        `first touch ${latencyText(first)}; again ${latencyText(second)}\n`,
+    );
+    return error < 0 || nrWrong > 0 ? EXIT_FAILED : EXIT_OK;
   },
 };
 

@@ -1,19 +1,33 @@
 /**
  * Linux's memory counters (6.12): their names in order, and the values we keep.
  *
- * zoneinfo and vmstat print the same names. A counter that we do not keep is 0. Not kept per zone: anonymous pages and
- * allocations (numa_hit); the numbers of the whole machine are in vmstat.
+ * zoneinfo and vmstat print the same names. A counter that we do not keep is 0. Not kept per zone: allocations
+ * (numa_hit); the number of the whole machine is in vmstat.
  * Source: mm/vmstat.c (vmstat_text).
  */
 
 import {
+  NR_ACTIVE_ANON,
+  NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_FILE_PAGES,
+  NR_INACTIVE_ANON,
+  NR_INACTIVE_FILE,
+  NR_ISOLATED_ANON,
+  NR_ISOLATED_FILE,
   NR_KERNEL_STACK_KB,
+  NR_LRU_LISTS,
   NR_PAGETABLE,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
+  NR_SWAPCACHE,
+  NR_UNEVICTABLE,
+  NR_VMSCAN_WRITE,
+  NR_WRITEBACK,
   type VmStat,
+  WORKINGSET_ACTIVATE_ANON,
+  WORKINGSET_REFAULT_ANON,
+  WORKINGSET_RESTORE_ANON,
 } from "../../../mm/index.ts";
 import { words } from "./columns.ts";
 
@@ -23,9 +37,19 @@ export const ZONE_COUNTERS = words(`
   nr_zone_unevictable nr_zone_write_pending nr_mlock nr_bounce nr_zspages nr_free_cma nr_unaccepted
 `);
 
-/** The zone counters that are kept. */
-export function zoneCounter(name: string, nrFree: number, nrFreeCma: number): number {
+/** The first of the counters of LRU lists, which follow in the order of the lists. */
+const FIRST_LRU = ZONE_COUNTERS.indexOf("nr_zone_inactive_anon");
+
+/** The zone counters that are kept; `lruSize` is the length of an LRU list. */
+export function zoneCounter(
+  name: string,
+  nrFree: number,
+  nrFreeCma: number,
+  lruSize: (list: number) => number,
+): number {
   if (name === "nr_free_pages") return nrFree;
+  const list = ZONE_COUNTERS.indexOf(name) - FIRST_LRU;
+  if (list >= 0 && list < NR_LRU_LISTS) return lruSize(list);
   return name === "nr_free_cma" ? nrFreeCma : 0;
 }
 
@@ -46,10 +70,21 @@ export const NODE_COUNTERS = words(`
   pgpromote_success pgpromote_candidate pgdemote_kswapd pgdemote_direct pgdemote_khugepaged
 `);
 
-/** The node counters that are kept. Lists of aged pages do not exist: all anonymous pages count as active. */
+/** The node counters that are kept. */
 const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
-  ["nr_active_anon", NR_ANON_MAPPED],
-  ["nr_unevictable", NR_FILE_PAGES],
+  ["nr_inactive_anon", NR_INACTIVE_ANON],
+  ["nr_active_anon", NR_ACTIVE_ANON],
+  ["nr_inactive_file", NR_INACTIVE_FILE],
+  ["nr_active_file", NR_ACTIVE_FILE],
+  ["nr_unevictable", NR_UNEVICTABLE],
+  ["nr_isolated_anon", NR_ISOLATED_ANON],
+  ["nr_isolated_file", NR_ISOLATED_FILE],
+  ["nr_swapcached", NR_SWAPCACHE],
+  ["nr_writeback", NR_WRITEBACK],
+  ["nr_vmscan_write", NR_VMSCAN_WRITE],
+  ["workingset_refault_anon", WORKINGSET_REFAULT_ANON],
+  ["workingset_activate_anon", WORKINGSET_ACTIVATE_ANON],
+  ["workingset_restore_anon", WORKINGSET_RESTORE_ANON],
   ["nr_slab_reclaimable", NR_SLAB_RECLAIMABLE],
   ["nr_slab_unreclaimable", NR_SLAB_UNRECLAIMABLE],
   ["nr_anon_pages", NR_ANON_MAPPED],
@@ -60,5 +95,7 @@ const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
 
 export function nodeCounter(vmstat: VmStat, name: string): number {
   const item = NODE_ITEMS.get(name);
-  return item === undefined ? 0 : vmstat.item(item);
+  if (item === undefined) return 0;
+  // Pages of the ramfs are on no list, and cannot go anywhere: they are as good as on the unevictable one.
+  return vmstat.item(item) + (name === "nr_unevictable" ? vmstat.item(NR_FILE_PAGES) : 0);
 }

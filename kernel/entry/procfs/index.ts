@@ -90,10 +90,10 @@ export function createProcfs(sources: ProcSources, registry: FileRegistry = crea
   const findCache = (name: string): SlabInfoRow | undefined => sources.slabCaches().find((row) => row.name === name);
 
   const read = (path: string): string | null => {
-    const fixed = FIXED.get(path);
-    if (fixed !== undefined) return fixed(sources);
     const registered = registry.text(path);
     if (registered !== undefined) return registered.read();
+    const fixed = FIXED.get(path);
+    if (fixed !== undefined) return fixed(sources);
     const [, pid = "", pidFile = ""] = /^\/proc\/(\d+)\/([^/]+)$/.exec(path) ?? [];
     const format = PID_FILES.get(pidFile);
     if (format !== undefined) {

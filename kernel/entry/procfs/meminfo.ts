@@ -7,24 +7,32 @@
  *                 reclaimable slabs above the low marks
  *   Slab          SReclaimable + SUnreclaim
  *   Cached        pages of files. A ramfs has no other copy of them, so they are also Unevictable, as in Linux
- *   Active(anon)  all anonymous memory: pages are not aged here, so there is one list only
- *   CommitLimit   half of RAM: without swap, vm.overcommit_ratio = 50 of it
+ *   Active, Inactive, their (anon) and (file) parts: pages on the LRU lists (mm/lru.ts)
+ *   SwapCached    pages that are in RAM and still have a slot in swap
+ *   CommitLimit   half of RAM, vm.overcommit_ratio = 50, and all of swap
  *   DirectMap2M   the identity map of all RAM
  *
- * What this kernel has not (swap, huge pages, files that are mapped) is 0, never absent: programs look for the names.
+ * What this kernel has not (huge pages, files that are mapped) is 0, never absent: programs look for the names.
  * Source: fs/proc/meminfo.c, mm/show_mem.c (si_mem_available).
  */
 
 import {
+  NR_ACTIVE_ANON,
+  NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_COMMITTED,
   NR_FILE_PAGES,
   NR_HUGETLB,
+  NR_INACTIVE_ANON,
+  NR_INACTIVE_FILE,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
+  NR_SWAPCACHE,
+  NR_UNEVICTABLE,
   NR_VMALLOC,
+  NR_WRITEBACK,
 } from "../../../mm/index.ts";
 import { PAGE_SIZE, VMALLOC_BYTES } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
@@ -43,11 +51,16 @@ export function availablePages(s: ProcSources): number {
   return Math.max(0, s.zones.totalFree() - totalReservePages(s) + reclaimable - kept);
 }
 
+const commitLimitKib = (s: ProcSources): number =>
+  pagesToKib(Math.floor((s.zones.totalManaged() * OVERCOMMIT_RATIO) / 100) + s.swapTotals().total);
+
 type Row = readonly [name: string, kib: number];
 
 function memoryRows(s: ProcSources): readonly Row[] {
   const { zones, vmstat } = s;
-  const anon = pagesToKib(vmstat.item(NR_ANON_MAPPED));
+  const kib = (item: number): number => pagesToKib(vmstat.item(item));
+  const anon = kib(NR_ANON_MAPPED);
+  const swap = s.swapTotals();
   const cached = pagesToKib(vmstat.item(NR_FILE_PAGES));
   return [
     ["MemTotal", pagesToKib(zones.totalManaged())],
@@ -55,19 +68,19 @@ function memoryRows(s: ProcSources): readonly Row[] {
     ["MemAvailable", pagesToKib(availablePages(s))],
     ["Buffers", 0],
     ["Cached", cached],
-    ["SwapCached", 0],
-    ["Active", anon],
-    ["Inactive", 0],
-    ["Active(anon)", anon],
-    ["Inactive(anon)", 0],
-    ["Active(file)", 0],
-    ["Inactive(file)", 0],
-    ["Unevictable", cached],
+    ["SwapCached", kib(NR_SWAPCACHE)],
+    ["Active", kib(NR_ACTIVE_ANON) + kib(NR_ACTIVE_FILE)],
+    ["Inactive", kib(NR_INACTIVE_ANON) + kib(NR_INACTIVE_FILE)],
+    ["Active(anon)", kib(NR_ACTIVE_ANON)],
+    ["Inactive(anon)", kib(NR_INACTIVE_ANON)],
+    ["Active(file)", kib(NR_ACTIVE_FILE)],
+    ["Inactive(file)", kib(NR_INACTIVE_FILE)],
+    ["Unevictable", kib(NR_UNEVICTABLE) + cached],
     ["Mlocked", 0],
-    ["SwapTotal", 0],
-    ["SwapFree", 0],
+    ["SwapTotal", pagesToKib(swap.total)],
+    ["SwapFree", pagesToKib(swap.free)],
     ["Dirty", 0],
-    ["Writeback", 0],
+    ["Writeback", kib(NR_WRITEBACK)],
     ["AnonPages", anon],
     ["Mapped", 0],
     ["Shmem", 0],
@@ -84,7 +97,7 @@ function cmaRows({ zones }: ProcSources): readonly Row[] {
 }
 
 function kernelRows(s: ProcSources): readonly Row[] {
-  const { zones, vmstat } = s;
+  const { vmstat } = s;
   const reclaimable = pagesToKib(vmstat.item(NR_SLAB_RECLAIMABLE));
   const unreclaimable = pagesToKib(vmstat.item(NR_SLAB_UNRECLAIMABLE));
   return [
@@ -98,7 +111,7 @@ function kernelRows(s: ProcSources): readonly Row[] {
     ["NFS_Unstable", 0],
     ["Bounce", 0],
     ["WritebackTmp", 0],
-    ["CommitLimit", pagesToKib(Math.floor((zones.totalManaged() * OVERCOMMIT_RATIO) / 100))],
+    ["CommitLimit", commitLimitKib(s)],
     ["Committed_AS", pagesToKib(vmstat.item(NR_COMMITTED))],
     ["VmallocTotal", VMALLOC_TOTAL_KIB],
     ["VmallocUsed", pagesToKib(vmstat.item(NR_VMALLOC))],

@@ -41,7 +41,7 @@ export const formatKmsg = (s: ProcSources): string =>
     .map((record) => `<${record.level}>${formatLogLine(record)}\n`)
     .join("");
 
-/** The heading alone: there is no swap. */
+/** The heading; with the areas below it: swap_area.ts, which registers the file. */
 export const formatSwaps = (): string => "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
 
 export const formatFilesystems = (): string => "nodev\tsysfs\nnodev\tproc\nnodev\tdebugfs\nnodev\tramfs\n";
@@ -55,4 +55,5 @@ export const formatMounts = (): string =>
 /** Loaded drivers, newest first: name, bytes, references, users, state, address. */
 export const formatModules = (s: ProcSources): string => s.modules();
 
+/** What there is before vm_files.ts registers the file that can be written. */
 export const formatMinFreeKbytes = (s: ProcSources): string => `${s.zones.minFreeKbytes()}\n`;

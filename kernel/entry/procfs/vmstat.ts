@@ -19,13 +19,32 @@ import {
   KCOMPACTD_MIGRATE_SCANNED,
   KCOMPACTD_WAKE,
   MAX_NR_ZONES,
+  NR_INACTIVE_ANON,
   NUMA_HIT,
   OOM_KILL,
+  PAGEOUTRUN,
+  PGACTIVATE,
   PGALLOC_DMA,
+  PGDEACTIVATE,
   PGFAULT,
   PGFREE,
+  PGMAJFAULT,
   PGMIGRATE_FAIL,
   PGMIGRATE_SUCCESS,
+  PGREFILL,
+  PGSCAN_ANON,
+  PGSCAN_DIRECT,
+  PGSCAN_FILE,
+  PGSCAN_KSWAPD,
+  PGSTEAL_ANON,
+  PGSTEAL_DIRECT,
+  PGSTEAL_FILE,
+  PGSTEAL_KSWAPD,
+  PSWPIN,
+  PSWPOUT,
+  SLABS_SCANNED,
+  SWAP_RA,
+  SWAP_RA_HIT,
 } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
@@ -76,6 +95,24 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["allocstall_normal", ALLOCSTALL],
   ["pgfree", PGFREE],
   ["pgfault", PGFAULT],
+  ["pgmajfault", PGMAJFAULT],
+  ["pswpin", PSWPIN],
+  ["pswpout", PSWPOUT],
+  ["pgscan_kswapd", PGSCAN_KSWAPD],
+  ["pgscan_direct", PGSCAN_DIRECT],
+  ["pgsteal_kswapd", PGSTEAL_KSWAPD],
+  ["pgsteal_direct", PGSTEAL_DIRECT],
+  ["pgscan_anon", PGSCAN_ANON],
+  ["pgscan_file", PGSCAN_FILE],
+  ["pgsteal_anon", PGSTEAL_ANON],
+  ["pgsteal_file", PGSTEAL_FILE],
+  ["pgactivate", PGACTIVATE],
+  ["pgdeactivate", PGDEACTIVATE],
+  ["pgrefill", PGREFILL],
+  ["pageoutrun", PAGEOUTRUN],
+  ["slabs_scanned", SLABS_SCANNED],
+  ["swap_ra", SWAP_RA],
+  ["swap_ra_hit", SWAP_RA_HIT],
   ["pgmigrate_success", PGMIGRATE_SUCCESS],
   ["pgmigrate_fail", PGMIGRATE_FAIL],
   ["compact_migrate_scanned", COMPACT_MIGRATE_SCANNED],
@@ -104,8 +141,10 @@ function dirtyThreshold(s: ProcSources, percent: number): number {
 export function formatVmstat(s: ProcSources): string {
   const { vmstat, zones } = s;
   const hits = vmstat.event(NUMA_HIT);
+  const lruTotal = (list: number): number => vmstat.item(NR_INACTIVE_ANON + list);
   const rows: (readonly [name: string, value: number])[] = [];
-  for (const name of ZONE_COUNTERS) rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma())]);
+  for (const name of ZONE_COUNTERS)
+    rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma(), lruTotal)]);
   for (const name of NUMA_COUNTERS) rows.push([name, name === "numa_hit" || name === "numa_local" ? hits : 0]);
   for (const name of NODE_COUNTERS) rows.push([name, nodeCounter(vmstat, name)]);
   rows.push(["nr_dirty_threshold", dirtyThreshold(s, DIRTY_RATIO)]);

@@ -17,6 +17,7 @@ import {
   Z_MANAGED,
   Z_NR_FREE,
   Z_NR_FREE_CMA,
+  Z_NR_LRU,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -122,7 +123,10 @@ function formatZone(s: ProcSources, zone: number, isFirst: boolean): string {
   }
   text += formatSizes(sizes);
   if (!zones.isPopulated(zone)) return text;
-  text += ZONE_COUNTERS.map((name) => formatCounter(name, zoneCounter(name, sizes.free, sizes.freeCma))).join("");
+  const lruSize = (list: number): number => zones.field(zone, Z_NR_LRU + list * 4);
+  text += ZONE_COUNTERS.map((name) => formatCounter(name, zoneCounter(name, sizes.free, sizes.freeCma, lruSize))).join(
+    "",
+  );
   text += NUMA_COUNTERS.map((name) => formatCounter(name, 0)).join("");
   text += formatPagesets(s, zone);
   return `${text}  node_unreclaimable:  0\n  start_pfn:           ${zones.field(zone, Z_START_PFN)}\n`;

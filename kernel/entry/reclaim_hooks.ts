@@ -1,0 +1,40 @@
+/**
+ * Where reclaim meets those who want memory, and those who have some to spare.
+ *
+ *   allocation below low ─▶ kswapd        allocation that may sleep and fails ─▶ direct reclaim
+ *   slab caches ─▶ a shrinker             page fault that finds nothing ─▶ makeRoom (user_mode.ts)
+ */
+
+import {
+  ALLOCSTALL,
+  GFP_HIGHUSER_MOVABLE,
+  type PageAllocator,
+  type ReclaimSubsystem,
+  type SlabSubsystem,
+  type VmStat,
+} from "../../mm/index.ts";
+import type { MakeRoom } from "./user_mode.ts";
+
+export interface ReclaimHooks {
+  readonly pageAlloc: PageAllocator;
+  readonly slab: SlabSubsystem;
+  readonly reclaim: ReclaimSubsystem;
+  readonly vmstat: VmStat;
+}
+
+/** Registers reclaim where it is needed; what a page fault calls. */
+export function hookReclaim({ pageAlloc, slab, reclaim, vmstat }: ReclaimHooks): MakeRoom {
+  pageAlloc.onLow(reclaim.reclaim.wakeKswapd);
+  pageAlloc.onReclaim(function* (ctx, order, gfp) {
+    return reclaim.reclaim.makeRoom(ctx, order, gfp);
+  });
+  reclaim.shrinkers.register({
+    name: "slab caches",
+    count: () => 1,
+    scan: (ctx) => slab.reapForPages(ctx, false),
+  });
+  return (ctx) => {
+    vmstat.countEvents(ctx, ALLOCSTALL, 1);
+    return reclaim.reclaim.makeRoom(ctx, 0, GFP_HIGHUSER_MOVABLE);
+  };
+}

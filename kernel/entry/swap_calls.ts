@@ -1,0 +1,39 @@
+/**
+ * swapon and swapoff (syscall.ts has the rules; mm/swap_area.ts does the work).
+ */
+
+import type { SwapArea } from "../../mm/index.ts";
+import type { OpenFile } from "../file.ts";
+import type { MaySleep, Sleeping } from "../types.ts";
+import { O_RDWR } from "../uapi/mman.ts";
+import { SYS_swapon } from "../uapi/syscall.ts";
+import type { Caller } from "./process.ts";
+import { MAX_PATH } from "./process_calls.ts";
+
+export interface SwapCallDeps {
+  readonly files: { open(path: string, flags: number): OpenFile | number };
+  readonly swapArea: SwapArea;
+}
+
+export type SwapCall = (caller: Caller, nr: number, path: number) => MaySleep<number>;
+
+export function createSwapCalls({ files, swapArea }: SwapCallDeps): SwapCall {
+  function* swapon(caller: Caller, path: string): Sleeping<number> {
+    const file = files.open(path, O_RDWR);
+    if (typeof file === "number") return file;
+    let error = -1;
+    // A fatal signal unwinds it: what was not taken over is closed all the same.
+    try {
+      error = yield* swapArea.swapon(caller.task, path, file);
+      return error;
+    } finally {
+      if (error !== 0 && --file.refs === 0) file.release();
+    }
+  }
+
+  return (caller, nr, pathPtr) => {
+    const path = caller.user.string(pathPtr, MAX_PATH);
+    if (typeof path === "number") return path;
+    return nr === SYS_swapon ? swapon(caller, path) : swapArea.swapoff(caller.task, path);
+  };
+}

@@ -1,0 +1,165 @@
+/**
+ * Who reclaims when: kswapd in the background, direct reclaim by whoever needs a page now.
+ *
+ *   allocation below `low` ─▶ wakeKswapd ─▶ kswapd: rounds until `high`, sleeping while pages are written
+ *   allocation fails       ─▶ makeRoom   ─▶ rounds in place until SWAP_CLUSTER_MAX pages are free
+ *                                           nothing to be had ─▶ OOM killer ─▶ try again
+ *
+ * Where makeRoom is called, nothing is half done: at the fault handler, before it does the whole fault again, and in
+ * allocations that may sleep (onReclaim). An allocation in the middle of a fault or a system call fails with −ENOMEM
+ * instead, is unwound, and comes back here. So reclaim, which takes pages out of any address space, never meets one
+ * that is being changed.
+ *
+ *   RCM-1  makeRoom() is true if there is reason to try again: pages were freed, or a process was killed for them
+ *   RCM-2  no reclaim inside reclaim: PF_MEMALLOC is set in the task meanwhile, and asking again is refused
+ *   RCM-3  a request that found nothing for MAX_RECLAIM_RETRIES rounds, or for which nothing is left to reclaim, goes
+ *          to the OOM killer, once; orders above 3 and __GFP_NORETRY do not
+ *
+ * Linux: mm/page_alloc.c (__alloc_pages_slowpath, should_reclaim_retry), mm/vmscan.c (kswapd).
+ */
+
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import type { Kthreads } from "../kernel/kthread.ts";
+import type { Task } from "../kernel/task.ts";
+import { PF_MEMALLOC, TASK_FLAGS } from "../kernel/task_struct.ts";
+import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
+import type { WaitQueues } from "../kernel/wait.ts";
+import { __GFP_NORETRY, type Gfp } from "./gfp.ts";
+import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN } from "./mmzone.ts";
+import type { Shrinkers } from "./shrinker.ts";
+import { DEF_PRIORITY, SWAP_CLUSTER_MAX, type Vmscan } from "./vmscan.ts";
+import { PAGEOUTRUN, type VmStat } from "./vmstat.ts";
+
+const MAX_RECLAIM_RETRIES = 16;
+const PAGE_ALLOC_COSTLY_ORDER = 3;
+
+/** Bytes of zeroed static memory: 0 kswapd's wait queue · 8 highest zone asked for + 1, or 0 · 12 its failures. */
+export const RECLAIM_BYTES = 16;
+const QUEUE = 0;
+const WANTED = 8;
+const FAILURES = 12;
+
+export interface Reclaim {
+  /** Direct reclaim for a request that failed, RCM-1. Process context, interrupts on, nothing half done. */
+  makeRoom(ctx: TaskContext, order: number, gfp: Gfp): boolean;
+  /** A request found its zones below `low`. Any context. */
+  wakeKswapd(ctx: Context, highest: number): void;
+  /** kswapd exists from here on. Process context. */
+  startKswapd(): void;
+  /** Registers the OOM killer: true if a process dies, or has died, for memory. */
+  onOutOfMemory(kill: (ctx: TaskContext, order: number, gfp: Gfp) => boolean): void;
+}
+
+export interface ReclaimDeps {
+  readonly port: MemoryPort;
+  readonly vmscan: Vmscan;
+  readonly shrinkers: Shrinkers;
+  readonly vmstat: VmStat;
+  readonly waits: WaitQueues;
+  readonly kthreads: Kthreads;
+  /** The task of a context; undefined where there is none. */
+  readonly taskOf: (ctx: TaskContext) => Task | undefined;
+  /** Pages on per-CPU lists help nobody else. */
+  readonly drainAllPages: (ctx: Context) => number;
+  readonly state: PhysAddr;
+}
+
+export function createReclaim(deps: ReclaimDeps): Reclaim {
+  const { port, vmscan, shrinkers, vmstat, waits, kthreads, state } = deps;
+  const queue = asPhys(state + QUEUE);
+  waits.init(queue);
+  let kswapd: Task | undefined;
+  let isAsked = false;
+  let killForMemory: (ctx: TaskContext, order: number, gfp: Gfp) => boolean = () => false;
+
+  // ── Direct reclaim ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Rounds of rising urgency until enough is free; the number of pages freed. */
+  const tryToFreePages = (ctx: TaskContext, highest: number): number => {
+    let nrFreed = 0;
+    for (let priority = DEF_PRIORITY; priority >= 0 && nrFreed < SWAP_CLUSTER_MAX; priority--) {
+      nrFreed += vmscan.shrinkInPlace(ctx, { highest, isKswapd: false, priority });
+      nrFreed += shrinkers.shrink(ctx, priority);
+    }
+    if (nrFreed > 0) {
+      deps.drainAllPages(ctx);
+      port.st32(state + FAILURES, 0);
+    }
+    return nrFreed;
+  };
+
+  /** Is there so little that no retry can help (should_reclaim_retry)? */
+  const isHopeless = (highest: number): boolean =>
+    vmscan.nrReclaimable(highest) === 0 && !vmscan.isAbove(highest, WMARK_MIN);
+
+  const reclaimOrKill = (ctx: TaskContext, order: number, gfp: Gfp): boolean => {
+    const highest = gfpZone(gfp);
+    for (let tries = 0; tries < MAX_RECLAIM_RETRIES; tries++) {
+      if (tryToFreePages(ctx, highest) > 0) return true;
+      if ((gfp & __GFP_NORETRY) !== 0) return false;
+      if (isHopeless(highest)) break;
+    }
+    return order <= PAGE_ALLOC_COSTLY_ORDER && killForMemory(ctx, order, gfp);
+  };
+
+  // ── kswapd ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Rounds until the zones up to `highest` are balanced; true if any page was freed, or none was needed. */
+  function* balance(task: Task, highest: number): Sleeping<boolean> {
+    vmstat.countEvents(task.ctx, PAGEOUTRUN, 1);
+    let nrFreed = 0;
+    for (let priority = DEF_PRIORITY; priority > 0; ) {
+      if (vmscan.isAbove(highest, WMARK_HIGH)) return true;
+      const freed = yield* vmscan.shrink(task, { highest, isKswapd: true, priority });
+      const got = freed + shrinkers.shrink(task.ctx, priority);
+      nrFreed += got;
+      // As long as pages come at this depth there is no need to look deeper.
+      if (got < SWAP_CLUSTER_MAX) priority--;
+    }
+    return nrFreed > 0;
+  }
+
+  function* kswapdMain(task: Task): Sleeping<void> {
+    setMemalloc(task, true);
+    for (;;) {
+      while (port.ld32(state + WANTED) === 0) yield* waits.waitOn(queue, task);
+      const highest = port.ld32(state + WANTED) - 1;
+      port.st32(state + WANTED, 0);
+      const isFine = yield* balance(task, highest);
+      port.st32(state + FAILURES, isFine ? 0 : port.ld32(state + FAILURES) + 1);
+    }
+  }
+
+  const setMemalloc = (task: Task, isOn: boolean): void => {
+    const flags = port.ld32(task.struct + TASK_FLAGS);
+    port.st32(task.struct + TASK_FLAGS, (isOn ? flags | PF_MEMALLOC : flags & ~PF_MEMALLOC) >>> 0);
+  };
+
+  return {
+    makeRoom(ctx, order, gfp) {
+      const task = deps.taskOf(ctx);
+      if (task === undefined || (port.ld32(task.struct + TASK_FLAGS) & PF_MEMALLOC) !== 0) return false;
+      setMemalloc(task, true);
+      const isRoom = reclaimOrKill(ctx, order, gfp);
+      setMemalloc(task, false);
+      return isRoom;
+    },
+    wakeKswapd(ctx, highest) {
+      void ctx;
+      if (kswapd === undefined || port.ld32(state + FAILURES) >= MAX_RECLAIM_RETRIES) return;
+      if (vmscan.isAbove(highest, WMARK_HIGH)) return;
+      port.st32(state + WANTED, Math.max(port.ld32(state + WANTED), Math.min(highest, MAX_NR_ZONES - 1) + 1));
+      waits.wakeUp(queue);
+    },
+    startKswapd() {
+      if (isAsked) return;
+      isAsked = true;
+      kthreads.request({ comm: "kswapd0", body: kswapdMain }, (task) => {
+        kswapd = task;
+      });
+    },
+    onOutOfMemory(kill) {
+      killForMemory = kill;
+    },
+  };
+}

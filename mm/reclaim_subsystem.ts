@@ -1,0 +1,114 @@
+/**
+ * Reclaim and swap put together, in two steps: what page tables need comes before them, the rest after.
+ *
+ *   composeSwap ─▶ swap layer ─▶ createProcessMemory ─▶ rmap ─▶ bind ─▶ vmscan, kswapd, direct reclaim, the swap area
+ */
+
+import type { Machine } from "../kernel/arch/machine.ts";
+import type { Kthreads } from "../kernel/kthread.ts";
+import type { Printk } from "../kernel/printk.ts";
+import type { Scheduler } from "../kernel/sched.ts";
+import type { Spinlocks } from "../kernel/spinlock.ts";
+import { asPhys, type PhysAddr } from "../kernel/types.ts";
+import type { WaitQueues } from "../kernel/wait.ts";
+import type { Lru } from "./lru.ts";
+import type { ProcessMemory } from "./mmap.ts";
+import type { Zones } from "./mmzone.ts";
+import type { Pages } from "./page.ts";
+import type { PageAllocator } from "./page_alloc.ts";
+import type { PageRefs } from "./page_ref.ts";
+import type { PageTables } from "./pgtable.ts";
+import { createReclaim, RECLAIM_BYTES, type Reclaim } from "./reclaim.ts";
+import { createTwoLists, type ReclaimPolicy } from "./reclaim_policy.ts";
+import { createShrinkers, type Shrinkers } from "./shrinker.ts";
+import { createSwap, type Swap } from "./swap.ts";
+import { createSwapArea, type SwapArea } from "./swap_area.ts";
+import type { SwapLayer } from "./swap_entry.ts";
+import { createSwapSlots, SWAP_INFO_BYTES } from "./swap_slots.ts";
+import { createVmscan, VMSCAN_BYTES, type Vmscan } from "./vmscan.ts";
+import type { VmStat } from "./vmstat.ts";
+import { createWorkingSet, WORKINGSET_BYTES } from "./workingset.ts";
+
+const SLOTS_AT = 0;
+const VMSCAN_AT = SLOTS_AT + SWAP_INFO_BYTES;
+const RECLAIM_AT = VMSCAN_AT + VMSCAN_BYTES;
+const WORKINGSET_AT = RECLAIM_AT + RECLAIM_BYTES;
+/** Zeroed static memory, on 8 bytes. */
+export const RECLAIM_STATIC_BYTES = WORKINGSET_AT + WORKINGSET_BYTES;
+
+export interface ReclaimParts {
+  readonly machine: Machine;
+  readonly printk: Printk;
+  readonly spinlocks: Spinlocks;
+  readonly pages: Pages;
+  readonly zones: Zones;
+  readonly pageAlloc: PageAllocator;
+  readonly refs: PageRefs;
+  readonly lru: Lru;
+  readonly vmstat: VmStat;
+  readonly statics: PhysAddr;
+}
+
+export interface ReclaimServices {
+  readonly processMemory: ProcessMemory;
+  readonly pageTables: PageTables;
+  readonly waits: WaitQueues;
+  readonly scheduler: Scheduler;
+  readonly kthreads: Kthreads;
+}
+
+export interface ReclaimSubsystem {
+  readonly reclaim: Reclaim;
+  readonly vmscan: Vmscan;
+  readonly area: SwapArea;
+  readonly shrinkers: Shrinkers;
+  readonly policy: ReclaimPolicy;
+  /** Invariants of lists, slots and cache: a sentence, or null. */
+  check(): string | null;
+}
+
+export interface SwapParts {
+  /** What page tables call. */
+  readonly layer: SwapLayer;
+  bind(services: ReclaimServices): ReclaimSubsystem;
+}
+
+export function composeSwap(parts: ReclaimParts): SwapParts {
+  const { machine, pages, lru, vmstat, statics } = parts;
+  const { port } = machine;
+  const slots = createSwapSlots({ ...parts, port, state: asPhys(statics + SLOTS_AT) });
+  const workingSet = createWorkingSet(port, pages, lru, vmstat, asPhys(statics + WORKINGSET_AT));
+  const swap: Swap = createSwap({ ...parts, port, slots, workingSet });
+
+  const bind = (services: ReclaimServices): ReclaimSubsystem => {
+    const { processMemory, scheduler } = services;
+    const { rmap } = processMemory;
+    const { harts } = machine;
+    swap.connect({ rmap, pageTables: services.pageTables });
+    const shrinkers = createShrinkers(vmstat);
+    const policy = createTwoLists({ ...parts, rmap });
+    const vmscan = createVmscan({ ...parts, rmap, swap, workingSet, policy, state: asPhys(statics + VMSCAN_AT) });
+    const reclaim = createReclaim({
+      ...parts,
+      ...services,
+      port,
+      vmscan,
+      shrinkers,
+      taskOf: (ctx) => scheduler.current(ctx.cpu),
+      drainAllPages: parts.pageAlloc.drainAllPages,
+      state: asPhys(statics + RECLAIM_AT),
+    });
+    const area = createSwapArea({
+      ...parts,
+      scheduler,
+      port,
+      now: () => harts.clock[harts.current[0] as number] as number,
+      slots,
+      swap,
+      bringAllIn: (task) => processMemory.bringAllIn(task.ctx),
+      startKswapd: reclaim.startKswapd,
+    });
+    return { reclaim, vmscan, area, shrinkers, policy, check: () => lru.check() ?? slots.check() };
+  };
+  return { layer: swap.layer, bind };
+}

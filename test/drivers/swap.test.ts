@@ -1,0 +1,158 @@
+/**
+ * Goal: processes have more memory than there is RAM and notice it by the time it takes only; what a disk does wrong
+ * reaches the process that needs the page, and nobody else.
+ * Method: whole kernels with a disk; memhog stamps every page and looks at it again; faults are set on the device.
+ */
+import { describe, expect, it } from "vitest";
+import type { BootOptions } from "../../kernel/entry/kernel.ts";
+import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
+
+const MIB = 1024 * 1024;
+const FAST = { seek_cycles: 2_000, kib_cycles: 200 };
+
+function bootSwap(settings: Readonly<Record<string, number | string>> = {}, options: Partial<BootOptions> = {}) {
+  const t = bootDrivers({
+    ramBytes: 32 * MIB,
+    cmdline: "quiet modules=disk swiotlb=256K",
+    devices: { disk0: { ...FAST, ...settings } },
+    ...options,
+  });
+  expect(t.sh("mkswap /dev/sda; swapon /dev/sda")).toBe(0);
+  return t;
+}
+
+const counter = ({ kernel }: DriverKernel, name: string): number =>
+  Number(new RegExp(`^${name} (\\d+)$`, "m").exec(kernel.readFile("/proc/vmstat") ?? "")?.[1]);
+
+function swapOff(t: DriverKernel): void {
+  expect(t.sh("swapoff /dev/sda")).toBe(0);
+  expect(t.kernel.readFile("/proc/swaps")?.split("\n")).toHaveLength(2);
+  expect(t.sh("rmmod disk")).toBe(0);
+  t.expectUnloaded();
+}
+
+describe("swap on a disk", () => {
+  it("SWAP-1 SWAP-2 a process of twice the memory loses nothing, and everything is given back", () => {
+    const t = bootSwap();
+    expect(t.sh("memhog 50M")).toBe(0);
+    expect(t.output()).toContain("12800 pages verified, 0 wrong");
+    for (const name of ["pswpin", "pswpout", "pgmajfault", "pgsteal_kswapd", "pgscan_kswapd", "pageoutrun"]) {
+      expect([name, counter(t, name) > 0]).toEqual([name, true]);
+    }
+    expect(counter(t, "nr_isolated_anon")).toBe(0);
+    expect(t.kernel.check()).toBeNull();
+    expect(t.kernel.tasks().map((task) => task.comm)).toContain("kswapd0");
+    swapOff(t);
+  });
+
+  it("RCL-4 two processes at once, on two CPUs: the auditor is content all the way", () => {
+    const t = bootSwap({}, { seed: "two" });
+    const [a, b] = [t.start("/bin/memhog", "24M"), t.start("/bin/memhog", "24M")];
+    const { kernel } = t;
+    for (let i = 0; i < 40 && kernel.exitStatus(a) === undefined; i++) {
+      kernel.run({ untilCycles: kernel.now() + 20_000_000 });
+      expect(kernel.check()).toBeNull();
+    }
+    kernel.run();
+    expect([kernel.exitStatus(a), kernel.exitStatus(b)]).toEqual([0, 0]);
+    expect(t.output().match(/6144 pages verified, 0 wrong/g)).toHaveLength(2);
+    swapOff(t);
+  });
+
+  it("AREA-2 swapoff brings the pages of living processes back", () => {
+    const t = bootSwap();
+    const hog = t.start("/bin/memhog", "20M", "--hold", "5000000000");
+    const other = t.start("/bin/memhog", "14M");
+    const { kernel } = t;
+    kernel.run({ untilCycles: kernel.now() + 4_000_000_000, shouldStop: () => kernel.exitStatus(other) !== undefined });
+    const [, used] = /partition\t\d+\t+(\d+)/.exec(kernel.readFile("/proc/swaps") ?? "") ?? [];
+    expect(Number(used)).toBeGreaterThan(1000);
+    expect(t.sh("swapoff -a")).toBe(0);
+    expect(kernel.check()).toBeNull();
+    kernel.run();
+    expect(kernel.exitStatus(hog)).toBe(0);
+    expect(t.sh("rmmod disk")).toBe(0);
+    t.expectUnloaded();
+  });
+
+  it("AREA-1 AREA-3 what is no swap area is refused, and leaves nothing behind", () => {
+    const t = bootDrivers({ ramBytes: 32 * MIB, cmdline: "quiet modules=disk", devices: { disk0: FAST } });
+    expect(t.sh("swapon /dev/sda")).toBe(1);
+    expect(t.output()).toContain("swapon: /dev/sda: swapon failed: Invalid argument");
+    expect(t.log()).toContain("Unable to find swap-space signature");
+    expect(t.sh("swapon /dev/null")).toBe(1);
+    expect(t.sh("swapon /dev/nosuch")).toBe(1);
+    expect(t.sh("swapoff /dev/sda")).toBe(1);
+    expect(t.sh("mkswap /dev/sda; swapon /dev/sda; swapon /dev/sda")).toBe(1);
+    expect(t.output()).toContain("Device or resource busy");
+    expect(t.sh("rmmod disk")).toBe(1);
+    swapOff(t);
+  });
+});
+
+describe("a disk that fails", () => {
+  it("RCL-3 pages that cannot be written stay, and nothing is lost", () => {
+    const t = bootSwap();
+    const { kernel } = t;
+    const disk = kernel.drivers.device("disk0");
+    // Each command is tried four times: one write in sixteen fails. Hardly anything is read before the second pass.
+    disk?.faults.setRule("corrupt", 0.5);
+    const pid = t.start("/bin/memhog", "40M");
+    kernel.run({ shouldStop: () => t.output().includes("touched") || kernel.exitStatus(pid) !== undefined });
+    disk?.faults.setRule("corrupt", 0);
+    expect(t.log()).toContain("Write-error on swap-device");
+    expect(kernel.check()).toBeNull();
+    kernel.run();
+    expect(kernel.exitStatus(pid)).toBe(0);
+    expect(t.output()).toContain("10240 pages verified, 0 wrong");
+    swapOff(t);
+  });
+
+  it("SWAP-2 SWAP-4 a page that cannot be read is a SIGBUS for its process; the others live", () => {
+    const t = bootSwap();
+    const { kernel } = t;
+    const victim = t.start("/bin/memhog", "16M", "--hold", "3000000000");
+    t.sh("memhog 20M");
+    kernel.drivers.device("disk0")?.faults.setRule("corrupt", 1);
+    kernel.run({
+      untilCycles: kernel.now() + 20_000_000_000,
+      shouldStop: () => kernel.exitStatus(victim) !== undefined,
+    });
+    expect(kernel.exitStatus(victim)).toBe(128 + 7);
+    expect(t.log()).toMatch(/memhog\[\d+\]: page at [0-9a-f]+ cannot be read from swap/);
+    kernel.drivers.device("disk0")?.faults.setRule("corrupt", 0);
+    expect(t.sh("memhog 30M")).toBe(0);
+    expect(kernel.check()).toBeNull();
+    swapOff(t);
+  });
+
+  it.each([
+    ["lost_irq", 0.2],
+    ["late", 0.2],
+    ["corrupt", 0.1],
+    ["twice", 0.2],
+    ["never", "#40"],
+    ["stray_write", 0.2],
+  ])("content survives a disk with %s", (fault, rule) => {
+    const t = bootSwap({ [fault]: rule }, { seed: String(fault) });
+    expect(t.sh("memhog 40M")).toBe(0);
+    expect(t.output()).toContain("10240 pages verified, 0 wrong");
+    expect(t.kernel.check()).toBeNull();
+  });
+
+  it("a disk that is pulled out takes its pages along, not the kernel", () => {
+    const t = bootSwap();
+    const { kernel } = t;
+    const victim = t.start("/bin/memhog", "40M", "--hold", "3000000000");
+    kernel.run({ untilCycles: kernel.now() + 1_000_000_000 });
+    expect(counter(t, "pswpout")).toBeGreaterThan(0);
+    kernel.drivers.device("disk0")?.unplug();
+    kernel.run({
+      untilCycles: kernel.now() + 20_000_000_000,
+      shouldStop: () => kernel.exitStatus(victim) !== undefined,
+    });
+    expect(kernel.exitStatus(victim)).toBeGreaterThan(128);
+    expect(t.sh("memhog 8M")).toBe(0);
+    expect(kernel.check()).toBeNull();
+  });
+});
