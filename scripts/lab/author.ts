@@ -184,7 +184,7 @@ export async function matrixRow(
   const status = new Map<string, CheckStatus>();
   let target: UnderTest;
   try {
-    target = await putUnderTest(lab, sandbox, wrongFiles(lab, name));
+    target = await putUnderTest(lab, sandbox, wrongFiles(lab, name, wrong));
   } catch (error) {
     const what = error instanceof SourceError ? `${error.file}:${error.line}: ${error.message}` : String(error);
     return { wrong: name, named: entry.check, status, findings: [`wrong/${name}: cannot be used: ${what}`] };

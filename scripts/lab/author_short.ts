@@ -89,7 +89,7 @@ async function killFindings(
   const entry = wrong.wrong[name] as WrongSolutions["wrong"][string];
   const check = code.checks.find(({ id }) => id === entry.check);
   if (check === undefined) return [`wrong/${name}: there is no check ${entry.check}`];
-  const target = await putUnderTest(lab, sandbox, wrongFiles(lab, name));
+  const target = await putUnderTest(lab, sandbox, wrongFiles(lab, name, wrong));
   const nrRuns = runsOf(check, "full");
   let outcome: CheckOutcome | undefined;
   for (let from = 0, group = 0; from < nrRuns && outcome?.status !== "failed"; group++) {

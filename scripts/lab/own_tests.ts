@@ -12,7 +12,7 @@ import { join } from "node:path";
 import type { LabCode } from "../../labs/kit/lab_code.ts";
 import type { Op, Program } from "../../labs/kit/program.ts";
 import { SourceError } from "./compile.ts";
-import { type Lab, wrongSolutions } from "./lab_folder.ts";
+import { type Lab, type WrongSolutions, wrongSolutions } from "./lab_folder.ts";
 import { applyPatch } from "./patch.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { referenceFiles } from "./skeleton.ts";
@@ -27,9 +27,9 @@ export interface PartialGrade {
 const MAX_TESTS = 64;
 const STEP_LIMIT = 200_000;
 
-/** The files of a wrong solution: its reference with its patch. */
-export function wrongFiles(lab: Lab, name: string): Map<string, string> {
-  const wrong = wrongSolutions(lab).wrong[name];
+/** The files of a wrong solution: its reference with its patch. `all`: what wrong.yaml says, for who has read it. */
+export function wrongFiles(lab: Lab, name: string, all: WrongSolutions = wrongSolutions(lab)): Map<string, string> {
+  const wrong = all.wrong[name];
   if (wrong === undefined) throw new Error(`${lab.name}: wrong.yaml has no ${name}`);
   const patch = readFileSync(join(lab.dir, "wrong", `${name}.patch`), "utf8");
   return ownOnly(lab, applyPatch(referenceFiles(lab, wrong.reference), patch));
@@ -90,8 +90,9 @@ export async function gradeOwnTests(
       if (failing.length === 0) nrAccepted++;
       else lines.push(`complains about a right solution: ${failing.slice(0, 4).join(", ")}`);
     }
+    const all = wrongSolutions(lab);
     for (const name of bank) {
-      const failing = await complaints(lab, sandbox, wrongFiles(lab, name), { file, text });
+      const failing = await complaints(lab, sandbox, wrongFiles(lab, name, all), { file, text });
       if (typeof failing === "string" || failing.length === 0) missed.push(name);
     }
   } catch (error) {
