@@ -1,5 +1,5 @@
 /**
- * Lab 3, the student's side: a machine with zones and memory, the student's code on it, and what it asked the machine for.
+ * Lab 3, the student's side: a machine with zones and memory, the student's code on it, and what it asked for.
  *
  * Operations return `[value, events]`: `["take", zone, order, frame]`, `["return", zone, frame, order]`, `["wake"]`,
  * `["copy", to, from, bytes]` in their order. An operation on what was refused does nothing and returns `[null, []]`.

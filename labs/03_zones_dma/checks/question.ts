@@ -60,8 +60,8 @@ function poolQuestion(random: Prng): Question {
   const nr = random.below(offsets.length);
   return {
     text: [
-      `createPool(${size}, ${align}, ${boundary}): how many blocks has a frame, and at which byte of it is the last one`,
-      `of the first ${nr + 1}? Write 3 blocks 2048.`,
+      `createPool(${size}, ${align}, ${boundary}): how many blocks has a frame, and at which byte of it`,
+      `is the last one of the first ${nr + 1}? Write 3 blocks 2048.`,
     ],
     answer: `${offsets.length} blocks ${offsets[nr]}`,
     explanation: [`Blocks of ${layout?.size} bytes; none crosses a multiple of ${layout?.boundary}.`],
@@ -75,7 +75,8 @@ function mapQuestion(random: Prng): Question {
   const isDirect = address + size - 1 <= mask;
   return {
     text: [
-      `map(${address}, ${size}, TO_DEVICE) for a device with the mask ${mask}: how many slots of the bounce area does it take?`,
+      `map(${address}, ${size}, TO_DEVICE) for a device with the mask ${mask}:`,
+      "how many slots of the bounce area does it take?",
     ],
     answer: String(isDirect ? 0 : nrSlotsOf(size)),
     explanation: [

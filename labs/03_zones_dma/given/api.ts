@@ -71,7 +71,7 @@ export interface DmaMemory {
   /** One row per frame. */
   readonly orderOf: Uint8Array;
   readonly poolOf: Uint8Array;
-  /** One row for each MIN_BLOCK bytes of memory: a block of a pool at `address` has row Math.floor(address / MIN_BLOCK). */
+  /** One row for each MIN_BLOCK bytes: a block of a pool at `address` has row Math.floor(address / MIN_BLOCK). */
   readonly state: Uint8Array;
   /** One row per slot. */
   readonly slotUsed: Uint8Array;

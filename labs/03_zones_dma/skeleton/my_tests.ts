@@ -6,8 +6,8 @@
  *     cpuWrite(address, value)  cpuRead(address)  deviceWrite(bus, value)  deviceRead(bus)
  *     freeFrames(zone) → frames that are free     wakes() → calls of wakeReclaim so far
  *
- * and `t.check(condition, message)`, `t.equal(actual, expected, message)` complain. A right solution may choose slots and
- * free blocks of a pool as it likes: do not expect a certain address where the rules leave a choice.
+ * and `t.check(condition, message)`, `t.equal(actual, expected, message)` complain. A right solution may choose slots
+ * and free blocks of a pool as it likes: do not expect a certain address where the rules leave a choice.
  */
 
 import type { DmaConfig, Tests } from "../given/tests.ts";
