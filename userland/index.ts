@@ -7,9 +7,11 @@ import { initProgram } from "./init.ts";
 import { BLOCK_TOOLS } from "./programs/block_tools.ts";
 import { FBTEST } from "./programs/fbtest.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
+import { FORKBOMB } from "./programs/forkbomb.ts";
 import { FRAGMENT } from "./programs/fragment.ts";
 import { MODULE_TOOLS } from "./programs/modules.ts";
 import { NETWORK_TOOLS } from "./programs/network.ts";
+import { PMAP } from "./programs/pmap.ts";
 import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
@@ -42,6 +44,8 @@ const TOOLS: readonly ToolDefinition[] = [
   ...BLOCK_TOOLS,
   ...SWAP_TOOLS,
   FBTEST,
+  FORKBOMB,
+  PMAP,
   FRAGMENT,
   SENSORD,
   WEBSERVER,

@@ -11,6 +11,7 @@ import { directoryNames } from "./programs/directory.ts";
 import { echoText } from "./programs/files.ts";
 import { snapshotBuiltins } from "./sh_snapshots.ts";
 import { type Builtin, type BuiltinCall, type Job, noteEnded, reapJobs, resolvePath, type Shell } from "./sh_state.ts";
+import { ULIMIT } from "./sh_ulimit.ts";
 
 const GRAMMAR_HELP = "help NAME shows arguments. A | B, > FILE, >> FILE, < FILE, A && B, A || B, A; B, A &, $?";
 
@@ -106,6 +107,7 @@ export function createBuiltins(programs: readonly ProgramHelp[]): ReadonlyMap<st
     yield* print(call, "");
     return 1;
   });
+  builtins.set("ulimit", ULIMIT);
   for (const [name, builtin] of snapshotBuiltins) builtins.set(name, builtin);
   add("help", "[NAME]", "list the commands", (call) => help(call, [...namedBuiltins(builtins), ...programs]));
   return builtins;
