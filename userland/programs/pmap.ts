@@ -54,8 +54,10 @@ export function pmapReport(pid: number, comm: string, mappings: readonly Mapping
       16,
     )}K\n`;
   }
-  const row = (m: Mapping): string =>
-    `${address(m.start)} ${right(m.kib, 7)} ${right(m.rssKib, 7)} ${right(m.dirtyKib, 7)} ${pmapRights(m.rights)} ${m.name}\n`;
+  const row = (m: Mapping): string => {
+    const numbers = [m.kib, m.rssKib, m.dirtyKib].map((kib) => right(kib, 7)).join(" ");
+    return `${address(m.start)} ${numbers} ${pmapRights(m.rights)} ${m.name}\n`;
+  };
   const sums = [total(({ kib }) => kib), total(({ rssKib }) => rssKib), total(({ dirtyKib }) => dirtyKib)];
   return (
     `${head}Address           Kbytes     RSS   Dirty Mode  Mapping\n${mappings.map(row).join("")}` +
