@@ -29,7 +29,7 @@ import type { Scheduler } from "../kernel/sched.ts";
 import type { Task, Tasks } from "../kernel/task.ts";
 import type { Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import type { Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
+import type { BalloonPages, Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
 import type { DriverFiles } from "./driver_files.ts";
 import type { Hardware } from "./hardware.ts";
 import type { Napi } from "./napi.ts";
@@ -49,6 +49,7 @@ export interface KernelServices extends Locks, DeferredServices {
   readonly pageAlloc: PageAllocator;
   readonly dma: Dma;
   readonly mempools: Mempools;
+  readonly balloonPages: BalloonPages;
 }
 
 /** What a driver is built from. Allocations through it are counted for lsmod and the leak check at unloading. */

@@ -4,6 +4,8 @@
  * A new device is a model file and a driver file, and a line in each of the two tables below.
  */
 
+import { BALLOON_DRIVER } from "./balloon.ts";
+import { BALLOON_KIND } from "./balloon_device.ts";
 import { BUGGY_DRIVER } from "./buggy.ts";
 import { BUGGY_KIND } from "./buggy_device.ts";
 import { DISK_DRIVER } from "./disk.ts";
@@ -45,6 +47,7 @@ export const DEVICE_PLACES: readonly DevicePlace[] = [
   { name: "fb0", line: 12, kind: FRAMEBUFFER_KIND, isStandard: true },
   { name: "sensor1", line: 13, kind: SENSOR_KIND, isStandard: false },
   { name: "sensor2", line: 14, kind: SENSOR_KIND, isStandard: false },
+  { name: "balloon0", line: 17, kind: BALLOON_KIND, isStandard: true },
   { name: "buggy0", line: 20, kind: BUGGY_KIND, isStandard: true },
 ];
 
@@ -56,6 +59,7 @@ export const DRIVER_TYPES: readonly DriverType[] = [
   FRAMEBUFFER_DRIVER,
   RTC_DRIVER,
   UART_DRIVER,
+  BALLOON_DRIVER,
   BUGGY_DRIVER,
 ];
 

@@ -70,6 +70,9 @@ export const GFP_HIGHUSER = (GFP_USER | __GFP_HIGHMEM) as BlockingGfp;
 /** Pages of processes: may be moved and reclaimed. */
 export const GFP_HIGHUSER_MOVABLE = (GFP_HIGHUSER | __GFP_MOVABLE) as BlockingGfp;
 
+/** For a balloon: pages that may move, politely; it takes no reserve and does not insist. */
+export const GFP_BALLOON = (GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOMEMALLOC | __GFP_NOWARN) as BlockingGfp;
+
 /**
  * Adds modifiers that change nothing about sleeping (`__GFP_ZERO`, `__GFP_NOWARN`, zones, …), keeping the brand.
  * Bits that would change it are masked out.

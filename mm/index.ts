@@ -2,6 +2,7 @@
  * The front door of the memory subsystem: what other rooms may use.
  */
 
+export { BALLOON_PAGES_BYTES, type BalloonPages, createBalloonPages } from "./balloon_pages.ts";
 export { type Census, takeCensus } from "./census.ts";
 export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./cma.ts";
 export { COMPACTION_BYTES, type Compaction, createCompaction } from "./compaction.ts";
@@ -30,6 +31,7 @@ export {
   __GFP_ZERO,
   type BlockingGfp,
   GFP_ATOMIC,
+  GFP_BALLOON,
   GFP_HIGHUSER_MOVABLE,
   GFP_KERNEL,
   GFP_NOIO,
@@ -147,6 +149,9 @@ export { MAX_SWAPPINESS, type Vmscan } from "./vmscan.ts";
 export type { VmStat } from "./vmstat.ts";
 export {
   ALLOCSTALL,
+  BALLOON_DEFLATE,
+  BALLOON_INFLATE,
+  BALLOON_MIGRATE,
   CMA_ALLOC_FAIL,
   CMA_ALLOC_SUCCESS,
   COMPACT_FAIL,

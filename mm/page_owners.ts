@@ -14,6 +14,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { KERNEL_IMAGE_BASE, PAGE_SIZE } from "../kernel/params.ts";
 import { asPfn, type PhysAddr } from "../kernel/types.ts";
+import { PRIVATE_IS_BALLOON } from "./balloon_pages.ts";
 import { STACK_PAGES } from "./kernel_stack.ts";
 import { ANON_VMA_BYTES, AV_LIST, VMA_ANON_LINK, VMA_BYTES, VMA_MM } from "./mm_struct.ts";
 import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
@@ -92,7 +93,7 @@ export function pageOwners(deps: PageOwnersDeps): PageOwners {
     if ((flags & PG_TABLE) !== 0) return "page tables";
     const page = word - PRIVATE_IS_VMALLOC;
     if (page > 0 && page < PRIVATE_IS_VMALLOC) return stacks.has(page) ? "kernel stacks" : "vmalloc";
-    return "files and other";
+    return word === PRIVATE_IS_BALLOON ? "balloon" : "files and other";
   };
 
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {

@@ -78,7 +78,11 @@ export const SLABS_SCANNED = 44;
 /** Pages read ahead from swap, and those of them that were wanted. */
 export const SWAP_RA = 45;
 export const SWAP_RA_HIT = 46;
-export const NR_VM_EVENTS = 47;
+/** Pages given to the host, taken back, and given in exchange for others. */
+export const BALLOON_INFLATE = 47;
+export const BALLOON_DEFLATE = 48;
+export const BALLOON_MIGRATE = 49;
+export const NR_VM_EVENTS = 50;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 

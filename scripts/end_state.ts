@@ -10,8 +10,8 @@ import type { Kernel } from "../kernel/entry/kernel.ts";
 /** Threads that the kernel makes when it first needs them, and keeps. */
 const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^kcompactd/;
 const STACK_PAGES = 4;
-/** Caches that the slab allocator keeps for itself. */
-const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab)/;
+/** Caches that the slab allocator keeps for itself, and areas of vmalloc: freed ones wait for a flush (VML-4). */
+const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab|vmap_area)/;
 
 export interface EndState {
   /** Tasks that are left, without the kernel's permanent ones. */

@@ -7,10 +7,12 @@
 
 import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
+  BALLOON_PAGES_BYTES,
   CMA_BYTES,
   COMPACTION_BYTES,
   composePages,
   composeSwap,
+  createBalloonPages,
   createCma,
   createCompaction,
   createDmaSubsystem,
@@ -150,6 +152,7 @@ export function boot(options: BootOptions): Kernel {
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
   const vmallocStatics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
+  const balloonStatics = image.bss("balloon", BALLOON_PAGES_BYTES, 8);
   const hugePoolHead = image.bss("hugetlb", HUGETLB_BYTES, 8);
   const kcompactdQueue = image.bss("kcompactd", 8, 8);
   const memblock = createMemblock(
@@ -329,8 +332,13 @@ export function boot(options: BootOptions): Kernel {
   });
   const flushPage = createTlbFlush(machine);
   const { rmap } = processMemory;
-  const mover = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru });
+  const migration = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru });
+  const balloonPages = createBalloonPages({ port, pages, pageAlloc, vmstat, migration, statics: balloonStatics });
+  const { mover } = balloonPages;
   pageAlloc.onMigrate(mover); // moving pages
+  pageAlloc.onPressure(
+    (ctx, isAtomic) => slab.reapForPages(ctx, isAtomic) + (isAtomic ? 0 : balloonPages.giveBack(ctx)),
+  );
   const compaction = createCompaction({
     machine,
     contexts,
@@ -408,6 +416,7 @@ export function boot(options: BootOptions): Kernel {
       pageAlloc,
       dma,
       mempools,
+      balloonPages,
       ...deferred,
     },
     registry,
@@ -514,7 +523,8 @@ export function boot(options: BootOptions): Kernel {
     faults,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
-    checkRanges: () => cma.check() ?? compaction.check() ?? hugePool.check() ?? users.vmalloc.check(),
+    checkRanges: () =>
+      cma.check() ?? compaction.check() ?? hugePool.check() ?? users.vmalloc.check() ?? balloonPages.check(),
     census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),
   });
 }

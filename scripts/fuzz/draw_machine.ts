@@ -73,6 +73,7 @@ const MODULE_PARAMETERS: Readonly<Record<string, (d: Draw) => string[]>> = {
   framebuffer: (d) => [`width=${d.spread(1, 1024)}`, `height=${d.spread(1, 512)}`, `rate=${d.whole(1, 240)}`],
   rtc: (d) => d.list(0, 1, () => `rate=${d.spread(1, 8192)}`),
   uart: () => [],
+  balloon: () => [],
 };
 
 function drawModules(d: Draw): string[] {

@@ -108,6 +108,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
       : ["--wire", count(d, 3000), ...option(d, "--rate", number(d, 200_000)), ...option(d, "--burst", number(d, 64))],
   pktsink: (d) => option(d, "--packets", number(d, 500)),
   memhog: (d) => [size(d), ...option(d, "--hold", cycles(d))],
+  fragment: (d) => [size(d), ...option(d, "--keep", number(d, 20)), ...option(d, "--hold", cycles(d))],
   filehog: (d) => [d.chance(80) ? `${d.spread(1, 2000)}K` : size(d), ...option(d, "--hold", cycles(d))],
   stress: (d) => [
     ...["--ops", count(d, 5000), ...option(d, "--seed", number(d, 9999)), ...option(d, "--max", size(d))],

@@ -20,6 +20,7 @@ const WORK: readonly (readonly [insmod: string, use: string])[] = [
   ["disk", "iotest /dev/sda --size 16K --block 4K"],
   ["nic", "pktgen 20; pktgen --wire 30; pktsink"],
   ["framebuffer", "fbtest"],
+  ["balloon", "echo 600 > /sys/devices/balloon0/host_target; sleep 0.01"],
   ["buggy", "true"],
 ];
 

@@ -7,6 +7,9 @@
 
 import {
   ALLOCSTALL,
+  BALLOON_DEFLATE,
+  BALLOON_INFLATE,
+  BALLOON_MIGRATE,
   CMA_ALLOC_FAIL,
   CMA_ALLOC_SUCCESS,
   COMPACT_FAIL,
@@ -115,6 +118,9 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["swap_ra_hit", SWAP_RA_HIT],
   ["pgmigrate_success", PGMIGRATE_SUCCESS],
   ["pgmigrate_fail", PGMIGRATE_FAIL],
+  ["balloon_inflate", BALLOON_INFLATE],
+  ["balloon_deflate", BALLOON_DEFLATE],
+  ["balloon_migrate", BALLOON_MIGRATE],
   ["compact_migrate_scanned", COMPACT_MIGRATE_SCANNED],
   ["compact_free_scanned", COMPACT_FREE_SCANNED],
   ["compact_isolated", COMPACT_ISOLATED],

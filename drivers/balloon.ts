@@ -1,0 +1,309 @@
+/**
+ * The balloon driver: gives the host the memory that it asks for, and takes it back.
+ *
+ *   host changes its target ──irq──▶ handler queues the work ─▶ work: inflate or deflate, 256 pages at a time
+ *                                                                     │ frame numbers in coherent memory
+ *   a request that may sleep would fail ─▶ giveBack: 256 pages        ▼
+ *   compaction wants a balloon page away ─▶ move: another frame   INFLATE, DEFLATE registers
+ *
+ * Inflating is polite: it takes no reserve and gives up at once (NORETRY | NOMEMALLOC | NOWARN), then tries again after
+ * 200 ms, 400 ms, … eight times, unless the host changes its mind meanwhile. The host is told before a page is used
+ * again.
+ *
+ * `echo N > /sys/devices/balloon0/host_target` plays the host. struct balloon, in RAM: 0 work · 24 its retry, delayed ·
+ * then u32s: is gone, is inflating, tries in a row, target, pages and errors of the host, and counters.
+ *
+ *   BLN-1  after each batch ACTUAL is what the host holds, and what the list of balloon pages has
+ *   BLN-2  a page is freed only after the host was told
+ *   BLN-3  without the driver, or once the device is gone, no page is kept
+ *
+ * Source: drivers/virtio/virtio_balloon.c (VIRTIO_BALLOON_F_MUST_TELL_HOST, _F_DEFLATE_ON_OOM, _F_STATS_VQ).
+ */
+
+import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
+import { CYCLES_PER_SECOND } from "../kernel/params.ts";
+import type { Task } from "../kernel/task.ts";
+import {
+  asPfn,
+  asPhys,
+  type Context,
+  NO_PFN,
+  NULL,
+  type Pfn,
+  type PhysAddr,
+  PREEMPTED,
+  type Sleeping,
+  type TaskContext,
+} from "../kernel/types.ts";
+import { EBUSY, EINVAL, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
+import { DELAYED_WORK_BYTES, WORK_BYTES } from "../kernel/workqueue.ts";
+import { type DmaDevice, type DmaMemory, GFP_BALLOON, GFP_KERNEL } from "../mm/index.ts";
+import {
+  BALLOON_ACTUAL,
+  BALLOON_CHANGED,
+  BALLOON_CONTROL,
+  BALLOON_DEFLATE,
+  BALLOON_DEFLATE_PFN,
+  BALLOON_ERRORS,
+  BALLOON_HELD,
+  BALLOON_HOST_TARGET,
+  BALLOON_ID,
+  BALLOON_INFLATE,
+  BALLOON_INFLATE_PFN,
+  BALLOON_MAGIC,
+  BALLOON_QUEUE,
+  BALLOON_STATUS,
+  BALLOON_TARGET,
+} from "./balloon_device.ts";
+import { type DeviceLog, type Driver, type DriverType, deviceLog, type Platform } from "./driver.ts";
+import { ALL_ONES, type Hardware } from "./hardware.ts";
+
+const WORK = 0;
+const RETRY = 24;
+const IS_GONE = RETRY + DELAYED_WORK_BYTES;
+const IS_INFLATING = IS_GONE + 4;
+const TRIES = IS_GONE + 8;
+const TARGET = IS_GONE + 12;
+/** What the host said last: pages that it has, mistakes that it saw. */
+const HELD = IS_GONE + 16;
+const ERRORS = IS_GONE + 20;
+const COUNTERS = IS_GONE + 24;
+const COUNTER_NAMES = ["inflated", "deflated", "given_back", "moved", "refused"] as const;
+if (WORK_BYTES > RETRY) throw new Error("balloon: a work does not fit");
+const STRUCT_BYTES = COUNTERS + COUNTER_NAMES.length * 4;
+
+const BATCH = 256;
+const QUEUE_BYTES = BATCH * 4;
+const RETRY_CYCLES = CYCLES_PER_SECOND / 5;
+const MAX_TRIES = 8;
+
+interface Balloon {
+  readonly device: Hardware;
+  readonly struct: PhysAddr;
+  readonly dev: DmaDevice;
+  readonly queue: DmaMemory;
+  readonly action: IrqAction;
+  readonly log: DeviceLog;
+}
+
+function createBalloonDriver(platform: Platform): Driver {
+  const { machine, printk, irqs, slab, dma, pageAlloc, workqueues, registry, balloonPages } = platform;
+  const { port } = machine;
+  let bound: Balloon | undefined;
+
+  const word = ({ struct }: Pick<Balloon, "struct">, offset: number): number => port.ld32(struct + offset);
+  const setWord = ({ struct }: Pick<Balloon, "struct">, offset: number, value: number): void =>
+    port.st32(struct + offset, value);
+  const count = (balloon: Balloon, name: (typeof COUNTER_NAMES)[number], n = 1): void => {
+    const offset = COUNTERS + COUNTER_NAMES.indexOf(name) * 4;
+    setWord(balloon, offset, word(balloon, offset) + n);
+  };
+  const workOf = ({ struct }: Pick<Balloon, "struct">): PhysAddr => asPhys(struct + WORK);
+  const retryOf = ({ struct }: Pick<Balloon, "struct">): PhysAddr => asPhys(struct + RETRY);
+  const hostFile = ({ device }: Pick<Balloon, "device">): string => `/sys/devices/${device.name}/host_target`;
+
+  // ── Inflating and deflating ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes up to `wanted` pages and gives them to the host: how many. */
+  function* inflate(balloon: Balloon, ctx: TaskContext, wanted: number): Sleeping<number> {
+    const { queue, device } = balloon;
+    let nr = 0;
+    setWord(balloon, IS_INFLATING, 1);
+    for (; nr < Math.min(wanted, BATCH); nr++) {
+      let pfn = pageAlloc.allocPages(ctx, 0, GFP_BALLOON);
+      if (typeof pfn === "object") pfn = yield* pfn;
+      if (pfn === NO_PFN) break;
+      balloonPages.enqueue(ctx, pfn);
+      port.st32(queue.cpu + nr * 4, pfn);
+    }
+    setWord(balloon, IS_INFLATING, 0);
+    if (nr > 0) device.registers.st32(BALLOON_INFLATE, nr);
+    count(balloon, "inflated", nr);
+    return nr;
+  }
+
+  /** BLN-2: takes up to `wanted` pages back. */
+  const deflate = (balloon: Balloon, ctx: Context, wanted: number): void => {
+    const { queue, device } = balloon;
+    let nr = 0;
+    for (; nr < Math.min(wanted, BATCH); nr++) {
+      const pfn = balloonPages.dequeue(ctx);
+      if (pfn === NO_PFN) break;
+      port.st32(queue.cpu + nr * 4, pfn);
+    }
+    if (nr > 0) device.registers.st32(BALLOON_DEFLATE, nr);
+    for (let i = 0; i < nr; i++) pageAlloc.freePages(ctx, asPfn(port.ld32(queue.cpu + i * 4)), 0);
+    count(balloon, "deflated", nr);
+  };
+
+  /** BLN-1. Copies for who wants to look: a look at a register would cost time. */
+  const tellActual = (balloon: Balloon): void => {
+    const { registers } = balloon.device;
+    registers.st32(BALLOON_ACTUAL, balloonPages.nrPages());
+    setWord(balloon, HELD, registers.ld32(BALLOON_HELD));
+    setWord(balloon, ERRORS, registers.ld32(BALLOON_ERRORS));
+  };
+
+  /** The work: one batch after the other until the host has what it wants. */
+  function* resize({ ctx }: Task): Sleeping<void> {
+    const balloon = bound;
+    while (balloon !== undefined && word(balloon, IS_GONE) === 0) {
+      const target = balloon.device.registers.ld32(BALLOON_TARGET);
+      if (target === ALL_ONES) return lose(balloon, ctx);
+      setWord(balloon, TARGET, target);
+      const missing = target - balloonPages.nrPages();
+      if (missing === 0) return;
+      const got = missing > 0 ? yield* inflate(balloon, ctx, missing) : 0;
+      if (missing < 0) deflate(balloon, ctx, -missing);
+      tellActual(balloon);
+      if (missing > 0 && got < Math.min(missing, BATCH)) return retry(balloon, ctx);
+      yield PREEMPTED;
+    }
+  }
+
+  /** A work of its own, so that a change of mind need not wait for it. */
+  function* again({ ctx }: Task): Sleeping<void> {
+    if (bound !== undefined) workqueues.queueWork(ctx, workOf(bound));
+  }
+
+  const retry = (balloon: Balloon, ctx: Context): void => {
+    const tries = word(balloon, TRIES);
+    count(balloon, "refused");
+    if (tries === 0) balloon.log.info("Out of puff! Can't get 1 pages");
+    if (tries >= MAX_TRIES) return;
+    setWord(balloon, TRIES, tries + 1);
+    workqueues.queueDelayedWork(ctx, retryOf(balloon), RETRY_CYCLES * 2 ** tries);
+  };
+
+  /** BLN-3: the device is gone, and with it whoever had the pages. */
+  const lose = (balloon: Balloon, ctx: Context): void => {
+    setWord(balloon, IS_GONE, 1);
+    balloon.log.err("the host is gone, its pages are ours again");
+    while (balloonPages.nrPages() > 0) deflate(balloon, ctx, BATCH);
+  };
+
+  // ── What others ask for ──────────────────────────────────────────────────────────────────────────────────────────
+
+  const handler = (ctx: Context, balloon: Balloon): number => {
+    const status = balloon.device.registers.ld32(BALLOON_STATUS);
+    if (status === ALL_ONES || (status & BALLOON_CHANGED) === 0) return IRQ_NONE;
+    setWord(balloon, TRIES, 0);
+    workqueues.queueWork(ctx, workOf(balloon));
+    return IRQ_HANDLED;
+  };
+
+  const move = (balloon: Balloon, from: Pfn, to: Pfn): boolean => {
+    if (word(balloon, IS_GONE) !== 0 || word(balloon, IS_INFLATING) !== 0) return false;
+    balloon.device.registers.st32(BALLOON_INFLATE_PFN, to);
+    balloon.device.registers.st32(BALLOON_DEFLATE_PFN, from);
+    count(balloon, "moved");
+    return true;
+  };
+
+  /** One frame at a time by register: the array may be in use under this call. */
+  const giveBack = (balloon: Balloon, ctx: Context): number => {
+    if (word(balloon, IS_INFLATING) !== 0) return 0;
+    let nr = 0;
+    for (; nr < BATCH; nr++) {
+      const pfn = balloonPages.dequeue(ctx);
+      if (pfn === NO_PFN) break;
+      balloon.device.registers.st32(BALLOON_DEFLATE_PFN, pfn);
+      pageAlloc.freePages(ctx, pfn, 0);
+    }
+    if (nr > 0) tellActual(balloon);
+    count(balloon, "given_back", nr);
+    return nr;
+  };
+
+  // ── Probe and remove ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  function* bring(task: Task, device: Hardware, undo: (() => void)[]): Sleeping<Balloon | number> {
+    const { ctx } = task;
+    if (device.registers.ld32(BALLOON_ID) !== BALLOON_MAGIC) return -ENODEV;
+    let struct = slab.kmalloc.kzalloc(ctx, STRUCT_BYTES, GFP_KERNEL);
+    if (typeof struct === "object") struct = yield* struct;
+    if (struct === NULL) return -ENOMEM;
+    const memory = struct;
+    undo.push(() => slab.kmalloc.kfree(ctx, memory));
+    workqueues.initWork(asPhys(struct + WORK), workqueues.registerWorkFn(resize));
+    workqueues.initDelayedWork(asPhys(struct + RETRY), workqueues.registerWorkFn(again));
+    const dev = dma.createDevice(ctx, { name: device.name, driver: "balloon", master: device.master });
+    if (dev === 0) return -ENOMEM;
+    undo.push(() => dma.releaseDevice(ctx, dev));
+    const queue = yield* dma.allocCoherent(ctx, dev, QUEUE_BYTES, GFP_KERNEL);
+    if (queue === null) return -ENOMEM;
+    undo.push(() => dma.freeCoherent(ctx, dev, QUEUE_BYTES, queue.cpu, queue.dma));
+    const action: IrqAction = { name: device.name, handler: (irq) => handler(irq, balloon) };
+    const log = deviceLog(printk, "balloon", device.name);
+    const balloon: Balloon = { device, struct, dev, queue, action, log };
+    const error = irqs.requestIrq(device.line, action);
+    if (error !== 0) return error;
+    undo.push(() => irqs.freeIrq(device.line, action));
+    const owner = {
+      move: (_ctx: Context, from: Pfn, to: Pfn) => move(balloon, from, to),
+      giveBack: (c: Context) => giveBack(balloon, c),
+    };
+    return balloonPages.setOwner(owner) ? balloon : -EBUSY;
+  }
+
+  return {
+    *probe(task, device) {
+      const undo: (() => void)[] = [];
+      const balloon = yield* bring(task, device, undo);
+      if (typeof balloon === "number") {
+        deviceLog(printk, "balloon", device.name).err(`probe failed: ${balloon}`);
+        for (const step of undo.reverse()) step();
+        return balloon;
+      }
+      bound = balloon;
+      registry.registerText(hostFile(balloon), {
+        read: () => `${word(balloon, TARGET)}\n`,
+        *write(_task, text) {
+          if (!/^\d{1,7}\s*$/.test(text)) return -EINVAL;
+          device.registers.st32(BALLOON_HOST_TARGET, Number(text));
+          return 0;
+        },
+      });
+      device.registers.st32(BALLOON_QUEUE, balloon.queue.dma);
+      device.registers.st32(BALLOON_CONTROL, 1);
+      return 0;
+    },
+    *remove(task, device) {
+      const balloon = bound;
+      if (balloon === undefined || balloon.device !== device) return;
+      const { ctx } = task;
+      setWord(balloon, IS_GONE, 1);
+      registry.unregisterText(hostFile(balloon));
+      irqs.freeIrq(device.line, balloon.action);
+      yield* workqueues.cancelWorkSync(task, retryOf(balloon));
+      yield* workqueues.cancelWorkSync(task, workOf(balloon));
+      while (balloonPages.nrPages() > 0) deflate(balloon, ctx, BATCH);
+      tellActual(balloon);
+      device.registers.st32(BALLOON_CONTROL, 0);
+      balloonPages.setOwner(null);
+      dma.freeCoherent(ctx, balloon.dev, QUEUE_BYTES, balloon.queue.cpu, balloon.queue.dma);
+      dma.releaseDevice(ctx, balloon.dev);
+      bound = undefined;
+      slab.kmalloc.kfree(ctx, balloon.struct);
+    },
+    stats(device) {
+      const balloon = bound;
+      if (balloon === undefined || balloon.device !== device) return [];
+      const counters = COUNTER_NAMES.map((name, i) => [name, word(balloon, COUNTERS + i * 4)] as const);
+      const host = [["held", word(balloon, HELD)] as const, ["errors", word(balloon, ERRORS)] as const];
+      return [...counters, ...host, ["pages", balloonPages.nrPages()]];
+    },
+    check() {
+      const balloon = bound;
+      if (balloon === undefined || word(balloon, IS_GONE) !== 0) return null;
+      return word(balloon, ERRORS) === 0 ? null : `BLN-1: the host saw ${word(balloon, ERRORS)} mistakes`;
+    },
+  };
+}
+
+export const BALLOON_DRIVER: DriverType = {
+  name: "balloon",
+  description: "memory that the host may use meanwhile",
+  params: {},
+  create: createBalloonDriver,
+};

@@ -1,0 +1,145 @@
+/**
+ * The balloon, as the simulated host has it: it asks the machine for memory, and keeps book of what it was given.
+ *
+ * | register | name          | meaning                                                                          |
+ * |----------|---------------|----------------------------------------------------------------------------------|
+ * | 0x00     | ID            | what is here                                                                     |
+ * | 0x04     | STATUS        | bit 0: the target has changed; reading clears it and releases the line           |
+ * | 0x08     | TARGET        | pages that the host wants                                                        |
+ * | 0x0c     | ACTUAL        | pages that the driver says it has given                                          |
+ * | 0x10     | QUEUE         | bus address of an array of frame numbers, u32 each                               |
+ * | 0x14     | INFLATE       | storing n: the n frames of the array are the host's from here on                 |
+ * | 0x18     | DEFLATE       | storing n: they are the machine's again                                          |
+ * | 0x1c     | INFLATE_PFN   | the same for one frame, without the array                                        |
+ * | 0x20     | DEFLATE_PFN   |                                                                                  |
+ * | 0x24     | HELD          | pages that the host has                                                          |
+ * | 0x28     | ERRORS        | frames given twice, taken back without having been given, arrays not to be read  |
+ * | 0x30     | CONTROL       | storing 1: the host begins; 0: it lets go of everything                          |
+ * | 0x40     | HOST_TARGET   | the host's own knob (not for drivers of real machines): sets the target          |
+ *
+ * A command is done when the store returns, as a virtual machine is stopped while its host acts. A host that was asked
+ * to (`swing`, `period`, `moves`) changes its mind by itself: target, target + swing, target, …
+ *
+ * Like virtio-balloon (virtio 1.2, section 5.5), with registers in place of queues.
+ */
+
+import { type DeviceEnv, type DeviceKind, type DeviceModel, numberSetting } from "./hardware.ts";
+
+export const BALLOON_ID = 0x00;
+export const BALLOON_STATUS = 0x04;
+export const BALLOON_TARGET = 0x08;
+export const BALLOON_ACTUAL = 0x0c;
+export const BALLOON_QUEUE = 0x10;
+export const BALLOON_INFLATE = 0x14;
+export const BALLOON_DEFLATE = 0x18;
+export const BALLOON_INFLATE_PFN = 0x1c;
+export const BALLOON_DEFLATE_PFN = 0x20;
+export const BALLOON_HELD = 0x24;
+export const BALLOON_ERRORS = 0x28;
+export const BALLOON_CONTROL = 0x30;
+export const BALLOON_HOST_TARGET = 0x40;
+export const BALLOON_MAGIC = 0x0b41_1004;
+export const BALLOON_CHANGED = 1;
+
+const MAX_PAGES = 2 ** 20;
+const MAX_ARRAY = 1024;
+
+function createBalloonModel(env: DeviceEnv): DeviceModel {
+  const held = new Set<number>();
+  let [isOn, status, target, actual, queue, nrErrors, nrMoves] = [false, 0, 0, 0, 0, 0, 0];
+
+  const setTarget = (pages: number): void => {
+    target = Math.min(pages, MAX_PAGES);
+    if (!isOn) return;
+    status = BALLOON_CHANGED;
+    if (!env.faults.strikes("lost_irq")) env.setIrq(true);
+  };
+
+  const plan = (): void => {
+    if (nrMoves >= env.setting("moves")) return;
+    const late = env.faults.strikes("late") ? env.setting("late_cycles") : 0;
+    env.after(env.setting("period") + late, () => {
+      if (!isOn) return;
+      if (env.faults.strikes("vanish")) {
+        env.vanish();
+        return;
+      }
+      nrMoves++;
+      setTarget(env.setting("target") + (nrMoves % 2) * env.setting("swing"));
+      plan();
+    });
+  };
+
+  const give = (pfn: number): void => {
+    if (held.has(pfn)) nrErrors++;
+    held.add(pfn);
+  };
+  const takeBack = (pfn: number): void => {
+    if (!held.delete(pfn)) nrErrors++;
+  };
+  const each = (nr: number, act: (pfn: number) => void): void => {
+    const bytes = nr > 0 && nr <= MAX_ARRAY ? env.master.read(queue, nr * 4) : null;
+    if (bytes === null) nrErrors++;
+    else for (let i = 0; i < nr; i++) act(new DataView(bytes.buffer, bytes.byteOffset).getUint32(i * 4, true));
+  };
+
+  const control = (value: number): void => {
+    const wasOn = isOn;
+    isOn = (value & 1) !== 0;
+    if (isOn === wasOn) return;
+    if (!isOn) {
+      held.clear();
+      env.setIrq(false);
+      return;
+    }
+    nrMoves = 0;
+    setTarget(env.setting("target"));
+    plan();
+  };
+
+  return {
+    ld32(register) {
+      if (register === BALLOON_STATUS) {
+        const value = status;
+        status = 0;
+        env.setIrq(false);
+        return value;
+      }
+      const values: Readonly<Record<number, number>> = {
+        [BALLOON_ID]: BALLOON_MAGIC,
+        [BALLOON_TARGET]: target,
+        [BALLOON_ACTUAL]: actual,
+        [BALLOON_HELD]: held.size,
+        [BALLOON_ERRORS]: nrErrors,
+        [BALLOON_CONTROL]: isOn ? 1 : 0,
+      };
+      return values[register] ?? 0;
+    },
+    st32(register, value) {
+      if (register === BALLOON_ACTUAL) actual = value;
+      if (register === BALLOON_QUEUE) queue = value;
+      if (register === BALLOON_INFLATE) each(value, give);
+      if (register === BALLOON_DEFLATE) each(value, takeBack);
+      if (register === BALLOON_INFLATE_PFN) give(value);
+      if (register === BALLOON_DEFLATE_PFN) takeBack(value);
+      if (register === BALLOON_CONTROL) control(value);
+      if (register === BALLOON_HOST_TARGET) setTarget(value);
+    },
+    reset() {
+      held.clear();
+      [isOn, status, target, actual, queue, nrErrors, nrMoves] = [false, 0, 0, 0, 0, 0, 0];
+    },
+  };
+}
+
+export const BALLOON_KIND: DeviceKind = {
+  compatible: "balloon",
+  settings: {
+    target: numberSetting(0, MAX_PAGES, 0, "pages that the host wants from the start"),
+    swing: numberSetting(0, MAX_PAGES, 0, "pages that it wants on top at every other move"),
+    period: numberSetting(1000, 10_000_000_000, 50_000_000, "cycles between two moves"),
+    moves: numberSetting(0, 1_000_000, 0, "how often the host changes its mind"),
+  },
+  faults: ["lost_irq", "late", "vanish"],
+  create: createBalloonModel,
+};
