@@ -25,6 +25,7 @@ export const PARAMETERS = {
   movablecore: "size of ZONE_MOVABLE at the top of memory, e.g. 16M",
   cma: "size of the area for large contiguous allocations, which processes may use meanwhile, e.g. 16M",
   compaction: "on (default) or off: are pages of processes moved together when a large block is wanted",
+  debug_tlb: "on: tell when a TLB translates by an entry that has changed since; slow",
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
   irqsoff: "on: measures how long interrupts and preemption are off; read it in /sys/kernel/debug/tracing",

@@ -20,7 +20,6 @@
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
-import { NR_ASIDS } from "../kernel/arch/mmu.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { initListHead, listAddTail, listDel, listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP, USER_STACK_TOP } from "../kernel/params.ts";
@@ -35,6 +34,7 @@ import {
   PROT_READ,
   PROT_WRITE,
 } from "../kernel/uapi/mman.ts";
+import { SHARED_ASID, takeAsid } from "./asid.ts";
 import { createFork } from "./fork.ts";
 import { createUserPages } from "./memory.ts";
 import { createMmCheck } from "./mm_check.ts";
@@ -258,15 +258,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
 
   // ── Whole address spaces ─────────────────────────────────────────────────────────────────────────────────────────
 
-  /** ASIDs go round; when they have gone round once, the new owner's stale entries are flushed everywhere. */
-  const nextAsid = (): number => {
-    const last = field(state, LAST_ASID);
-    const asid = 1 + (last % (NR_ASIDS - 1));
-    setField(state, LAST_ASID, last + 1);
-    if (last >= NR_ASIDS - 1) for (let cpu = 0; cpu < harts.nrCpus; cpu++) mmu.flushAsid(cpu, asid);
-    return asid;
-  };
-
   /** An address space without VMAs; NULL without memory. */
   const emptyMm = (ctx: Context): PhysAddr => {
     const mm = caches.allocMm(ctx);
@@ -279,7 +270,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     }
     setField(mm, MM_PGD, pgd);
     setField(mm, MM_USERS, 1);
-    setField(mm, MM_ASID, nextAsid());
+    setField(mm, MM_ASID, takeAsid(port, state, asPhys(state + LAST_ASID)));
     port.stF64(mm + MM_BRK, USER_HEAP_BASE);
     initListHead(port, asPhys(mm + MM_LIST));
     listAddTail(port, asPhys(mm + MM_LIST), state);
@@ -337,6 +328,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       harts.satpRoot[cpu] = mm === NULL ? 0 : field(mm, MM_PGD);
       harts.satpAsid[cpu] = mm === NULL ? 0 : field(mm, MM_ASID);
       if (mm === NULL) return;
+      if (harts.satpAsid[cpu] === SHARED_ASID) mmu.flushAsid(cpu, SHARED_ASID);
       const word = asPhys(mm + MM_CPUS + (cpu >>> 5) * 4);
       port.st32(word, (port.ld32(word) | (1 << (cpu & 31))) >>> 0);
     },

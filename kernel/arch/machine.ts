@@ -37,6 +37,8 @@ export interface MachineConfig {
   readonly port: PortKind | PortFactory;
   /** RAM that the host provides, zeroed, `ramBytes` long: shared with other threads. Default: the machine's own. */
   readonly ram?: RamBuffer | undefined;
+  /** Compare what TLBs have with the tables, at each access of a process. */
+  readonly debugTlb?: boolean;
 }
 
 export interface Machine {
@@ -100,7 +102,7 @@ export function createMachine(config: MachineConfig): Machine {
   const harts = createHarts(nrCpus);
   const events = createDeviceEvents();
   const irqChip = createIrqChip(harts, events);
-  const mmu = createMmu(port, harts);
+  const mmu = createMmu(port, harts, config.debugTlb);
   const random = createRandomStreams(seed);
   harts.online[0] = 1;
 

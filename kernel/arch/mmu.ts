@@ -15,6 +15,9 @@
  * The kernel's own window (vmalloc) has a table of its own, the same on every CPU. Its translations are in the same TLB
  * under ASID 0, by page numbers that count from the start of the window.
  *
+ * A checking MMU (`debug_tlb=on`) compares each translation of a process that it has at hand with the table, and tells
+ * when a kernel has changed an entry without a flush: the access goes on by the old one, as on hardware.
+ *
  * Source: RISC-V privileged specification, chapter "Sv39".
  */
 
@@ -51,6 +54,16 @@ if (VMALLOC_BYTES / PAGE_SIZE > ASID_FACTOR) throw new Error("mmu: page numbers 
 /** What `translate` returns when the access is not allowed; a physical address is never negative. */
 export const MMU_FAULT = -1;
 
+/** A translation that a TLB has and the table has not: `cached` is the physical base, `pte` the entry, 0 for none. */
+export interface StaleTranslation {
+  readonly cpu: number;
+  readonly asid: number;
+  readonly va: number;
+  readonly isWrite: boolean;
+  readonly cached: number;
+  readonly pte: number;
+}
+
 export interface Mmu {
   /**
    * Physical address of user address `va` for a load (`isWrite` false) or a store, or MMU_FAULT. Looks into the TLB,
@@ -67,13 +80,15 @@ export interface Mmu {
   flushAsid(cpu: number, asid: number): void;
   /** Everything that one CPU has cached. */
   flushAll(cpu: number): void;
+  /** Who is told of stale translations, by a checking MMU. */
+  onStale(hook: (stale: StaleTranslation) => void): void;
   /** Copies of the TLB words, for a saved machine. */
   readonly tlbWords: readonly (Int32Array | Uint32Array)[];
   /** Hits are not counted (they cost nothing extra); walks are, per CPU. */
   readonly walks: Float64Array;
 }
 
-export function createMmu(port: MemoryPort, harts: Harts): Mmu {
+export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): Mmu {
   const { satpRoot, satpAsid, clock, nrCpus } = harts;
   // A tag is page number + asid · 2^23, as a signed word; 0 is invalid, so ASIDs in use start at 1.
   const readTag = new Int32Array(nrCpus * TLB_ENTRIES);
@@ -135,18 +150,52 @@ export function createMmu(port: MemoryPort, harts: Harts): Mmu {
     return base === MMU_FAULT ? MMU_FAULT : base + offset;
   };
 
+  // ── The checking MMU ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  let tellStale: (stale: StaleTranslation) => void = () => {};
+
+  /** The leaf for page `vpn` and the physical base that it gives, without a trace; [0, −1] if there is none. */
+  const peek = (root: number, vpn: number): readonly [pte: number, base: number] => {
+    let table = root * PAGE_SIZE;
+    for (let level = PT_LEVELS - 1; level >= 0 && table !== 0; level--) {
+      const pte = port.ld32(table + ((vpn >>> (9 * level)) & (PTES_PER_TABLE - 1)) * 8);
+      if ((pte & PTE_V) === 0) break;
+      if ((pte & PTE_LEAF) !== 0) return [pte, ((pte >>> 10) + (vpn & ((1 << (9 * level)) - 1))) * PAGE_SIZE];
+      table = (pte >>> 10) * PAGE_SIZE;
+    }
+    return [0, -1];
+  };
+
+  const translate = (cpu: number, va: number, isWrite: boolean): number => {
+    // Below 4 GiB, where programs have their heap, a page number is a shift and all stays integer arithmetic.
+    if (va >>> 0 === va) return translatePage(cpu, va >>> PAGE_SHIFT, va & (PAGE_SIZE - 1), isWrite);
+    if (!(va >= 0 && va < TASK_SIZE)) return MMU_FAULT;
+    const vpn = Math.floor(va / PAGE_SIZE);
+    // The offset as an integer also keeps slow double arithmetic out of the callers. A fraction is no address.
+    const offset = (va - vpn * PAGE_SIZE) | 0;
+    return vpn * PAGE_SIZE + offset === va ? translatePage(cpu, vpn, offset, isWrite) : MMU_FAULT;
+  };
+
+  const checkedTranslate = (cpu: number, va: number, isWrite: boolean): number => {
+    const vpn = Math.floor(va / PAGE_SIZE);
+    const asid = satpAsid[cpu] as number;
+    const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
+    if (va >= 0 && va < TASK_SIZE && (isWrite ? writeTag[slot] : readTag[slot]) === tagOf(vpn, asid)) {
+      const [pte, base] = peek(satpRoot[cpu] as number, vpn);
+      const needed = PTE_U | (isWrite ? PTE_W | PTE_D : 0);
+      const cached = frameBase[slot] as number;
+      if (base !== cached || (pte & needed) !== needed) tellStale({ cpu, asid, va, isWrite, cached, pte });
+    }
+    return translate(cpu, va, isWrite);
+  };
+
   return {
     walks,
-    tlbWords: [readTag, writeTag, frameBase],
-    translate(cpu, va, isWrite) {
-      // Below 4 GiB, where programs have their heap, a page number is a shift and all stays integer arithmetic.
-      if (va >>> 0 === va) return translatePage(cpu, va >>> PAGE_SHIFT, va & (PAGE_SIZE - 1), isWrite);
-      if (!(va >= 0 && va < TASK_SIZE)) return MMU_FAULT;
-      const vpn = Math.floor(va / PAGE_SIZE);
-      // The offset as an integer also keeps slow double arithmetic out of the callers. A fraction is no address.
-      const offset = (va - vpn * PAGE_SIZE) | 0;
-      return vpn * PAGE_SIZE + offset === va ? translatePage(cpu, vpn, offset, isWrite) : MMU_FAULT;
+    onStale(hook) {
+      tellStale = hook;
     },
+    tlbWords: [readTag, writeTag, frameBase],
+    translate: isChecking ? checkedTranslate : translate,
     translateKernel(cpu, va, isWrite) {
       const inWindow = va - VMALLOC_START;
       // Page 0 of the window is never mapped: its tag would be that of an invalid entry.

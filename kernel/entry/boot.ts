@@ -95,6 +95,7 @@ import { registerVmFiles } from "./procfs/vm_files.ts";
 import { hookReclaim } from "./reclaim_hooks.ts";
 import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
+import { reportStaleTlb } from "./stale_tlb.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
 
@@ -107,7 +108,8 @@ export function boot(options: BootOptions): Kernel {
   const parameters = parseCmdline(options.cmdline);
   const isGuarded = parameters.choice("dma_guard", ["off", "on"]) === "on";
   const portKind = isGuarded ? "guard" : options.port;
-  const machine = createMachine({ nrCpus, ramBytes, seed, port: portKind, ram: options.ram });
+  const debugTlb = parameters.choice("debug_tlb", ["off", "on"]) === "on";
+  const machine = createMachine({ nrCpus, ramBytes, seed, port: portKind, ram: options.ram, debugTlb });
   const { port, harts, firmwareMap } = machine;
   const image = createKernelImage();
   const printk = createPrintk(machine, image); // log ring
@@ -116,6 +118,7 @@ export function boot(options: BootOptions): Kernel {
   printk(KERN_INFO, `Linux version 6.12.0-slabtown (slabtown 0.1.0) #1 SMP PREEMPT_DYNAMIC, seed "${seed}"`);
   printk(KERN_INFO, `Command line: ${options.cmdline}`);
   logFirmwareMap(printk, firmwareMap);
+  const staleTlb = reportStaleTlb(machine, printk); // debug_tlb
 
   const percpu = createPerCpu(); // per-CPU layout
   const untraced = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
@@ -515,7 +518,8 @@ export function boot(options: BootOptions): Kernel {
     consoleDevice,
     registry,
     drivers,
-    dmaReports: () => (dmaSystem.debug?.errorCount() ?? 0) + (machine.guard?.nrViolations() ?? 0),
+    dmaReports: () =>
+      staleTlb.nrReports() + (dmaSystem.debug?.errorCount() ?? 0) + (machine.guard?.nrViolations() ?? 0),
     deferred,
     panic,
     locks,

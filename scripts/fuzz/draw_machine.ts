@@ -46,6 +46,7 @@ export const PARAMETER_VALUES: Readonly<Record<ParameterName, (d: Draw) => strin
   fail_nth: (d) => `${d.spread(1, 3000)}${d.chance(25) ? "+" : ""}`,
   pi: onOff,
   compaction: onOff,
+  debug_tlb: onOff,
 };
 
 /** Parameters that are drawn less often: they make everything fail, or slow. */

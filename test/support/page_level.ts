@@ -38,6 +38,7 @@ export interface PageLevelOptions {
   readonly movableBytes?: number;
   readonly cmaBytes?: number;
   readonly frameAllocator?: FrameAllocatorFactory;
+  readonly debugTlb?: boolean;
   readonly port?: "raw" | "bounds" | "inject" | "guard";
   /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
   readonly compose?: (parts: ComposedParts) => void;
@@ -57,7 +58,13 @@ const MIB = 1024 * 1024;
 export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine {
   const nrCpus = options.nrCpus ?? 2;
   const ramBytes = options.ramBytes ?? 32 * MIB;
-  const machine = createMachine({ nrCpus, ramBytes, seed: "test", port: options.port ?? "bounds" });
+  const machine = createMachine({
+    nrCpus,
+    ramBytes,
+    seed: "test",
+    port: options.port ?? "bounds",
+    debugTlb: options.debugTlb ?? false,
+  });
   const image = createKernelImage();
   const printk = createPrintk(machine, image);
   const percpu = createPerCpu();
