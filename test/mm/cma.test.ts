@@ -80,6 +80,46 @@ describe("the area", () => {
   });
 });
 
+describe("pages that processes share after a fork", () => {
+  it("MIG-1 leave the area with all of their mappings: a driver gets it, every process reads what it wrote", () => {
+    const w = bootProcessWorld({ ramBytes: 32 * MIB, cmaBytes: 4 * MIB });
+    const nrPages = 900;
+    // While the area is most of what is free it is borrowed first.
+    const held: Pfn[] = [];
+    const freeElsewhere = (): number => w.zones.totalFree() - w.zones.totalFreeCma();
+    while (freeElsewhere() > 1000) held.push(w.pageAlloc.tryAllocPages(w.ctx, 5, GFP_ATOMIC | 0x2000));
+    const parent = w.processMemory.createMm(w.ctx);
+    for (const pfn of held.splice(40)) w.pageAlloc.freePages(w.ctx, pfn, 5);
+    expect(w.processMemory.brk(w.ctx, parent, va(nrPages))).toBe(va(nrPages));
+    for (let i = 0; i < nrPages; i++) expect(w.poke(0, parent, va(i), i)).toBe(true);
+    for (const pfn of held) w.pageAlloc.freePages(w.ctx, pfn, 5);
+    const family = [parent];
+    for (let i = 0; i < 3; i++) family.push(w.processMemory.fork(w.ctx, family[i] as PhysAddr));
+    expect(family.every((mm) => mm !== 0)).toBe(true);
+    const borrowed = framesInArea(w, [parent], nrPages);
+    expect(borrowed).toBeGreaterThan(0);
+    // One child has pages of its own: every tenth.
+    const writer = family[3] as PhysAddr;
+    for (let i = 0; i < nrPages; i += 10) expect(w.poke(1, writer, va(i), 777_000 + i)).toBe(true);
+    const pfn = w.cma.alloc(w.ctx, 1024, 0);
+    expect(pfn).toBe(w.cma.stats().base);
+    expect(framesInArea(w, family, nrPages)).toBe(0);
+    family.forEach((mm) => {
+      for (let i = 0; i < nrPages; i++) {
+        const isOwn = mm === writer && i % 10 === 0;
+        expect(w.peek(i & 1, mm, va(i))).toBe(isOwn ? 777_000 + i : i);
+      }
+      expect(w.processMemory.check(mm)).toBeNull();
+    });
+    for (let i = 1; i < nrPages; i += 10) expect(w.frameOf(writer, va(i))).toBe(w.frameOf(parent, va(i)));
+    expect(w.vmstat.event(PGMIGRATE_SUCCESS)).toBeGreaterThanOrEqual(borrowed);
+    w.expectSound();
+    expect(w.cma.release(w.ctx, pfn, 1024)).toBe(0);
+    for (const mm of family) w.processMemory.mmPut(w.ctx, mm);
+    w.expectNoLeak();
+  });
+});
+
 describe("borrowing", () => {
   it("B9 unmovable, reclaimable and atomic requests never get a frame of the area; W4 nor count it", () => {
     const w = bootProcessWorld();

@@ -229,6 +229,30 @@ describe("the whole zone", () => {
   });
 });
 
+describe("pages that processes share after a fork", () => {
+  it("COMP-2 move once, with every mapping, and stay shared until somebody writes", () => {
+    const w = bootCompactionWorld();
+    const nrPages = 1600;
+    const parent = pieces(w, nrPages, 1000, every(3));
+    const children = [w.processMemory.fork(w.ctx, parent), w.processMemory.fork(w.ctx, parent)];
+    expect(children.every((mm) => mm !== 0)).toBe(true);
+    w.compaction.compactAll(w.ctx);
+    const moved = w.vmstat.event(PGMIGRATE_SUCCESS);
+    expect(moved).toBeGreaterThan(100);
+    expect(moved).toBeLessThanOrEqual(Math.ceil(nrPages / 3));
+    for (const mm of [parent, ...children]) expectPieces(w, mm, nrPages, 1000, every(3));
+    for (let i = 0; i < nrPages; i += 3) {
+      for (const mm of children) expect(w.frameOf(mm, va(i))).toBe(w.frameOf(parent, va(i)));
+    }
+    expect(w.poke(0, children[0] as PhysAddr, va(0), 5)).toBe(true);
+    expect([w.peek(1, children[0] as PhysAddr, va(0)), w.peek(1, parent, va(0))]).toEqual([5, 1000]);
+    w.expectSound();
+    for (const mm of [parent, ...children]) w.processMemory.mmPut(w.ctx, mm);
+    w.end();
+    w.expectNoLeak();
+  });
+});
+
 describe("random machines", () => {
   it("COMP-2, COMP-4 any fragmentation, any order, in any sequence: contents and invariants hold", () => {
     const step = fc.oneof(
