@@ -41,6 +41,7 @@ export const PARAMETERS = {
   failslab: "interval,probability,space,times: object allocations that fail on purpose, as in Linux",
   fail_page_alloc: "interval,probability,space,times: page allocations that fail on purpose, as in Linux",
   fail_nth: "the N-th allocation since boot fails; with N+ all later ones too",
+  swap: "size of a disk that is the swap area from boot on, e.g. 256M",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;
 

@@ -63,6 +63,7 @@ export {
   MM_PEAK_RSS,
   MM_PEAK_VM,
   MM_PGD,
+  MM_RSS_ANON,
   MM_RSS_FILE,
   MM_RSS_SHMEM,
   MM_STACK_VM,
@@ -104,6 +105,15 @@ export {
 } from "./mmzone.ts";
 export type { CpuCacheStats } from "./object_cache.ts";
 export {
+  type OomCandidate,
+  oomHeader,
+  oomMemoryText,
+  oomReapedText,
+  oomTasksText,
+  oomVictimText,
+  selectVictim,
+} from "./oom.ts";
+export {
   orderOfFlags,
   PAGE_STRUCT_BYTES,
   type Pages,
@@ -127,6 +137,7 @@ export { createPageTables, type PageTables } from "./pgtable.ts";
 export type { Reclaim } from "./reclaim.ts";
 export { composeSwap, RECLAIM_STATIC_BYTES, type ReclaimSubsystem } from "./reclaim_subsystem.ts";
 export { SG_BYTES } from "./scatterlist.ts";
+export { formatMemInfo } from "./show_mem.ts";
 export { createSimpleFrames, type SimpleFrames } from "./simple_frames.ts";
 export {
   CACHE_CC,

@@ -24,7 +24,7 @@ import type { Task } from "../kernel/task.ts";
 import { PF_MEMALLOC, TASK_FLAGS } from "../kernel/task_struct.ts";
 import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import { __GFP_NORETRY, type Gfp } from "./gfp.ts";
+import { __GFP_FS, __GFP_NORETRY, __GFP_RETRY_MAYFAIL, type Gfp } from "./gfp.ts";
 import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN } from "./mmzone.ts";
 import type { Shrinkers } from "./shrinker.ts";
 import { DEF_PRIORITY, SWAP_CLUSTER_MAX, type Vmscan } from "./vmscan.ts";
@@ -92,6 +92,10 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
   const isHopeless = (highest: number): boolean =>
     vmscan.nrReclaimable(highest) === 0 && !vmscan.isAbove(highest, WMARK_MIN);
 
+  /** A large block, or one that can do without: nobody dies for it. Without __GFP_FS reclaim was half-hearted. */
+  const mayKill = (order: number, gfp: Gfp): boolean =>
+    order <= PAGE_ALLOC_COSTLY_ORDER && (gfp & __GFP_RETRY_MAYFAIL) === 0 && (gfp & __GFP_FS) !== 0;
+
   const reclaimOrKill = (ctx: TaskContext, order: number, gfp: Gfp): boolean => {
     const highest = gfpZone(gfp);
     for (let tries = 0; tries < MAX_RECLAIM_RETRIES; tries++) {
@@ -99,7 +103,7 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
       if ((gfp & __GFP_NORETRY) !== 0) return false;
       if (isHopeless(highest)) break;
     }
-    return order <= PAGE_ALLOC_COSTLY_ORDER && killForMemory(ctx, order, gfp);
+    return mayKill(order, gfp) && killForMemory(ctx, order, gfp);
   };
 
   // ── kswapd ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,11 +24,18 @@ import {
 } from "./mmzone.ts";
 import type { PerCpuPages } from "./pcp.ts";
 import {
-  NR_ANON_MAPPED,
+  NR_ACTIVE_ANON,
+  NR_ACTIVE_FILE,
+  NR_INACTIVE_ANON,
+  NR_INACTIVE_FILE,
+  NR_ISOLATED_ANON,
+  NR_ISOLATED_FILE,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
+  NR_UNEVICTABLE,
+  NR_WRITEBACK,
   type VmStat,
 } from "./vmstat.ts";
 
@@ -88,15 +95,23 @@ export function formatMemInfo(sources: MemInfoSources): string {
   const { zones, vmstat } = sources;
   const populated = Array.from({ length: MAX_NR_ZONES }, (_, zone) => zone).filter((zone) => zones.isPopulated(zone));
   const freePcp = populated.reduce((sum, zone) => sum + pcpPages(sources, zone), 0);
-  const anon = vmstat.item(NR_ANON_MAPPED);
+  const item = (nr: number): number => vmstat.item(nr);
+  const line = (...words: readonly (string | number)[]): string =>
+    words
+      .map((word) => (typeof word === "number" ? `:${item(word)} ` : word))
+      .join("")
+      .trimEnd();
   return [
     "Mem-Info:",
-    `active_anon:${anon} inactive_anon:0 isolated_anon:0`,
-    ` slab_reclaimable:${vmstat.item(NR_SLAB_RECLAIMABLE)} slab_unreclaimable:${vmstat.item(NR_SLAB_UNRECLAIMABLE)}`,
-    ` mapped:0 shmem:0 pagetables:${vmstat.item(NR_PAGETABLE)}`,
+    line("active_anon", NR_ACTIVE_ANON, "inactive_anon", NR_INACTIVE_ANON, "isolated_anon", NR_ISOLATED_ANON),
+    ` ${line("active_file", NR_ACTIVE_FILE, "inactive_file", NR_INACTIVE_FILE, "isolated_file", NR_ISOLATED_FILE)}`,
+    ` unevictable:${item(NR_UNEVICTABLE)} dirty:0 writeback:${item(NR_WRITEBACK)}`,
+    ` slab_reclaimable:${item(NR_SLAB_RECLAIMABLE)} slab_unreclaimable:${item(NR_SLAB_UNRECLAIMABLE)}`,
+    ` mapped:0 shmem:0 pagetables:${item(NR_PAGETABLE)}`,
     ` free:${zones.totalFree()} free_pcp:${freePcp} free_cma:${zones.totalFreeCma()}`,
-    `Node 0 active_anon:${kb(anon)} kernel_stack:${vmstat.item(NR_KERNEL_STACK_KB)}kB ` +
-      `pagetables:${kb(vmstat.item(NR_PAGETABLE))}`,
+    `Node 0 active_anon:${kb(item(NR_ACTIVE_ANON))} inactive_anon:${kb(item(NR_INACTIVE_ANON))} ` +
+      `unevictable:${kb(item(NR_UNEVICTABLE))} writeback:${kb(item(NR_WRITEBACK))} ` +
+      `kernel_stack:${item(NR_KERNEL_STACK_KB)}kB pagetables:${kb(item(NR_PAGETABLE))}`,
     ...populated.flatMap((zone) => zoneLines(sources, zone)),
     ...populated.map((zone) => blocksLine(sources, zone)),
   ].join("\n");

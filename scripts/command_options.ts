@@ -11,6 +11,7 @@ import {
   parseFailAlloc,
   parseMem,
   parseSeed,
+  parseSwap,
   parseWhole,
 } from "./options.ts";
 import { colorLevel, createPaint, type Paint } from "./paint.ts";
@@ -22,6 +23,7 @@ export interface CommonOptions {
   readonly mem?: number;
   readonly seed?: string;
   readonly cmdline?: string;
+  readonly swap?: number;
   readonly cycles?: number;
   readonly json?: boolean;
   readonly host?: boolean;
@@ -45,6 +47,7 @@ export function addCommonOptions(command: Command, defaultMem: string): Command 
     .option("--mem <SIZE>", `RAM, 8M to 4G (default: ${defaultMem})`, (text) => parseMem(text))
     .option("--seed <S>", "same seed, same run (default: 1)", (text) => parseSeed(text))
     .option("--cmdline <PARAMS>", "kernel parameters", (text) => parseCmdline(text))
+    .option("--swap <SIZE>", "a disk of that size as swap area, 1M to 1G (default: none)", (text) => parseSwap(text))
     .option("--cycles <N>", "stop at the first task switch after so much virtual time, as in 50M", (text) =>
       parseCycles(text),
     )
@@ -94,7 +97,8 @@ export function addFaultOptions(command: Command): Command {
 
 /** What the options ask of the machine. */
 export function machineRequest(options: CommonOptions): MachineRequest {
-  return { nrCpus: options.cpus, ramBytes: options.mem, seed: options.seed, cmdline: options.cmdline };
+  const { cpus, mem, seed, cmdline, swap } = options;
+  return { nrCpus: cpus, ramBytes: mem, seed, cmdline, swapBytes: swap };
 }
 
 /** The styles for standard output. */

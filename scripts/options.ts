@@ -23,6 +23,8 @@ export interface MachineRequest {
   readonly ramBytes?: number | undefined;
   readonly seed?: string | undefined;
   readonly cmdline?: string | undefined;
+  /** Size of a swap disk: one more kernel parameter. */
+  readonly swapBytes?: number | undefined;
 }
 
 /** RAM of `run`, where whole programs are replayed. */
@@ -68,6 +70,15 @@ export function parseMem(text: string, label = "--mem"): number {
   }
   if (bytes % PAGE_SIZE !== 0) {
     throw new UsageError(`${label} ${shown(text)} is not a multiple of the page size, 4K`, SIZE_HINT);
+  }
+  return bytes;
+}
+
+/** A swap disk: 1M to 1G, whole MiB. */
+export function parseSwap(text: string, label = "--swap"): number {
+  const bytes = parseSize(text, label);
+  if (bytes < 1024 ** 2 || bytes > 1024 ** 3 || bytes % 1024 ** 2 !== 0) {
+    throw new UsageError(`${label} ${shown(text)} is no size of a swap disk`, "1M to 1G, whole megabytes: 256M");
   }
   return bytes;
 }
@@ -157,12 +168,14 @@ export function failing(machine: MachineOptions, failAlloc: string | undefined):
 export function resolveMachine(defaultRamBytes: number, ...requests: readonly MachineRequest[]): MachineOptions {
   const pick = <K extends keyof MachineRequest>(key: K): MachineRequest[K] =>
     requests.find((request) => request[key] !== undefined)?.[key];
-  return {
+  const swapBytes = pick("swapBytes");
+  const machine = {
     nrCpus: pick("nrCpus") ?? DEFAULT_CPUS,
     ramBytes: pick("ramBytes") ?? defaultRamBytes,
     seed: pick("seed") ?? DEFAULT_SEED,
     cmdline: pick("cmdline") ?? "",
   };
+  return swapBytes === undefined ? machine : withKernelParameter(machine, `swap=${formatSize(swapBytes)}`);
 }
 
 /** The options that boot this machine again. */

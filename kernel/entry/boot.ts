@@ -77,6 +77,7 @@ import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
 import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
+import { swapAtBoot, swapDiskMib, withSwapDisk } from "./boot_swap.ts";
 import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
@@ -85,6 +86,7 @@ import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
 import { createObjectUsers } from "./object_users.ts";
+import { createOomKiller } from "./oom_kill.ts";
 import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
 import { createProcesses } from "./processes.ts";
@@ -401,6 +403,20 @@ export function boot(options: BootOptions): Kernel {
     onPanic: panic.panic,
     rlimits: initialRlimits(ramBytes, NR_OPEN),
   });
+  const killForMemory = createOomKiller({
+    machine,
+    contexts,
+    printk,
+    tasks,
+    processes,
+    processMemory,
+    zones,
+    pcp,
+    vmstat,
+    swapTotals: reclaim.area.totals,
+  }); // who dies when nothing is left
+  reclaim.reclaim.onOutOfMemory(killForMemory);
+  const swapMib = swapDiskMib(parameters.size("swap", 0));
   const registry = createFileRegistry(); // what drivers add
   if (lockdep !== undefined) registry.registerText("/proc/lockdep_stats", { read: () => lockdepStatsText(lockdep) });
   registerDmaFiles(registry, dmaSystem);
@@ -425,7 +441,7 @@ export function boot(options: BootOptions): Kernel {
     registry,
     places: [...DEVICE_PLACES, ...(options.extraDevices ?? [])],
     types: [...DRIVER_TYPES, ...(options.extraDrivers ?? [])],
-    settings: options.devices ?? {},
+    settings: swapMib === 0 ? (options.devices ?? {}) : withSwapDisk(options.devices ?? {}, swapMib),
     statics: driverStatics,
   }); // devices, modules
   cpuhp.registerCpuhp({ name: "drivers/napi:dead", offline: drivers.adopt });
@@ -498,7 +514,9 @@ export function boot(options: BootOptions): Kernel {
   printk.setConsole((line) => options.console(`${line}\n`), parameters.number("loglevel", RUNNING_LOGLEVEL));
 
   const modules = (parameters.get("modules") ?? "").split(",").filter((name) => name !== "");
-  drivers.loadAtBoot([...modules, ...(options.modules ?? [])]);
+  const asked = [...modules, ...(options.modules ?? [])];
+  drivers.loadAtBoot(swapMib === 0 || asked.includes("disk") ? asked : [...asked, "disk"]);
+  if (swapMib > 0) swapAtBoot({ machine, printk, kthreads, scheduler, registry, area: reclaim.area });
   faults?.arm();
 
   return createKernelObject({

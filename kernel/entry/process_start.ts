@@ -30,7 +30,14 @@ import { RLIMIT_NPROC } from "../uapi/resource.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { type Caller, NR_OPEN, type Process, type Processes, type ProcessTable } from "./process.ts";
 import { copyRlimits, softLimit } from "./rlimit.ts";
-import { createFaultHandler, createUserAccess, FatalSignal, TaskMemory } from "./user_mode.ts";
+import {
+  createFaultHandler,
+  createUserAccess,
+  DyingSignal,
+  FatalSignal,
+  type MakeRoom,
+  TaskMemory,
+} from "./user_mode.ts";
 
 /** Unwinds a thread whose process has become another program. */
 class NewProgram extends Error {
@@ -91,8 +98,16 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   };
   const textAt = (process: Process, entry: number): Program | undefined => process.text[(entry - USER_TEXT_BASE) / 16];
 
+  const makeRoom: MakeRoom = (ctx) => {
+    const isRoom = table.deps.makeRoom(ctx);
+    const task = scheduler.current(ctx.cpu);
+    const ending = task === undefined ? undefined : processOf(task)?.ending;
+    // Its memory is gone: it must not run on and find zeroes.
+    if (ending !== undefined) throw new DyingSignal(ending & 0x7f);
+    return isRoom;
+  };
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
-    new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm, table.deps.makeRoom));
+    new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm, makeRoom));
 
   // ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

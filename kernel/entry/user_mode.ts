@@ -36,10 +36,21 @@ export class FatalSignal extends Error {
   }
 }
 
+/** The process is dying already: not even the kernel's own copies go on. */
+export class DyingSignal extends FatalSignal {
+  constructor(signal: number) {
+    super(signal, "");
+    this.name = "DyingSignal";
+  }
+}
+
 /** Serves a fault: the physical address, or throws FatalSignal. */
 export type FaultHandler = (va: number, isWrite: boolean) => number;
 
-/** Frees memory for a fault that found none, and has undone what it began: true if it is worth to try again. */
+/**
+ * Frees memory for a fault that found none, and has undone what it began: true if it is worth to try again. Throws
+ * DyingSignal if the process was killed for that.
+ */
 export type MakeRoom = (ctx: TaskContext) => boolean;
 
 /** A fault handler for one task; looks the address space up at each fault. */
@@ -160,7 +171,7 @@ export function createUserAccess(memory: UserMemory): UserAccess {
     try {
       return access();
     } catch (error) {
-      if (error instanceof FatalSignal) return undefined;
+      if (error instanceof FatalSignal && !(error instanceof DyingSignal)) return undefined;
       throw error;
     }
   };

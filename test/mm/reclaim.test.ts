@@ -6,7 +6,14 @@ import { describe, expect, it } from "vitest";
 import { createKthreads } from "../../kernel/kthread.ts";
 import { PF_MEMALLOC, TASK_FLAGS } from "../../kernel/task_struct.ts";
 import type { TaskContext } from "../../kernel/types.ts";
-import { __GFP_NORETRY, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, type Gfp } from "../../mm/gfp.ts";
+import {
+  __GFP_NORETRY,
+  __GFP_RETRY_MAYFAIL,
+  GFP_HIGHUSER_MOVABLE,
+  GFP_KERNEL,
+  GFP_NOFS,
+  type Gfp,
+} from "../../mm/gfp.ts";
 import { createReclaim, RECLAIM_BYTES } from "../../mm/reclaim.ts";
 import { createShrinkers } from "../../mm/shrinker.ts";
 import type { Scan, Vmscan } from "../../mm/vmscan.ts";
@@ -94,7 +101,10 @@ describe("direct reclaim", () => {
   it("RCM-3 large blocks and __GFP_NORETRY kill nobody", () => {
     const w = world({ frees: () => 0, nrReclaimable: 0, isAbove: false });
     expect(w.ask(4, GFP_KERNEL)).toBe(false);
-    expect(w.ask(0, (GFP_KERNEL | __GFP_NORETRY) as Gfp)).toBe(false);
+    for (const modifier of [__GFP_NORETRY, __GFP_RETRY_MAYFAIL]) {
+      expect(w.ask(0, (GFP_KERNEL | modifier) as Gfp)).toBe(false);
+    }
+    expect(w.ask(0, GFP_NOFS)).toBe(false);
     expect(w.kills).toEqual([]);
   });
 

@@ -66,15 +66,22 @@ function cpuShares(ticks: readonly number[]): number[] {
   return [user + nice, system + irq + softirq, idle, iowait, steal].map(share);
 }
 
-/** Averages since boot, as the first line of vmstat shows them. */
-export function vmstatReport(files: VmstatFiles): string {
+export const VMSTAT_HEAD =
+  "procs -----------memory---------- ---swap-- -----io---- -system-- ------cpu-----\n" +
+  " r  b   swpd   free   buff  cache   si   so    bi    bo   in   cs us sy id wa st\n";
+
+/** A line of vmstat: rates between two looks, or, without an earlier one, averages since boot. */
+export function vmstatLine(files: VmstatFiles, earlier?: VmstatFiles): string {
   const memory = parseMeminfo(files.meminfo);
   const events = parseNamedCounts(files.vmstat);
   const system = parseSystemStat(files.stat);
-  const seconds = Math.max(parseUptime(files.uptime), 1 / USER_HZ);
+  const before = earlier === undefined ? undefined : parseSystemStat(earlier.stat);
+  const eventsBefore = earlier === undefined ? undefined : parseNamedCounts(earlier.vmstat);
+  const start = earlier === undefined ? 0 : parseUptime(earlier.uptime);
+  const seconds = Math.max(parseUptime(files.uptime) - start, 1 / USER_HZ);
   const kib = (name: string): number => memory.get(name) ?? 0;
   const perSecond = (n: number): number => Math.round(n / seconds);
-  const event = (name: string): number => events.get(name) ?? 0;
+  const event = (name: string): number => (events.get(name) ?? 0) - (eventsBefore?.get(name) ?? 0);
   const values: (readonly [value: number, width: number])[] = [
     [system.nrRunning, 2],
     [system.nrBlocked, 2],
@@ -86,15 +93,11 @@ export function vmstatReport(files: VmstatFiles): string {
     [perSecond(event("pswpout") * KIB_PER_PAGE), 4],
     [perSecond(event("pgpgin")), 5],
     [perSecond(event("pgpgout")), 5],
-    [perSecond(system.nrInterrupts), 4],
-    [perSecond(system.nrSwitches), 4],
-    ...cpuShares(system.cpuTicks).map((n) => [n, 2] as const),
+    [perSecond(system.nrInterrupts - (before?.nrInterrupts ?? 0)), 4],
+    [perSecond(system.nrSwitches - (before?.nrSwitches ?? 0)), 4],
+    ...cpuShares(system.cpuTicks.map((n, i) => n - (before?.cpuTicks[i] ?? 0))).map((n) => [n, 2] as const),
   ];
-  return `${[
-    "procs -----------memory---------- ---swap-- -----io---- -system-- ------cpu-----",
-    " r  b   swpd   free   buff  cache   si   so    bi    bo   in   cs us sy id wa st",
-    values.map(([value, width]) => right(value, width)).join(" "),
-  ].join("\n")}\n`;
+  return `${values.map(([value, width]) => right(value, width)).join(" ")}\n`;
 }
 
 /** `vmstat -m`: a line per slab cache. */

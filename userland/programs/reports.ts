@@ -5,20 +5,27 @@
  * gone before their files are read.
  */
 
+import { CYCLES_PER_SECOND } from "../../kernel/params.ts";
 import type { Sleeping } from "../../kernel/types.ts";
-import { parseOptions } from "./arguments.ts";
+import { SYS_nanosleep } from "../../kernel/uapi/syscall.ts";
+import { parseCount, parseOptions } from "./arguments.ts";
 import { listDirectory } from "./directory.ts";
 import {
   buddyinfoReport,
   freeReport,
   SLABTOP_SORTS,
   slabtopReport,
-  vmstatReport,
+  VMSTAT_HEAD,
+  type VmstatFiles,
+  vmstatLine,
   vmstatSlabReport,
 } from "./memory_reports.ts";
 import { type PidStat, parsePidStat } from "./proc_text.ts";
 import { psReport, topReport, uptimeReport } from "./process_reports.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
+
+/** Lines of vmstat between two headings. */
+const LINES_PER_HEAD = 20;
 
 /** Texts of several files; null, after a complaint, if one cannot be read. */
 function* texts(tool: Tool, paths: readonly string[]): Sleeping<string[] | null> {
@@ -53,19 +60,34 @@ const free: ToolDefinition = {
 
 const vmstat: ToolDefinition = {
   name: "vmstat",
-  synopsis: "[-m]",
-  summary: "memory and CPU since boot; -m: slab caches",
+  synopsis: "[-m | DELAY [COUNT]]",
+  summary: "memory and CPU since boot, and every DELAY seconds; -m: slab caches",
   *main(tool) {
-    const options = parseOptions(tool.args, { flags: ["-m"] });
+    const options = parseOptions(tool.args, { flags: ["-m"], maxOperands: 2 });
     if (options === null) return yield* tool.usage();
     if (options.flags.has("-m")) return yield* reportOf(tool, "/proc/slabinfo", vmstatSlabReport);
-    const files = yield* texts(tool, ["/proc/meminfo", "/proc/vmstat", "/proc/stat", "/proc/uptime"]);
-    if (files === null) return EXIT_FAILED;
-    const [meminfo = "", counters = "", stat = "", uptime = ""] = files;
-    yield* tool.out(vmstatReport({ meminfo, vmstat: counters, stat, uptime }));
+    const [delay, count] = options.operands.map(parseCount);
+    if (delay === null || count === null || delay === 0 || count === 0) return yield* tool.usage();
+    let last: VmstatFiles | undefined;
+    // Without a delay once; with one, for ever unless a count says otherwise.
+    const nrLines = count ?? (delay === undefined ? 1 : Number.POSITIVE_INFINITY);
+    for (let line = 0; line < nrLines; line++) {
+      if (line > 0) yield* tool.sys(SYS_nanosleep, (delay as number) * CYCLES_PER_SECOND);
+      const files = yield* vmstatFiles(tool);
+      if (files === null) return EXIT_FAILED;
+      yield* tool.out((line % LINES_PER_HEAD === 0 ? VMSTAT_HEAD : "") + vmstatLine(files, last));
+      last = files;
+    }
     return EXIT_OK;
   },
 };
+
+function* vmstatFiles(tool: Tool): Sleeping<VmstatFiles | null> {
+  const files = yield* texts(tool, ["/proc/meminfo", "/proc/vmstat", "/proc/stat", "/proc/uptime"]);
+  if (files === null) return null;
+  const [meminfo = "", vmstat = "", stat = "", uptime = ""] = files;
+  return { meminfo, vmstat, stat, uptime };
+}
 
 const slabtop: ToolDefinition = {
   name: "slabtop",

@@ -1,0 +1,94 @@
+/**
+ * The kernel parameter swap=SIZE: a disk of that size, and on it a swap area from boot on.
+ *
+ *   boot: disk1 with that capacity, driver disk ─▶ thread: the node is there ─▶ header ─▶ swapon ─▶ thread ends
+ *
+ * What mkswap and swapon do, for runs that have no shell to do it. The disk is new, so its header has to be written.
+ */
+
+import type { DeviceSettings } from "../../drivers/index.ts";
+import type { SwapArea } from "../../mm/index.ts";
+import type { Machine } from "../arch/machine.ts";
+import type { FileRegistry, OpenFile } from "../file.ts";
+import type { Kthreads } from "../kthread.ts";
+import { PAGE_SIZE } from "../params.ts";
+import { KERN_ERR, type Printk } from "../printk.ts";
+import type { Scheduler } from "../sched.ts";
+import type { Task } from "../task.ts";
+import type { Sleeping } from "../types.ts";
+import { ENODEV } from "../uapi/errno.ts";
+import { O_RDWR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+import { swapHeaderPage } from "../uapi/swap.ts";
+
+/** The device that the parameter adds, and the node that it gets behind disk0. */
+const SWAP_DISK = "disk1";
+const NODE = "sdb";
+const MIB = 1024 * 1024;
+/** The largest disk of the model. */
+const MAX_DISK_MIB = 1024;
+/** How long the driver may take. */
+const MAX_LOOKS = 1000;
+const LOOK_CYCLES = 1_000_000;
+const UUID = Uint8Array.from({ length: 16 }, (_, i) => (i === 6 ? 0x40 : i === 8 ? 0x80 : i));
+
+export interface BootSwapDeps {
+  readonly machine: Machine;
+  readonly printk: Printk;
+  readonly kthreads: Kthreads;
+  readonly scheduler: Scheduler;
+  readonly registry: FileRegistry;
+  readonly area: SwapArea;
+}
+
+/** The settings of all devices with the swap disk among them; what they say about it counts, but for its size. */
+export const withSwapDisk = (
+  devices: Readonly<Record<string, DeviceSettings>>,
+  capacityMib: number,
+): Readonly<Record<string, DeviceSettings>> => ({
+  ...devices,
+  [SWAP_DISK]: { ...devices[SWAP_DISK], capacity_mib: Math.min(capacityMib, MAX_DISK_MIB) },
+});
+
+/** Size of the disk in whole MiB; 0 without the parameter. */
+export const swapDiskMib = (bytes: number): number => Math.ceil(bytes / MIB);
+
+/** Asks for the thread. Boot. */
+export function swapAtBoot({ machine, printk, kthreads, scheduler, registry, area }: BootSwapDeps): void {
+  const { harts } = machine;
+
+  function* openDisk(task: Task): Sleeping<OpenFile | number> {
+    for (let looks = 0; looks < MAX_LOOKS; looks++) {
+      const open = registry.device(NODE);
+      if (open !== undefined) return open(O_RDWR);
+      yield* scheduler.sleepUntil(task, (harts.clock[task.ctx.cpu] as number) + LOOK_CYCLES);
+    }
+    return -ENODEV;
+  }
+
+  function* format(task: Task, file: OpenFile): Sleeping<number> {
+    const end = file.seek(0, SEEK_END);
+    file.seek(0, SEEK_SET);
+    const page = swapHeaderPage(Math.floor(end / PAGE_SIZE), UUID);
+    return end < 0 ? end : Math.min(0, yield* file.write(task, page));
+  }
+
+  function* swapOn(task: Task): Sleeping<number> {
+    const file = yield* openDisk(task);
+    if (typeof file === "number") return file;
+    const written = yield* format(task, file);
+    const error = written < 0 ? written : yield* area.swapon(task, `/dev/${NODE}`, file);
+    if (error !== 0 && --file.refs === 0) file.release();
+    return error;
+  }
+
+  kthreads.request(
+    {
+      comm: "swapon",
+      *body(task) {
+        const error = yield* swapOn(task);
+        if (error !== 0) printk(KERN_ERR, `swap: no swap area on /dev/${NODE}: ${error}`);
+      },
+    },
+    () => {},
+  );
+}
