@@ -22,6 +22,7 @@ import { WEBSERVER } from "./programs/webserver.ts";
 import { WORKLOAD_TOOLS } from "./programs/workloads.ts";
 import { createShell } from "./sh.ts";
 import { helpText, type ProgramHelp } from "./sh_builtins.ts";
+import { USERTESTS } from "./usertests/usertests.ts";
 
 export { type HeapReplayOptions, type HeapReplaySummary, heapReplayProgram } from "./heap_replay.ts";
 export {
@@ -46,6 +47,7 @@ const TOOLS: readonly ToolDefinition[] = [
   FBTEST,
   FORKBOMB,
   PMAP,
+  USERTESTS,
   FRAGMENT,
   SENSORD,
   WEBSERVER,

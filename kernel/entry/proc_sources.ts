@@ -31,6 +31,9 @@ export interface ProcSources {
   /** Newest cache first, as Linux lists them. */
   slabCaches(): readonly SlabInfoRow[];
   tasks(): readonly TaskInfo[];
+  task(pid: number): TaskInfo | undefined;
+  /** Threads of a process. */
+  nrThreads(tgid: number): number;
   /** The mappings of a process; none without an address space. With their pages it takes longer. */
   vmas(pid: number, withPages: boolean): readonly VmaReport[];
   /** Resource limits, and the OOM killer's adjustment, of a process; null if there is none of this number. */

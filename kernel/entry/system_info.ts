@@ -107,7 +107,10 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       runCycles: port.ldF64(task.struct + TASK_RUN_CYCLES),
       rssPages: mm === undefined ? 0 : processMemory.rss(mm),
       vmPages: mm === undefined ? 0 : processMemory.field(mm, MM_TOTAL_VM),
-      tablePages: mm === undefined ? 0 : processMemory.nrTables(mm),
+      // Counted when asked for: it walks the tables.
+      get tablePages() {
+        return mm === undefined ? 0 : processMemory.nrTables(mm);
+      },
       minorFaults: mm === undefined ? 0 : processMemory.field(mm, MM_FAULTS),
       isKernelThread: (field(TASK_FLAGS) & PF_KTHREAD) !== 0,
       vm: mm === undefined ? NO_VM : vmOf(mm),
@@ -168,6 +171,12 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       return rows;
     },
     tasks: () => tasks.all().map(taskInfo),
+    task(pid) {
+      const task = tasks.get(pid);
+      return task === undefined ? undefined : taskInfo(task);
+    },
+    // A zombie has none left, and is one.
+    nrThreads: (tgid) => Math.max(1, processes.get(tgid)?.threads.size ?? 1),
     vmas(pid, withPages) {
       const process = processes.get(pid);
       return process === undefined || process.threads.size === 0 ? [] : deps.smaps(process.mm, withPages);

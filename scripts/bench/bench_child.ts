@@ -8,7 +8,14 @@ import type { ChildTask, Sample, StreamTask } from "./child_tasks.ts";
 import { drawGrowth, sampleGrowth } from "./growth_child.ts";
 import { inlineForSteadyState } from "./inlining.ts";
 import { compileAssemblyScript, JS_PEERS } from "./js_peers.ts";
-import { sampleGetpid, sampleMetadata, sampleRecording, sampleSnapshot, sampleSweep } from "./kernel_child.ts";
+import {
+  sampleGetpid,
+  sampleMetadata,
+  sampleRecording,
+  sampleSnapshot,
+  sampleSweep,
+  sampleSyscalls,
+} from "./kernel_child.ts";
 import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, sampleOf, timeReplay } from "./replay.ts";
 import { bootForBench, SINGLE_WORKLOADS, type SingleWorkload } from "./single_workloads.ts";
 import { readStream, writeStream } from "./stream_file.ts";
@@ -83,6 +90,8 @@ async function answer(task: ChildTask): Promise<unknown> {
       return sampleGrowth(task);
     case "metadata":
       return sampleMetadata(task.seed, task.ramBytes);
+    case "syscalls":
+      return sampleSyscalls(task.file, task.seed);
     case "recording":
       return sampleRecording(task.file, task.seed);
     case "getpid":

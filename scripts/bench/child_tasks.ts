@@ -46,7 +46,7 @@ export type ChildTask =
       readonly nrOps: number;
     }
   | { readonly do: "metadata"; readonly ramBytes: number; readonly seed: string }
-  | { readonly do: "recording"; readonly file: string; readonly seed: string }
+  | { readonly do: "recording" | "syscalls"; readonly file: string; readonly seed: string }
   | { readonly do: "getpid"; readonly seed: string; readonly nrCalls: number }
   | { readonly do: "save" | "restore"; readonly seed: string }
   | { readonly do: "sweep"; readonly seed: string; readonly nrRuns: number };

@@ -1,5 +1,5 @@
 /**
- * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10), a system call (A12), copies of a
+ * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10, B4), a system call (A12), copies of a
  * machine (S1, S2), the fault sweep (D4). Each runs in a process of its own and warms up by doing the same thing once
  * before.
  */
@@ -64,6 +64,35 @@ export async function sampleRecording(file: string, seed: string): Promise<Sampl
       worst: null,
       nrOps,
       failures: result.workloads.reduce((sum, { nrFailed }) => sum + nrFailed, 0),
+      fault: result.violation ?? result.panicReport,
+    };
+  };
+  await replay();
+  return replay();
+}
+
+/** Replays on one machine, one after another and a little at once: one alone is over before V8 has compiled it. */
+const NR_TREES = 100;
+/** Cycles between their starts. */
+const TREE_CYCLES = 1_000_000;
+
+/** Recorded system calls, played by their processes; no page is touched beside those that the calls themselves need. */
+export async function sampleSyscalls(file: string, seed: string): Promise<Sample> {
+  const trees = await loadWorkloads(new Array<string>(NR_TREES).fill(file), { touch: "none" });
+  const workloads = trees.workloads.map((workload, i) => ({ ...workload, atCycles: i * TREE_CYCLES }));
+  const set = { ...trees, workloads };
+  const machine = { nrCpus: 2, ramBytes: RUN_RAM_BYTES, seed, cmdline: "" };
+  const replay = async (): Promise<Sample> => {
+    const cpuBefore = process.cpuUsage();
+    const { result } = await runWorkloads({ machine, set });
+    const { user, system } = process.cpuUsage(cpuBefore);
+    const nrOps = result.workloads.reduce((sum, workload) => sum + workload.nrOps, 0);
+    return {
+      value: nrOps / result.hostSeconds / 1e6,
+      cpu: nrOps / (user + system),
+      worst: null,
+      nrOps,
+      failures: result.workloads.reduce((sum, { replay: played }) => sum + (played?.nrDifferent ?? 0), 0),
       fault: result.violation ?? result.panicReport,
     };
   };

@@ -1,5 +1,5 @@
 /**
- * A7-A10, A12, S1, S2 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
+ * A7-A10, B4, A12, S1, S2 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
  */
 
 import { spawn } from "node:child_process";
@@ -109,19 +109,27 @@ function ownFigure(figure: Omit<Figure, "prepare">, measure: () => Promise<Sampl
   return { ...figure, prepare: async () => [{ name: OWN_NAME, role: "slabtown", measure }] };
 }
 
-function recordingFigure(id: string, name: string, title: string, bar: number, run: BenchRun): Figure {
+function recordingFigure(
+  id: string,
+  name: string,
+  title: string,
+  bar: number,
+  run: BenchRun,
+  what: "recording" | "syscalls" = "recording",
+): Figure {
   return ownFigure({ id, title, unit: "M/s", bar, better: "higher" }, () =>
-    runTask<Sample>({ do: "recording", file: packageFile(`samples/${name}`), seed: run.seed }, run),
+    runTask<Sample>({ do: what, file: packageFile(`samples/${name}`), seed: run.seed }, run),
   );
 }
 
-/** A7-A10. */
+/** A7-A10, B4. */
 export const bootAndReplayFigures = (run: BenchRun): readonly Figure[] => [
   bootFigure("A7", "64M", "boot, 64 MiB, process start to first command", 400, run),
   bootFigure("A7b", "4G", "boot, 4 GiB, process start to first command", 900, run),
   ...metadataFigures(run),
   recordingFigure("A9", "redis.mtc.gz", "replay of redis: malloc of a program, 2.1 M operations", 5, run),
   recordingFigure("A10", "redis-net.ftrace.gz", "replay of a kernel's allocations, 165,000 events", 3, run),
+  recordingFigure("B4", "gcc-O2.strace.gz", "replay of system calls, a hundred compiler runs", 0.3, run, "syscalls"),
 ];
 
 /** A12, S1, S2 and D4. */

@@ -35,6 +35,7 @@ const MEMINIT_C = "lib/test_meminit.c";
 const POOL = "test/mm/dma_pool.test.ts";
 const DMA_DEBUG = "test/mm/dma_debug.test.ts";
 const XV6 = "test/conformance/xv6_usertests.test.ts";
+const USER = "test/conformance/user_tests.test.ts";
 const REAL = "test/conformance/real_programs.test.ts";
 const IDS = "test/conformance/identities.test.ts";
 const MEMBLOCK = "test/mm/memblock_simulator.test.ts";
@@ -94,7 +95,9 @@ export const SUITES: readonly Suite[] = [
   { part: 3, name: "KASAN KUnit", origin: "mm/kasan/kasan_test_c.c", needs: "needs a shadow memory checker" },
   { part: 3, name: "KFENCE", origin: "mm/kfence/kfence_test.c", needs: "needs a sampling checker" },
   { part: 3, name: "SLUB KUnit", origin: "lib/tests/slub_kunit.c", needs: "needs slub_debug" },
-  { part: 3, name: "Pintos vm", origin: "Pintos tests/vm", needs: "needs mmap of files and swap" },
+  { part: 3, name: "xv6 usertests: the program", origin: "xv6 user/usertests.c", file: USER, tests: /^xv6/, cases: 41 },
+  { part: 3, name: "Pintos vm, without files", origin: "Pintos tests/vm", file: USER, tests: /^Pintos/, cases: 19 },
+  { part: 3, name: "Pintos vm, mapped files", origin: "Pintos tests/vm", needs: "needs mmap of files" },
   { part: 3, name: "Zephyr mem_slab, heap", origin: "Zephyr tests/kernel", needs: "needs those allocators" },
   { part: 3, name: "FreeRTOS heap_4", origin: "FreeRTOS", needs: "needs that allocator" },
   { part: 4, name: "procps: free, slabtop, vmstat", origin: "procps", file: REAL, tests: /^procps/ },

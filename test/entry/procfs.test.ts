@@ -149,6 +149,8 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     pageblockCounts: (zone) => fake.pageblocks[zone] ?? [],
     slabCaches: () => fake.caches,
     tasks: () => fake.tasks,
+    task: (pid) => fake.tasks.find((task) => task.pid === pid),
+    nrThreads: (tgid) => fake.tasks.filter((task) => task.tgid === tgid).length,
     vmas: (pid) => (pid === 7 ? fake.vmas : []),
     process: () => ({ rlimits: initialRlimits(128 * 1024 * 1024, 64), oomScoreAdj: 0 }),
     setOomScoreAdj: unused,

@@ -86,7 +86,7 @@ export function createProcfs(sources: ProcSources, registry: FileRegistry = crea
     return Array.from(new Set(below.map((path) => path.slice(prefix.length).split("/", 1)[0] as string)));
   };
 
-  const findTask = (pid: string): TaskInfo | undefined => sources.tasks().find((task) => String(task.pid) === pid);
+  const findTask = (pid: string): TaskInfo | undefined => (/^\d+$/.test(pid) ? sources.task(Number(pid)) : undefined);
   const findCache = (name: string): SlabInfoRow | undefined => sources.slabCaches().find((row) => row.name === name);
 
   const read = (path: string): string | null => {

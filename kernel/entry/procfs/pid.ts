@@ -39,10 +39,6 @@ const textPages = (vmas: readonly VmaReport[]): number =>
     0,
   );
 
-/** Threads of the process. */
-const nrThreads = (s: ProcSources, task: TaskInfo): number =>
-  s.tasks().filter((other) => other.tgid === task.tgid).length;
-
 /** size resident shared text lib data dirty, in pages. */
 function formatStatm(s: ProcSources, task: TaskInfo): string {
   if (task.isKernelThread) return "0 0 0 0 0 0 0\n";
@@ -97,7 +93,7 @@ function formatStatus(s: ProcSources, task: TaskInfo): string {
     `NStgid:\t${task.tgid}\nNSpid:\t${task.pid}\nNSpgid:\t0\nNSsid:\t0\n` +
     `Kthread:\t${task.isKernelThread ? 1 : 0}\n` +
     (task.vmPages === 0 ? "" : memoryLines(s, task)) +
-    `Threads:\t${nrThreads(s, task)}\nSigQ:\t0/0\n` +
+    `Threads:\t${s.nrThreads(task.tgid)}\nSigQ:\t0/0\n` +
     ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"].map((name) => `${name}:\t${NO_BITS}\n`).join("") +
     ["CapPrm", "CapEff", "CapBnd"].map((name) => `${name}:\t${ALL_CAPABILITIES}\n`).join("") +
     `CapAmb:\t${NO_BITS}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n` +
@@ -117,7 +113,7 @@ function formatPidStat(s: ProcSources, task: TaskInfo): string {
     // pgrp session tty_nr tpgid, flags, then faults
     `0 0 0 -1 ${flags} ${task.minorFaults} 0 ${task.vm.majorFaults} 0`,
     // times, priority, nice, threads, itrealvalue, starttime
-    `${utime} ${stime} 0 0 20 0 ${nrThreads(s, task)} 0 0`,
+    `${utime} ${stime} 0 0 20 0 ${s.nrThreads(task.tgid)} 0 0`,
     `${task.vmPages * PAGE_SIZE} ${task.rssPages} ${NO_LIMIT}`,
     // code and stack addresses, signals, wchan, nswap, cnswap; exit_signal is SIGCHLD
     `${zeros(12)} 17 ${task.cpu}`,
