@@ -12,8 +12,9 @@ import { CYC_MAGAZINE_HIT, CYC_MAGAZINE_SWAP } from "../../kernel/arch/charges.t
 import type { PhysAddr } from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
 import type { DepotKind } from "../../mm/depot.ts";
-import { __GFP_NOWARN, GFP_ATOMIC } from "../../mm/gfp.ts";
+import { __GFP_NOWARN, __GFP_ZERO, GFP_ATOMIC, GFP_KERNEL } from "../../mm/gfp.ts";
 import { CC_MAGSIZE } from "../../mm/magazine_cpu.ts";
+import { MAGAZINE_TYPES, magazineTypeFor, mayGrow } from "../../mm/magazine_stock.ts";
 import { CACHE_CC, type KmemCache } from "../../mm/slab_descriptor.ts";
 import { bootObjectLevel, type ObjectLevelMachine } from "../support/object_level.ts";
 
@@ -138,6 +139,8 @@ function expectSame({ m, cache, naive, live }: World): void {
   expect(stats.cpuAllocs).toBe(naive.allocHits);
   expect(stats.fullLoads).toBe(naive.fullLoads);
   expect(stats.emptyLoads).toBe(naive.emptyLoads);
+  const misses = naive.hands.reduce((sum, _, cpu) => sum + m.slab.layer.cpuStats(cache, cpu).allocMisses, 0);
+  expect(misses).toBe(naive.allocMisses);
   const info = m.slab.slabInfo(cache);
   expect(info.cached).toBe(naive.cached());
   expect(info.activeObjects).toBe(live.length);
@@ -207,6 +210,76 @@ describe("M2 M3 at the edges of a magazine", () => {
     expect(w.m.log()).toContain("cache_from_obj: Wrong slab cache. modelled but object is from another");
     expect(w.m.log()).toContain("outside of slab");
     expect(w.m.slab.check()).toBeNull();
+  });
+
+  it("draining says how many objects came back: of one CPU, of all, and of a cache that has none", () => {
+    const w = world("locked", 200);
+    const { layer } = w.m.slab;
+    for (let i = 0; i < 60; i++) alloc(w, 0);
+    for (let i = 0; i < 50; i++) free(w, i % NR_CPUS, 0);
+    const inHand = (cpu: number): number => layer.cpuStats(w.cache, cpu).cached;
+    const [first, all] = [inHand(0), w.naive.cached()];
+    expect(first).toBeGreaterThan(0);
+    expect(layer.drainCpu(w.m.ctx, w.cache, 0)).toBe(first);
+    expect(layer.drainCpu(w.m.ctx, w.cache, 0)).toBe(0);
+    expect(layer.drain(w.m.ctx, w.cache)).toBe(all - first);
+    expect(layer.drain(w.m.ctx, w.cache)).toBe(0);
+    expect(layer.stats(w.cache)).toMatchObject({ cached: 0, nrFull: 0, nrEmpty: 0, magazines: 0 });
+    expect(w.m.slab.check()).toBeNull();
+  });
+
+  it("M7 reaping takes at most as many magazines as it is told, the rest later, and says how many", () => {
+    const w = world("locked", 200);
+    const { layer } = w.m.slab;
+    for (let i = 0; i < 120; i++) alloc(w, 0);
+    for (let i = 0; i < 120; i++) free(w, 0, 0);
+    const inDepot = (): number => layer.stats(w.cache).nrFull + layer.stats(w.cache).nrEmpty;
+    const nr = inDepot();
+    expect(nr).toBeGreaterThan(4);
+    expect(layer.reap(w.m.ctx, w.cache, 3, true)).toBe(3);
+    expect(inDepot()).toBe(nr - 3);
+    expect(layer.reap(w.m.ctx, w.cache, 1000, true)).toBe(nr - 3);
+    expect(layer.reap(w.m.ctx, w.cache, 1000, true)).toBe(0);
+    expect(w.m.slab.check()).toBeNull();
+  });
+
+  it("a zeroed object is zeroed, from a magazine as from a slab; a mask that may sleep is asked about at once", () => {
+    const w = world("locked", 200);
+    const { layer } = w.m.slab;
+    const take = (): number => layer.kmemCacheAllocAny(w.m.ctx, w.cache, QUIET | __GFP_ZERO) as number;
+    const isZero = (object: number): boolean => w.m.machine.port.readBytes(object, 200).every((byte) => byte === 0);
+    const object = take();
+    expect(isZero(object)).toBe(true);
+    w.m.machine.port.fill(object, 0xee, 200);
+    layer.kmemCacheFree(w.m.ctx, w.cache, object as PhysAddr);
+    expect(take()).toBe(object);
+    expect(isZero(object)).toBe(true);
+    expect(w.m.log()).not.toContain("BUG");
+    w.m.contexts.preemptDisable(w.m.ctx);
+    layer.kmemCacheFree(w.m.ctx, w.cache, object as PhysAddr);
+    layer.kmemCacheAllocAny(w.m.ctx, w.cache, GFP_KERNEL);
+    w.m.contexts.preemptEnable(w.m.ctx);
+    expect(w.m.log()).toContain("sleeping function called from invalid context at mm/magazine.ts:kmemCacheAlloc");
+  });
+
+  it("a cache that was never attached works without magazines, and asks for none", () => {
+    const { m } = world("locked", 200);
+    const { layer, slabs } = m.slab;
+    const cache = slabs.createCache(m.ctx, { name: "bare", size: 200, align: 8, flags: 0 });
+    const objects = Array.from({ length: 9 }, () => layer.kmemCacheAllocAny(m.ctx, cache, QUIET) as PhysAddr);
+    for (const object of objects) expect(layer.kmemCacheFree(m.ctx, cache, object)).toBe(0);
+    expect(layer.stats(cache)).toMatchObject({ cached: 0, magazines: 0, magazineSize: 0, fullLoads: 0, emptyLoads: 0 });
+    expect(layer.cpuStats(cache, 0)).toMatchObject({ allocHits: 0, allocMisses: 9, freeHits: 0, freeMisses: 9 });
+    expect([layer.drain(m.ctx, cache), layer.drainCpu(m.ctx, cache, 0), layer.tick(m.ctx, cache)]).toEqual([0, 0, 0]);
+    expect(layer.reap(m.ctx, cache, 10, true)).toBe(0);
+    expect(m.slab.check()).toBeNull();
+  });
+
+  it("M5 the borders of the rows", () => {
+    const roundsFor = (size: number): number => MAGAZINE_TYPES[magazineTypeFor(size)]?.magsize ?? 0;
+    expect([64, 65, 256, 257, 3200, 3201].map(roundsFor)).toEqual([15, 7, 7, 3, 3, 1]);
+    // chunksize < maxbuf of the row that it is in.
+    expect([16_383, 16_384, 16_385].map((size) => mayGrow(size, 2))).toEqual([true, false, false]);
   });
 
   it("M2 a magazine layer is filled by frees only: who only allocates has nothing at hand", () => {
