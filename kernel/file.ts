@@ -11,12 +11,14 @@
 
 import { bugOn } from "./bug.ts";
 import type { Task } from "./task.ts";
-import type { Sleeping, TaskContext } from "./types.ts";
+import type { PhysAddr, Sleeping, TaskContext } from "./types.ts";
 
 export interface OpenFile {
   refs: number;
   /** True for the terminal: reads wait for a line, Ctrl-C reaches its readers. */
   readonly isConsole: boolean;
+  /** What mmap shows of it; absent: it cannot be mapped. */
+  readonly mapped?: { readonly mapping: PhysAddr; readonly canRead: boolean; readonly canWrite: boolean };
   /** At most `max` bytes; empty at the end of the file; −errno. */
   read(task: Task, max: number): Sleeping<Uint8Array | number>;
   /** The last `nrBytes` read could not be delivered: the next read gets them again. Absent: they are lost. */

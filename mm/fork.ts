@@ -19,6 +19,7 @@
 import { CYC_PER_LINE } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
+import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NULL, type PhysAddr } from "../kernel/types.ts";
 import {
   MM_ASID,
@@ -26,14 +27,16 @@ import {
   MM_RSS_ANON,
   MM_RSS_FILE,
   MM_SWAPENTS,
+  VM_DONTCOPY,
+  VM_LOCKED,
   VM_SHARED,
   VMA_END,
-  VMA_FLAGS,
   VMA_START,
 } from "./mm_struct.ts";
 import { type Pages, PG_ANON } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
+import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
 
 export interface ForkDeps {
@@ -41,6 +44,7 @@ export interface ForkDeps {
   readonly pages: Pages;
   readonly pageTables: PageTables;
   readonly vmas: Vmas;
+  readonly account: VmAccount;
   readonly swap: SwapLayer;
   readonly interruptPoint: (ctx: Context) => void;
 }
@@ -49,7 +53,7 @@ export interface ForkDeps {
 export type CopyMappings = (ctx: Context, parent: PhysAddr, child: PhysAddr) => boolean;
 
 export function createFork(deps: ForkDeps): CopyMappings {
-  const { machine, pages, pageTables, vmas, swap } = deps;
+  const { machine, pages, pageTables, vmas, account, swap } = deps;
   const { port, mmu, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -104,15 +108,21 @@ export function createFork(deps: ForkDeps): CopyMappings {
 
   const copyVmas: CopyMappings = (ctx, parent, child) => {
     for (let vma = vmas.first(parent); vma !== NULL; vma = vmas.next(vma)) {
-      if (vmas.duplicate(ctx, child, vma) === NULL) return false;
-      if ((field(vma, VMA_FLAGS) & VM_SHARED) !== 0) continue;
-      if (!copyPages(ctx, parent, child, field(vma, VMA_START), field(vma, VMA_END))) return false;
+      const spec = vmas.specOf(vma);
+      if ((spec.flags & VM_DONTCOPY) !== 0) continue;
+      const [start, end] = [field(vma, VMA_START), field(vma, VMA_END)];
+      const copied = { ...spec, flags: (spec.flags & ~VM_LOCKED) >>> 0 };
+      if (vmas.addLike(ctx, child, start, end, copied, vma) === NULL) return false;
+      account.account(child, copied, end - start);
+      if ((spec.flags & VM_SHARED) === 0 && !copyPages(ctx, parent, child, start, end)) return false;
     }
     return true;
   };
 
   return (ctx, parent, child) => {
     const isWhole = copyVmas(ctx, parent, child);
+    // Without VM_LOCKED there may be neighbours that nothing sets apart.
+    if (isWhole) vmas.joinAround(ctx, child, 0, TASK_SIZE / PAGE_SIZE);
     for (let cpu = 0; cpu < harts.nrCpus; cpu++) mmu.flushAsid(cpu, field(parent, MM_ASID));
     return isWhole;
   };

@@ -25,6 +25,7 @@ export { type DmaPool, NO_POOL } from "./dma_pool.ts";
 export { createDmaSubsystem, DMA_STATIC_BYTES, type DmaSubsystem } from "./dma_subsystem.ts";
 export { extfragIndex, unusableIndex } from "./extfrag.ts";
 export { createFaultInjection, FAULT_INJECT_BYTES, type FaultInjection, type FaultStats } from "./fault_inject.ts";
+export { type FileMap, fileByte, MAX_FILE_BYTES } from "./filemap.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
   __GFP_NOWARN,
@@ -53,6 +54,7 @@ export { createMigration } from "./migrate.ts";
 export { MIGRATE_CMA, MIGRATETYPE_NAMES, NR_MIGRATETYPES } from "./migratetype.ts";
 export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts";
 export {
+  ADDRESS_SPACE_BYTES,
   ANON_VMA_BYTES,
   MM_ASID,
   MM_COW_FAULTS,
@@ -78,7 +80,7 @@ export {
   VMA_HEAP,
   VMA_STACK,
 } from "./mm_struct.ts";
-export { createProcessMemory, type MmCaches, PROCESS_MEMORY_BYTES, type ProcessMemory } from "./mmap.ts";
+export type { MappedFile } from "./mmap.ts";
 export {
   freeCountAddr,
   MAX_NR_ZONES,
@@ -134,6 +136,13 @@ export { createPageRefs } from "./page_ref.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";
+export {
+  createProcessMemory,
+  type MmCaches,
+  PROCESS_MEMORY_BYTES,
+  type ProcessMemory,
+} from "./process_memory.ts";
+export { RADIX_NODE_BYTES } from "./radix.ts";
 export type { Reclaim } from "./reclaim.ts";
 export { composeSwap, RECLAIM_STATIC_BYTES, type ReclaimSubsystem } from "./reclaim_subsystem.ts";
 export { SG_BYTES } from "./scatterlist.ts";
@@ -180,6 +189,7 @@ export {
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_COMMITTED,
+  NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_HUGETLB,
   NR_INACTIVE_ANON,
@@ -189,6 +199,7 @@ export {
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
   NR_PERCPU,
+  NR_SHMEM,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
   NR_SWAPCACHE,

@@ -18,6 +18,12 @@
  *    behind, rights that were widened): the entry gets the rights of the VMA, W excepted. A swap entry: swap's
  *    business.
  *
+ * 4. *Files.* A page of a mapped file is the page cache's frame (filemap.ts), shown to all who map it; a store to a
+ *    private mapping is a copy-on-write of it. Beyond the end of the file there is nothing: SIGBUS.
+ *
+ * 5. *Stack.* A touch below a VMA with VM_GROWSDOWN lets it grow down to there, up to RLIMIT_STACK, and never closer
+ *    than 256 pages to the mapping below: an overflow meets nothing, rather than somebody's memory.
+ *
  * The kernel's own copies to and from user memory come through the same faults, so that they break COW like a
  * program's.
  *
@@ -28,7 +34,10 @@
  *   MMAP-2  rss anon + file + shmem = valid entries; swap ents = swap entries
  *   MMAP-3  a frame of a process is zeroed, or copied over, before the process can read it
  *   MMAP-4  an entry is gone from every TLB before its frame is freed or its content is no longer its own
- *   FLT-1  a fault that fails changes nothing but page tables that are empty and an anon_vma without pages
+ *   PFL-2  a page of a file beyond its end is −EIO, and nothing is entered
+ *   STK-1  a stack grows only to pages that its limit allows and that leave the guard gap; it never joins another VMA
+ *   LCK-1  a frame that a VMA with VM_LOCKED maps has PG_MLOCKED and PG_UNEVICTABLE, and no other has PG_MLOCKED
+ *   PFL-1  a fault that fails changes nothing but page tables that are empty and an anon_vma without pages
  *
  * Context: process; a fault never sleeps. Differences from Linux: there is no shared zero page (a read gets a frame of
  * its own, which saves the second fault of memory that is read first and written later); no fault-around, no
@@ -39,35 +48,48 @@ import { CYC_COPY_PAGE, CYC_FAULT } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../kernel/arch/mmu.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
-import { asPfn, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
-import { EFAULT, ENOMEM } from "../kernel/uapi/errno.ts";
+import { asPfn, type Context, fromGranule, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import { EFAULT, EIO, ENOMEM } from "../kernel/uapi/errno.ts";
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
+import type { FileMap } from "./filemap.ts";
 import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import {
   MM_COW_FAULTS,
   MM_FAULTS,
+  MM_LIM_STACK,
   MM_PEAK_RSS,
   MM_PGD,
   MM_RSS_ANON,
   MM_RSS_FILE,
   MM_RSS_SHMEM,
   MM_SWAPENTS,
+  STACK_GUARD_GAP,
+  VM_GROWSDOWN,
+  VM_LOCKED,
   VM_SHARED,
+  VMA_END,
   VMA_FLAGS,
+  VMA_MAPPING,
+  VMA_PGOFF,
   VMA_PROT,
+  VMA_START,
 } from "./mm_struct.ts";
-import { type Pages, PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE } from "./page.ts";
+import { type Pages, PG_ANON, PG_DIRTY, PG_MLOCKED, PG_SWAPCACHE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import type { LruLists, PageRefs } from "./page_ref.ts";
 import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
-import type { Rmap } from "./rmap.ts";
+import { type Rmap, rssFieldOf } from "./rmap.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
 import type { FlushPage } from "./tlb.ts";
+import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
 import { PGFAULT, type VmStat } from "./vmstat.ts";
 
 export interface UserPages {
-  /** Serves a page fault: 0, −EFAULT (no such mapping or not allowed) or −ENOMEM. */
+  /**
+   * Serves a page fault: 0, −EFAULT (no such mapping or not allowed), −ENOMEM, −EIO (nothing there, or a device
+   * failed).
+   */
   handleFault(ctx: Context, mm: PhysAddr, va: number, isWrite: boolean): number;
   /** Takes every entry of `[start, end)` out; frames and slots without another holder are freed. */
   zap(ctx: Context, mm: PhysAddr, start: number, end: number): void;
@@ -75,6 +97,16 @@ export interface UserPages {
   protect(mm: PhysAddr, start: number, end: number, prot: number): void;
   /** Pages present. */
   rss(mm: PhysAddr): number;
+  /** A frame has got an entry in `vma`, and its counts: rss follows, VM_LOCKED locks it. */
+  entered(ctx: Context, mm: PhysAddr, vma: PhysAddr, pfn: Pfn): void;
+  /** Keeps a page from being reclaimed; lets go of it if no mapping that maps it is locked any more. */
+  lockPage(ctx: Context, pfn: Pfn): void;
+  unlockPage(ctx: Context, pfn: Pfn): void;
+}
+
+/** The LRU lists, and the one for pages that stay. */
+export interface LruControl extends LruLists {
+  setUnevictable(ctx: Context, pfn: Pfn, isUnevictable: boolean): void;
 }
 
 export interface UserPagesDeps {
@@ -83,9 +115,11 @@ export interface UserPagesDeps {
   readonly pageAlloc: PageAllocator;
   readonly pageTables: PageTables;
   readonly refs: PageRefs;
-  readonly lru: LruLists;
+  readonly lru: LruControl;
   readonly vmas: Vmas;
   readonly rmap: Rmap;
+  readonly files: FileMap;
+  readonly account: VmAccount;
   readonly swap: SwapLayer;
   readonly vmstat: VmStat;
   readonly flushPage: FlushPage;
@@ -102,7 +136,8 @@ export const leafRights = (prot: number): number =>
     : PTE_V | PTE_U | PTE_R | ((prot & PROT_WRITE) !== 0 ? PTE_W : 0) | ((prot & PROT_EXEC) !== 0 ? PTE_X : 0);
 
 export function createUserPages(deps: UserPagesDeps): UserPages {
-  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, swap, vmstat, flushPage } = deps;
+  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, flushPage } =
+    deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -111,13 +146,29 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
   const pgdOf = (mm: PhysAddr): Pfn => asPfn(field(mm, MM_PGD));
   const rss = (mm: PhysAddr): number => field(mm, MM_RSS_ANON) + field(mm, MM_RSS_FILE) + field(mm, MM_RSS_SHMEM);
 
-  const rssField = (pfn: Pfn): number => {
-    const flags = pages.flags(pfn);
-    if ((flags & PG_ANON) !== 0) return MM_RSS_ANON;
-    return (flags & PG_SWAPBACKED) !== 0 ? MM_RSS_SHMEM : MM_RSS_FILE;
-  };
+  const rssField = (pfn: Pfn): number => rssFieldOf(pages.flags(pfn));
   const allocFrame = (ctx: Context, modifiers: number): Pfn =>
     pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE | modifiers);
+
+  /** A frame has got an entry in `vma`. */
+  const entered = (ctx: Context, mm: PhysAddr, vma: PhysAddr, pfn: Pfn): void => {
+    addField(mm, rssField(pfn), 1);
+    if (rss(mm) > field(mm, MM_PEAK_RSS)) port.st32(mm + MM_PEAK_RSS, rss(mm));
+    if ((field(vma, VMA_FLAGS) & VM_LOCKED) !== 0) lockPage(ctx, pfn);
+  };
+
+  const lockPage = (ctx: Context, pfn: Pfn): void => {
+    pages.addFlags(pfn, PG_MLOCKED);
+    lru.setUnevictable(ctx, pfn, true);
+  };
+
+  /** After an entry of a locked mapping is gone, or a mapping is locked no more. */
+  const unlockPage = (ctx: Context, pfn: Pfn): void => {
+    if ((pages.flags(pfn) & PG_MLOCKED) === 0 || rmap.isLocked(ctx, pfn)) return;
+    pages.clearFlags(pfn, PG_MLOCKED);
+    // Pages of the page cache have nowhere to go, locked or not (filemap.ts).
+    if ((pages.flags(pfn) & PG_ANON) !== 0) lru.setUnevictable(ctx, pfn, false);
+  };
 
   // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,9 +180,51 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     rmap.addNewAnon(pfn, vma, page);
     lru.add(ctx, pfn);
     pageTables.writePte(pte, pteOf(pfn, leafRights(field(vma, VMA_PROT)) | PTE_A | (isWrite ? PTE_D : 0)));
-    addField(mm, MM_RSS_ANON, 1);
-    if (rss(mm) > field(mm, MM_PEAK_RSS)) port.st32(mm + MM_PEAK_RSS, rss(mm));
+    entered(ctx, mm, vma, pfn);
     return 0;
+  };
+
+  /** First touch of a page of a file. A store to a private mapping gets its own copy at once. */
+  const faultFile = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean) => {
+    const mapping = fromGranule(field(vma, VMA_MAPPING));
+    const index = field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
+    if (index * PAGE_SIZE >= files.sizeBytes(mapping)) return -EIO;
+    const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
+    if (isWrite && !isShared && !rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
+    const pfn = files.findOrCreate(ctx, mapping, index);
+    if (pfn === NO_PFN) return -ENOMEM;
+    if (isWrite && !isShared) return copyTo(ctx, mm, vma, page, pte, pfn);
+    refs.getPage(pfn);
+    rmap.addFile(pfn);
+    const rights = leafRights(field(vma, VMA_PROT)) & (isShared ? LEAF_BITS : ~PTE_W);
+    pageTables.writePte(pte, pteOf(pfn, rights | PTE_A | (isWrite ? PTE_D : 0)));
+    entered(ctx, mm, vma, pfn);
+    return 0;
+  };
+
+  /** Enters a new anonymous frame with the content of `from`; `vma` has an anon_vma. */
+  const copyTo = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, from: Pfn): number => {
+    const to = allocFrame(ctx, 0);
+    if (to === NO_PFN) return -ENOMEM;
+    port.copy(pfnToPhys(to), pfnToPhys(from), PAGE_SIZE);
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE;
+    rmap.addNewAnon(to, vma, page);
+    lru.add(ctx, to);
+    pageTables.writePte(pte, pteOf(to, leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D));
+    flushPage(mm, page);
+    addField(mm, MM_COW_FAULTS, 1);
+    entered(ctx, mm, vma, to);
+    return 0;
+  };
+
+  /** An entry that mapped the frame is gone. */
+  const left = (ctx: Context, mm: PhysAddr, pfn: Pfn): void => {
+    addField(mm, rssField(pfn), -1);
+    rmap.remove(pfn);
+    unlockPage(ctx, pfn);
+    // A page that nobody maps or names leaves the swap cache.
+    if ((pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.mapcount(pfn) === 0) swap.release(ctx, pfn);
+    refs.putPage(ctx, pfn);
   };
 
   /** COW-2 */
@@ -143,37 +236,19 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     return !isCached || swap.release(ctx, pfn);
   };
 
-  /** An entry of the frame is gone, and its reference. A page that nobody maps or names leaves the swap cache. */
-  const forget = (ctx: Context, pfn: Pfn): void => {
-    rmap.remove(pfn);
-    if ((pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.mapcount(pfn) === 0) swap.release(ctx, pfn);
-    refs.putPage(ctx, pfn);
-  };
-
   /** A store to a private page that is there without W. */
   const breakCow = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr): number => {
     const old = pageTables.readPte(pte);
     const from = pfnOfPte(old);
-    const rights = leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D;
     if (isOnlyHolder(ctx, from)) {
-      pageTables.writePte(pte, pteOf(from, rights));
+      pageTables.writePte(pte, pteOf(from, leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D));
       flushPage(mm, page);
       return 0;
     }
     if (!rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
-    const to = allocFrame(ctx, 0);
-    if (to === NO_PFN) return -ENOMEM;
-    port.copy(pfnToPhys(to), pfnToPhys(from), PAGE_SIZE);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE;
-    rmap.addNewAnon(to, vma, page);
-    lru.add(ctx, to);
-    pageTables.writePte(pte, pteOf(to, rights));
-    flushPage(mm, page);
-    addField(mm, rssField(from), -1);
-    addField(mm, MM_RSS_ANON, 1);
-    addField(mm, MM_COW_FAULTS, 1);
-    forget(ctx, from);
-    return 0;
+    const result = copyTo(ctx, mm, vma, page, pte, from);
+    if (result === 0) left(ctx, mm, from);
+    return result;
   };
 
   /** The page is there. */
@@ -192,16 +267,20 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     vmstat.countEvents(ctx, PGFAULT, 1);
     if (!(va >= 0 && va < TASK_SIZE)) return -EFAULT;
     const page = Math.floor(va / PAGE_SIZE);
-    const vma = vmas.at(mm, page);
+    let vma = vmas.at(mm, page);
+    if (vma === NULL) vma = growStack(ctx, mm, page);
     if (vma === NULL) return -EFAULT;
     if ((field(vma, VMA_PROT) & (isWrite ? PROT_WRITE : PROT_READ | PROT_WRITE)) === 0) return -EFAULT;
     const pte = pageTables.walk(ctx, pgdOf(mm), page, true);
     if (pte === NULL) return -ENOMEM;
     const old = pageTables.readPte(pte);
     let result: number;
-    if (old === 0) result = faultAnon(ctx, mm, vma, page, pte, isWrite);
-    else if (isSwapPte(old)) result = swap.fault(ctx, mm, vma, page, pte, isWrite);
-    else result = faultPresent(ctx, mm, vma, page, pte, isWrite);
+    if (old === 0 && field(vma, VMA_MAPPING) !== 0) result = faultFile(ctx, mm, vma, page, pte, isWrite);
+    else if (old === 0) result = faultAnon(ctx, mm, vma, page, pte, isWrite);
+    else if (isSwapPte(old)) {
+      result = swap.fault(ctx, mm, vma, page, pte, isWrite);
+      if (result === 0 && (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0) lockPage(ctx, pfnOfPte(pageTables.readPte(pte)));
+    } else result = faultPresent(ctx, mm, vma, page, pte, isWrite);
     if (result === 0) addField(mm, MM_FAULTS, 1);
     return result;
   };
@@ -212,10 +291,25 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     const pfn = pfnOfPte(word);
     pageTables.writePte(pte, 0);
     flushPage(mm, page);
-    const counter = rssField(pfn);
-    if ((word & PTE_D) !== 0 && counter !== MM_RSS_ANON) pages.addFlags(pfn, PG_DIRTY);
-    addField(mm, counter, -1);
-    forget(ctx, pfn);
+    if ((word & PTE_D) !== 0 && (pages.flags(pfn) & PG_ANON) === 0) pages.addFlags(pfn, PG_DIRTY);
+    left(ctx, mm, pfn);
+  };
+
+  /** A touch below a growing stack: the VMA, grown to `page`; NULL if it may not (STK-1). */
+  const growStack = (ctx: Context, mm: PhysAddr, page: number): PhysAddr => {
+    const vma = vmas.find(mm, page);
+    if (vma === NULL || (field(vma, VMA_FLAGS) & VM_GROWSDOWN) === 0) return NULL;
+    const below = vmas.prev(vma);
+    const isNextToStack = below !== NULL && (field(below, VMA_FLAGS) & VM_GROWSDOWN) !== 0;
+    const floor = below === NULL ? 0 : field(below, VMA_END) + (isNextToStack ? 0 : STACK_GUARD_GAP);
+    const nrPages = field(vma, VMA_START) - page;
+    const spec = vmas.specOf(vma);
+    if (page < floor || field(vma, VMA_END) - page > field(mm, MM_LIM_STACK)) return NULL;
+    if (!account.mayExpand(mm, spec, nrPages) || !account.mayCommit(nrPages)) return NULL;
+    vmas.resize(vma, page, field(vma, VMA_END));
+    account.account(mm, spec, nrPages);
+    vmas.joinAround(ctx, mm, page, page);
+    return vmas.at(mm, page);
   };
 
   return {
@@ -242,5 +336,8 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
       });
     },
     rss,
+    entered,
+    lockPage,
+    unlockPage,
   };
 }

@@ -13,7 +13,8 @@
  *    translation would land in the old frame after it was copied, and be lost. Then content, rights, and the A and D
  *    bits move.
  *
- * 3. What can move is an anonymous page whose holders are its entries. A further reference pins it: somebody knows its
+ * 3. What can move is an anonymous page whose holders are its entries, and a page of a file whose holders are those and
+ *    the page cache, which then has the new frame. A further reference pins it: somebody knows its
  *    frame (a device that writes to it, for example). Page tables, slabs and pages of the kernel are known by their
  *    physical address to whoever uses them, and stay.
  *
@@ -34,6 +35,7 @@ import { PAGE_SIZE } from "../kernel/params.ts";
 import { type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
 import { EBUSY, ENOMEM } from "../kernel/uapi/errno.ts";
 import type { PageMover } from "./contig_range.ts";
+import type { FileMap } from "./filemap.ts";
 import { __GFP_NOWARN, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import {
   ORDER_MASK,
@@ -56,7 +58,6 @@ import { PGMIGRATE_FAIL, PGMIGRATE_SUCCESS, type VmStat } from "./vmstat.ts";
 
 /** Flag bits of a page-table entry, below the frame number. */
 const PTE_FLAG_BITS = 0x3ff;
-const PG_MOVABLE = PG_ANON | PG_LRU;
 /** In other hands, or known elsewhere by its frame. */
 const PG_STAYS = PG_LOCKED | PG_WRITEBACK | PG_SWAPCACHE;
 
@@ -68,6 +69,7 @@ export interface MigrationDeps {
   readonly vmstat: VmStat;
   readonly flushPage: FlushPage;
   readonly rmap: Rmap;
+  readonly files: FileMap;
   readonly lru: LruLists;
 }
 
@@ -80,17 +82,17 @@ interface Entry {
 }
 
 export function createMigration(deps: MigrationDeps): PageMover {
-  const { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru } = deps;
+  const { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, files, lru } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
 
   const isMovable = (pfn: Pfn): boolean => {
     const flags = pages.flags(pfn);
-    return (
-      (flags & (PG_STATE | ORDER_MASK | PG_MOVABLE | PG_STAYS)) === (PG_ALLOCATED | PG_MOVABLE) &&
-      pages.mapcount(pfn) > 0 &&
-      pages.refcount(pfn) === pages.mapcount(pfn)
-    );
+    if ((flags & (PG_STATE | ORDER_MASK | PG_LRU | PG_STAYS)) !== (PG_ALLOCATED | PG_LRU)) return false;
+    const mapcount = pages.mapcount(pfn);
+    // A page of a file has the page cache as a holder, and need not be mapped.
+    if ((flags & PG_ANON) === 0) return pages.mapping(pfn) !== 0 && pages.refcount(pfn) === mapcount + 1;
+    return mapcount > 0 && pages.refcount(pfn) === mapcount;
   };
 
   /** Takes every entry that maps the frame out (MIG-1, MIG-3). */
@@ -115,6 +117,7 @@ export function createMigration(deps: MigrationDeps): PageMover {
     pages.setIndex(to, pages.index(from));
     pages.setMapcount(to, pages.mapcount(from));
     pages.setRefcount(to, pages.refcount(from));
+    if ((pages.flags(to) & PG_ANON) === 0) files.replace(ctx, from, to);
     pages.clearFlags(from, PG_OWNER_BITS);
     pages.setMapping(from, 0);
     pages.setIndex(from, 0);

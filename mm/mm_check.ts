@@ -4,8 +4,8 @@
  * Counts on frames (mapcount, refcount) are what copy-on-write and reclaim decide by, and they are kept up by
  * increments far apart. Here they are counted anew, from the entries that there are.
  *
- *   check(mm)   VMA-1 … VMA-3, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
- *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, MMAP-1, NR_ANON_MAPPED
+ *   check(mm)   VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
+ *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, ACC-1, FMAP-1, LCK-1, the vmstat items
  *
  * Host memory only, nothing is changed. O(frames + entries).
  */
@@ -15,54 +15,74 @@ import { PTE_W } from "../kernel/arch/mmu.ts";
 import { listCount, listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, fromGranule, NULL, type Pfn, type PhysAddr } from "../kernel/types.ts";
+import { PROT_WRITE } from "../kernel/uapi/mman.ts";
+import type { FileMap } from "./filemap.ts";
 import {
+  AS_COMMITTED,
   AV_LIST,
   AV_USERS,
+  MM_COMMITTED,
+  MM_DATA_VM,
   MM_LIST,
+  MM_LOCKED_VM,
   MM_PGD,
   MM_RSS_ANON,
   MM_RSS_FILE,
   MM_RSS_SHMEM,
+  MM_STACK_VM,
   MM_SWAPENTS,
   MM_TOTAL_VM,
+  VM_ACCOUNT,
+  VM_LOCKED,
   VM_SHARED,
   VMA_ANON_VMA,
   VMA_END,
   VMA_FLAGS,
+  VMA_MAPPING,
   VMA_PGOFF,
+  VMA_STACK,
   VMA_START,
 } from "./mm_struct.ts";
-import { type Pages, PG_ALLOCATED, PG_ANON, PG_SWAPBACKED, PG_SWAPCACHE } from "./page.ts";
+import { type Pages, PG_ALLOCATED, PG_ANON, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { isSwapPte } from "./swap_entry.ts";
 import type { Vmas } from "./vma.ts";
-import { NR_ANON_MAPPED, NR_COMMITTED, type VmStat } from "./vmstat.ts";
+import { NR_ANON_MAPPED, NR_COMMITTED, NR_FILE_MAPPED, NR_SHMEM, type VmStat } from "./vmstat.ts";
 
 export interface MmCheckDeps {
   readonly machine: Machine;
   readonly pages: Pages;
   readonly pageTables: PageTables;
   readonly vmas: Vmas;
+  readonly files: FileMap;
   readonly vmstat: VmStat;
   /** Head of the list of all address spaces. */
   readonly state: PhysAddr;
 }
 
-export function createMmCheck({ machine, pages, pageTables, vmas, vmstat, state }: MmCheckDeps): {
+export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat, state }: MmCheckDeps): {
   readonly check: (mm: PhysAddr) => string | null;
   readonly checkAll: () => string | null;
+  readonly forEachMm: (visit: (mm: PhysAddr) => void) => void;
 } {
   const { port } = machine;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
+
+  const indexIn = (vma: PhysAddr, page: number): number => field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
 
   /** What is wrong with the entry that maps `pfn` as `page` of `vma`, or null. */
   const entryProblem = (pfn: Pfn, word: number, vma: PhysAddr, page: number): string | null => {
     const flags = pages.flags(pfn);
     if ((flags & PG_ALLOCATED) === 0) return `PAGE-1: page ${page} maps frame ${pfn}, which is free`;
     if ((flags & PG_ANON) !== 0) {
-      const index = field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
-      const leadsBack = pages.mapping(pfn) === field(vma, VMA_ANON_VMA) && pages.index(pfn) === index;
+      const leadsBack = pages.mapping(pfn) === field(vma, VMA_ANON_VMA) && pages.index(pfn) === indexIn(vma, page);
       if (!leadsBack || pages.mapping(pfn) === 0) return `RMAP-2: the frame of page ${page} does not lead back to it`;
+    } else if (pages.mapping(pfn) !== field(vma, VMA_MAPPING) || pages.index(pfn) !== indexIn(vma, page)) {
+      return `FMAP-1: page ${page} shows frame ${pfn}, which is another page or file`;
+    }
+    const isLocked = (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0;
+    if (isLocked && (flags & (PG_MLOCKED | PG_UNEVICTABLE)) !== (PG_MLOCKED | PG_UNEVICTABLE)) {
+      return `LCK-1: page ${page} of a locked mapping is not locked`;
     }
     const isPrivate = (field(vma, VMA_FLAGS) & VM_SHARED) === 0;
     if (isPrivate && (word & PTE_W) !== 0 && ((flags & PG_ANON) === 0 || pages.mapcount(pfn) !== 1)) {
@@ -97,15 +117,25 @@ export function createMmCheck({ machine, pages, pageTables, vmas, vmstat, state 
   const checkMm = (mm: PhysAddr, counts: Uint32Array): string | null => {
     const broken = vmas.check(mm);
     if (broken !== null) return broken;
-    let total = 0;
+    const sum = { total: 0, data: 0, stack: 0, locked: 0, committed: 0 };
     for (let vma = vmas.first(mm); vma !== NULL; vma = vmas.next(vma)) {
-      total += field(vma, VMA_END) - field(vma, VMA_START);
+      const { prot, kind, flags } = vmas.specOf(vma);
+      const nr = field(vma, VMA_END) - field(vma, VMA_START);
+      sum.total += nr;
+      if (kind === VMA_STACK) sum.stack += nr;
+      else if ((prot & PROT_WRITE) !== 0 && (flags & VM_SHARED) === 0) sum.data += nr;
+      if ((flags & VM_LOCKED) !== 0) sum.locked += nr;
+      if ((flags & VM_ACCOUNT) !== 0) sum.committed += nr;
       const anonVma = fromGranule(field(vma, VMA_ANON_VMA));
       if (anonVma !== NULL && listCount(port, asPhys(anonVma + AV_LIST)) !== field(anonVma, AV_USERS)) {
         return `RMAP-3: the anon_vma of the VMA at ${field(vma, VMA_START)} miscounts its users`;
       }
     }
-    if (total !== field(mm, MM_TOTAL_VM)) return `VMA-3: VMAs cover ${total} pages, total_vm ${field(mm, MM_TOTAL_VM)}`;
+    const offsets = [MM_TOTAL_VM, MM_DATA_VM, MM_STACK_VM, MM_LOCKED_VM, MM_COMMITTED];
+    const counters = offsets.map((offset) => field(mm, offset));
+    if (!Object.values(sum).every((n, i) => n === counters[i])) {
+      return `VMA-3 ACC-2: VMAs have total, data, stack, locked, committed ${Object.values(sum)}, counters ${counters}`;
+    }
     return checkEntries(mm, counts);
   };
 
@@ -116,31 +146,59 @@ export function createMmCheck({ machine, pages, pageTables, vmas, vmstat, state 
     const isAnon = (flags & PG_ANON) !== 0;
     const least = mapcount + ((flags & PG_SWAPCACHE) !== 0 ? 1 : 0) + (!isAnon && pages.mapping(pfn) !== 0 ? 1 : 0);
     if (pages.refcount(pfn) < least) return `PAGE-6: frame ${pfn} has refcount ${pages.refcount(pfn)} of ${least}`;
+    if (!isAnon && pages.mapping(pfn) !== 0 && files.find(fromGranule(pages.mapping(pfn)), pages.index(pfn)) !== pfn) {
+      return `FMAP-1: frame ${pfn} is not in its file`;
+    }
+    if ((flags & PG_MLOCKED) !== 0 && mapcount === 0) return `LCK-1: frame ${pfn} is locked and mapped nowhere`;
     if (isAnon && mapcount === 0 && pages.mapping(pfn) !== 0) return `RMAP-4: frame ${pfn} is mapped nowhere`;
     return null;
   };
 
-  const checkAll = (): string | null => {
-    const counts = new Uint32Array(pages.nrFrames);
-    let committed = 0;
-    for (let link = listFirst(port, state); link !== NULL && link !== state; link = listNext(port, link)) {
-      const mm = asPhys(link - MM_LIST);
-      const problem = checkMm(mm, counts);
-      if (problem !== null) return problem;
-      committed += field(mm, MM_TOTAL_VM);
+  const forEachMm = (visit: (mm: PhysAddr) => void): void => {
+    for (let link = listFirst(port, state); link !== NULL && link !== state; ) {
+      const next = listNext(port, link);
+      visit(asPhys(link - MM_LIST));
+      link = next;
     }
-    let nrAnon = 0;
-    for (let pfn = 1; pfn < pages.nrFrames; pfn++) {
-      const problem = frameProblem(asPfn(pfn), counts[pfn] as number);
-      if (problem !== null) return problem;
-      if ((counts[pfn] as number) > 0 && (pages.flags(asPfn(pfn)) & PG_ANON) !== 0) nrAnon++;
-    }
-    if (nrAnon !== vmstat.item(NR_ANON_MAPPED)) {
-      return `RMAP-1: ${nrAnon} anonymous frames are mapped, nr_anon_pages ${vmstat.item(NR_ANON_MAPPED)}`;
-    }
-    const promised = vmstat.item(NR_COMMITTED);
-    return committed === promised ? null : `MMAP-1: address spaces hold ${committed} pages, ${promised} are promised`;
   };
 
-  return { check: (mm) => checkMm(mm, new Uint32Array(pages.nrFrames)), checkAll };
+  /** ACC-1: address spaces, and each piece of shared memory once. */
+  const checkPromises = (): string | null => {
+    let committed = 0;
+    const shared = new Set<PhysAddr>();
+    forEachMm((mm) => {
+      committed += field(mm, MM_COMMITTED);
+      for (let vma = vmas.first(mm); vma !== NULL; vma = vmas.next(vma)) shared.add(vmas.specOf(vma).mapping);
+    });
+    for (const mapping of shared) committed += mapping === NULL ? 0 : field(mapping, AS_COMMITTED);
+    const promised = vmstat.item(NR_COMMITTED);
+    return committed === promised ? null : `ACC-1: address spaces hold ${committed} pages, ${promised} are promised`;
+  };
+
+  const checkAll = (): string | null => {
+    const counts = new Uint32Array(pages.nrFrames);
+    let problem: string | null = null;
+    forEachMm((mm) => {
+      problem ??= checkMm(mm, counts);
+    });
+    const nr = { anon: 0, file: 0, shmem: 0 };
+    for (let pfn = 1; pfn < pages.nrFrames && problem === null; pfn++) {
+      problem = frameProblem(asPfn(pfn), counts[pfn] as number);
+      const flags = pages.flags(asPfn(pfn));
+      if ((flags & PG_ANON) !== 0) nr.anon += (counts[pfn] as number) > 0 ? 1 : 0;
+      else if (pages.mapping(asPfn(pfn)) !== 0) {
+        nr.file += (counts[pfn] as number) > 0 ? 1 : 0;
+        nr.shmem += (flags & PG_SWAPBACKED) !== 0 ? 1 : 0;
+      }
+    }
+    if (problem !== null) return problem;
+    const items = [NR_ANON_MAPPED, NR_FILE_MAPPED, NR_SHMEM].map((item) => vmstat.item(item));
+    const counted = [nr.anon, nr.file, nr.shmem];
+    if (!counted.every((n, i) => n === items[i])) {
+      return `RMAP-1: frames of mapped anonymous, mapped file, shared memory ${counted}, vmstat ${items}`;
+    }
+    return checkPromises();
+  };
+
+  return { check: (mm) => checkMm(mm, new Uint32Array(pages.nrFrames)), checkAll, forEachMm };
 }

@@ -27,6 +27,11 @@
  * | 88     | cow faults  | of all: those that copied a page                                   |
  * | 92     | peak rss    | largest sum of the three rss counters                              |
  * | 96     | peak vm     | largest total vm                                                   |
+ * | 100    | def flags   | VM_ flags that every new mapping gets (mlockall)                   |
+ * | 104    | limits      | u32 ×4, pages: address space, data, stack, locked; all ones: none  |
+ * | 120    | heap start  | f64, where the break began, bytes                                  |
+ * | 128    | mmap top    | mappings are searched downwards from this page                     |
+ * | 132    | stack top   | page after the stack                                               |
  *
  * vm_area_struct covers the virtual pages `[start, end)`:
  *
@@ -41,11 +46,19 @@
  * | 40     | mm          | granule of its mm_struct                                           |
  * | 44     | anon_vma    | granule; 0 before the first anonymous page                         |
  * | 48     | anon links  | neighbours on the anon_vma's list                                  |
+ * | 56     | mapping     | granule of its address_space; 0: private anonymous memory          |
+ * | 64     | file links  | neighbours on the address_space's list                             |
+ * | 72     | gap         | free pages below it, down to the next VMA (or page 0)              |
+ * | 76     | subtree gap | largest gap among it and its children: leads the search            |
+ *
+ * address_space: what is mapped when it is not private anonymous memory. A file of the ramfs, or a piece of shared
+ * memory. Offsets: 0 head of the list of VMAs · 8 radix tree of pages (radix.ts) · 16 number of pages · 20 users (the
+ * file, open files, VMAs) · 24 flags AS_ · 28 pages promised · 32 size in bytes, f64.
  *
  * anon_vma: the head of the list of VMAs that may map its pages, and how many they are.
  *
  *   VMA-1  VMAs are disjoint, in order, not empty, inside user space
- *   VMA-2  a new mapping joins neighbours with which nothing sets it apart (mprotect splits, and does not join again)
+ *   VMA-2  neighbours that nothing sets apart are one VMA
  *   VMA-3  total vm = Σ (end − start); rss ≤ total vm
  *
  * Linux keeps VMAs in a maple tree since 6.1; a red-black tree was used before and is what a student can follow.
@@ -73,6 +86,14 @@ export const MM_MAJ_FAULTS = 84;
 export const MM_COW_FAULTS = 88;
 export const MM_PEAK_RSS = 92;
 export const MM_PEAK_VM = 96;
+export const MM_DEF_FLAGS = 100;
+export const MM_LIM_AS = 104;
+export const MM_LIM_DATA = 108;
+export const MM_LIM_STACK = 112;
+export const MM_LIM_MEMLOCK = 116;
+export const MM_START_BRK = 120;
+export const MM_MMAP_TOP = 128;
+export const MM_STACK_TOP = 132;
 export const MM_STRUCT_BYTES = 192;
 
 export const VMA_NODE = 0;
@@ -85,7 +106,22 @@ export const VMA_PGOFF = 36;
 export const VMA_MM = 40;
 export const VMA_ANON_VMA = 44;
 export const VMA_ANON_LINK = 48;
+export const VMA_MAPPING = 56;
+export const VMA_FILE_LINK = 64;
+export const VMA_GAP = 72;
+export const VMA_SUBTREE_GAP = 76;
 export const VMA_BYTES = 128;
+
+export const AS_LIST = 0;
+export const AS_RADIX = 8;
+export const AS_NR_PAGES = 16;
+export const AS_USERS = 20;
+export const AS_FLAGS = 24;
+export const AS_COMMITTED = 28;
+export const AS_SIZE = 32;
+export const ADDRESS_SPACE_BYTES = 64;
+/** Shared memory: its pages go to swap, not to a file. */
+export const AS_SHMEM = 1;
 
 export const AV_LIST = 0;
 export const AV_USERS = 8;
@@ -98,10 +134,22 @@ export const VMA_STACK = 2;
 
 /** Flags of a VMA, with Linux's values. */
 export const VM_SHARED = 0x8;
+/** PROT_WRITE may be given: the file was opened for writing, or it is no shared file. */
+export const VM_MAYWRITE = 0x20;
 export const VM_GROWSDOWN = 0x100;
 export const VM_LOCKED = 0x2000;
+export const VM_SEQ_READ = 0x8000;
+export const VM_RAND_READ = 0x1_0000;
+export const VM_DONTCOPY = 0x2_0000;
 /** Its pages are in the account of promises. */
 export const VM_ACCOUNT = 0x10_0000;
+export const VM_HUGEPAGE = 0x2000_0000;
+export const VM_NOHUGEPAGE = 0x4000_0000;
+
+/** No limit. */
+export const PAGES_UNLIMITED = 0xffff_ffff;
+/** Pages below a growing stack that are never given to a mapping. */
+export const STACK_GUARD_GAP = 256;
 
 /** vm.max_map_count. */
 export const MAX_MAP_COUNT = 65_530;

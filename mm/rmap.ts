@@ -16,6 +16,8 @@
  * of the two. A VMA that is split is on the list twice, with pgoff moved along; mremap moves start and leaves pgoff,
  * so that no page need be touched. A VMA on the list that does not map the page costs a walk, nothing else.
  *
+ * Pages of files and of shared memory are found in the same way, by the list of their address_space (filemap.ts).
+ *
  *   RMAP-1  mapcount of a frame = number of entries that map it = number of visits of forEachMapping
  *   RMAP-2  an anonymous frame with mapcount > 0 has mapping = the anon_vma of each VMA that maps it, and
  *           index = pgoff + page − start there
@@ -35,15 +37,19 @@ import { initListHead, listAddTail, listDel, listFirst, listIsEmpty, listNext } 
 import { asPfn, asPhys, type Context, fromGranule, NULL, type Pfn, type PhysAddr, toGranule } from "../kernel/types.ts";
 import { EAGAIN, ENOMEM } from "../kernel/uapi/errno.ts";
 import {
+  AS_LIST,
   AV_LIST,
   AV_USERS,
   MM_PGD,
   MM_RSS_ANON,
+  MM_RSS_FILE,
+  MM_RSS_SHMEM,
   MM_SWAPENTS,
   VM_LOCKED,
   VMA_ANON_LINK,
   VMA_ANON_VMA,
   VMA_END,
+  VMA_FILE_LINK,
   VMA_FLAGS,
   VMA_MM,
   VMA_PGOFF,
@@ -54,7 +60,7 @@ import type { PageRefs } from "./page_ref.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { type SwapLayer, slotOfPte } from "./swap_entry.ts";
 import type { FlushPage } from "./tlb.ts";
-import { NR_ANON_MAPPED, type VmStat } from "./vmstat.ts";
+import { NR_ANON_MAPPED, NR_FILE_MAPPED, type VmStat } from "./vmstat.ts";
 
 /** `pte` is the address of the entry that maps the frame as virtual page `page` of `mm`, in `vma`. */
 export type MappingVisitor = (mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr) => void;
@@ -70,6 +76,8 @@ export interface Rmap {
   addNewAnon(pfn: Pfn, vma: PhysAddr, page: number): void;
   /** An anonymous frame gets one more entry, which holds a reference that the caller has taken. */
   addAnon(pfn: Pfn, vma: PhysAddr, page: number): void;
+  /** A frame of a file gets one more entry, which holds a reference that the caller has taken. */
+  addFile(pfn: Pfn): void;
   /** One entry less; its reference is still the caller's to put. */
   remove(pfn: Pfn): void;
   /** Every entry that maps the frame. `visit` may change the entry, not the VMAs. O(VMAs on the list). */
@@ -81,6 +89,8 @@ export interface Rmap {
    * gone.
    */
   tryToUnmap(ctx: Context, pfn: Pfn, entry: number): number;
+  /** Does a VMA with VM_LOCKED map the frame? */
+  isLocked(ctx: Context, pfn: Pfn): boolean;
   /** Number of entries through which the frame was used since the last call, which it forgets. −1: a VMA is locked. */
   referenced(ctx: Context, pfn: Pfn): number;
 }
@@ -96,6 +106,12 @@ export interface RmapDeps {
   readonly allocAnonVma: (ctx: Context) => PhysAddr;
   readonly freeAnonVma: (ctx: Context, anonVma: PhysAddr) => void;
 }
+
+/** The rss counter of an entry that maps a frame with these flags. */
+export const rssFieldOf = (flags: number): number => {
+  if ((flags & PG_ANON) !== 0) return MM_RSS_ANON;
+  return (flags & PG_SWAPBACKED) !== 0 ? MM_RSS_SHMEM : MM_RSS_FILE;
+};
 
 export function createRmap(deps: RmapDeps): Rmap {
   const { machine, pages, refs, pageTables, vmstat, swap, flushPage } = deps;
@@ -126,11 +142,13 @@ export function createRmap(deps: RmapDeps): Rmap {
 
   const forEachMapping = (ctx: Context, pfn: Pfn, visit: MappingVisitor): void => {
     const mapping = fromGranule(pages.mapping(pfn));
-    if (mapping === NULL || pages.mapcount(pfn) === 0 || (pages.flags(pfn) & PG_ANON) === 0) return;
+    if (mapping === NULL || pages.mapcount(pfn) === 0) return;
+    const isAnon = (pages.flags(pfn) & PG_ANON) !== 0;
     const index = pages.index(pfn);
-    const head = asPhys(mapping + AV_LIST);
+    const head = asPhys(mapping + (isAnon ? AV_LIST : AS_LIST));
+    const linkOffset = isAnon ? VMA_ANON_LINK : VMA_FILE_LINK;
     for (let link = listFirst(port, head); link !== NULL && link !== head; link = listNext(port, link)) {
-      visitVma(ctx, pfn, index, asPhys(link - VMA_ANON_LINK), visit);
+      visitVma(ctx, pfn, index, asPhys(link - linkOffset), visit);
     }
   };
 
@@ -146,9 +164,10 @@ export function createRmap(deps: RmapDeps): Rmap {
     const count = pages.mapcount(pfn);
     bugOn(count === 0, "RMAP-1: one entry less than none", pfn);
     pages.setMapcount(pfn, count - 1);
-    if (count > 1 || (pages.flags(pfn) & PG_ANON) === 0) return;
-    pages.setMapping(pfn, 0);
-    vmstat.modItem(NR_ANON_MAPPED, -1);
+    if (count > 1) return;
+    const isAnon = (pages.flags(pfn) & PG_ANON) !== 0;
+    if (isAnon) pages.setMapping(pfn, 0);
+    vmstat.modItem(isAnon ? NR_ANON_MAPPED : NR_FILE_MAPPED, -1);
   };
 
   const setAnon = (pfn: Pfn, vma: PhysAddr, page: number): void => {
@@ -166,7 +185,7 @@ export function createRmap(deps: RmapDeps): Rmap {
     pageTables.writePte(pte, entry);
     flushPage(mm, page);
     if ((old & PTE_D) !== 0) pages.addFlags(pfn, PG_DIRTY);
-    addField(mm, MM_RSS_ANON, -1);
+    addField(mm, rssFieldOf(pages.flags(pfn)), -1);
     if (entry !== 0) addField(mm, MM_SWAPENTS, 1);
     remove(pfn);
     refs.putPage(ctx, pfn);
@@ -204,7 +223,13 @@ export function createRmap(deps: RmapDeps): Rmap {
       if (count === 0) setAnon(pfn, vma, page);
       else pages.setMapcount(pfn, count + 1);
     },
+    addFile(pfn) {
+      const count = pages.mapcount(pfn);
+      if (count === 0) vmstat.modItem(NR_FILE_MAPPED, 1);
+      pages.setMapcount(pfn, count + 1);
+    },
     remove,
+    isLocked,
     forEachMapping,
     tryToUnmap(ctx, pfn, entry) {
       if (isLocked(ctx, pfn)) return -EAGAIN;

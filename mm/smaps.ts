@@ -14,9 +14,9 @@ import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { asPfn, type PhysAddr } from "../kernel/types.ts";
 import { MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_PGOFF } from "./mm_struct.ts";
-import type { ProcessMemory } from "./mmap.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
+import type { ProcessMemory } from "./process_memory.ts";
 
 /** Pages of a VMA by what they are; `pss*` are in units of 2^-12 pages. */
 export interface VmaPages {

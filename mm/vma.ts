@@ -4,31 +4,41 @@
  *      ├── heap ──┤        ├ r-- ┤├─── rw- ───┤                    ├ stack ┤
  *      start    end        a mapping that mprotect has split: same file or anonymous memory, other rights
  *
+ * Each VMA remembers the gap below it, and in the tree the largest gap of its subtree: the highest gap that is large
+ * enough is found by walking down, always to the right if there is one there. A growing stack keeps a guard gap below
+ * it that no mapping gets.
+ *
  * Nothing here touches page tables: who takes pages away calls the zapper (memory.ts) before or after.
  *
- *   VMA-1, VMA-2, VMA-3 (mm_struct.ts)
+ *   VMA-1 … VMA-3 (mm_struct.ts)
  *   VMA-4  splitting and joining keep the index of every page: pgoff moves with start
+ *   VMA-5  gap = start − end of the VMA below (or 0); subtree gap = the largest in the subtree
  *
  * Context: process; the address space is the caller's. Linux: mm/vma.c.
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { createRbTree, type RbTree } from "../kernel/lib/rbtree.ts";
-import { PAGE_SIZE, USER_HEAP_BASE, USER_MMAP_TOP } from "../kernel/params.ts";
-import { asPhys, type Context, NULL, type PhysAddr, toGranule } from "../kernel/types.ts";
+import { asPhys, type Context, fromGranule, NULL, type PhysAddr, toGranule } from "../kernel/types.ts";
+import type { FileMap } from "./filemap.ts";
 import {
   MAX_MAP_COUNT,
   MM_MAP_COUNT,
   MM_VMA_ROOT,
+  STACK_GUARD_GAP,
+  VM_GROWSDOWN,
   VMA_ANON_VMA,
   VMA_BYTES,
   VMA_END,
   VMA_FLAGS,
+  VMA_GAP,
   VMA_KIND,
+  VMA_MAPPING,
   VMA_MM,
   VMA_PGOFF,
   VMA_PROT,
   VMA_START,
+  VMA_SUBTREE_GAP,
 } from "./mm_struct.ts";
 import type { Rmap } from "./rmap.ts";
 
@@ -39,6 +49,8 @@ export interface VmaSpec {
   readonly flags: number;
   /** Index of its first page. */
   readonly pgoff: number;
+  /** address_space; NULL: private anonymous memory. */
+  readonly mapping: PhysAddr;
 }
 
 export interface Vmas {
@@ -48,46 +60,70 @@ export interface Vmas {
   at(mm: PhysAddr, page: number): PhysAddr;
   first(mm: PhysAddr): PhysAddr;
   next(vma: PhysAddr): PhysAddr;
+  prev(vma: PhysAddr): PhysAddr;
+  specOf(vma: PhysAddr): VmaSpec;
   /** Is some page of `[start, end)` in a VMA? */
   isTaken(mm: PhysAddr, start: number, end: number): boolean;
   /** Do VMAs cover all of `[start, end)`? */
   isCovered(mm: PhysAddr, start: number, end: number): boolean;
-  /** Covers `[start, end)`, where nothing is, and joins equal neighbours; false without memory or over the limit. */
-  insert(ctx: Context, mm: PhysAddr, start: number, end: number, spec: VmaSpec): boolean;
-  /** A VMA in `mm` like `vma` of another address space, with its anon_vma; NULL without memory. Does not join. */
-  duplicate(ctx: Context, mm: PhysAddr, vma: PhysAddr): PhysAddr;
+  /** A VMA over `[start, end)`, where nothing is; NULL without memory or over the limit. Does not join. */
+  add(ctx: Context, mm: PhysAddr, start: number, end: number, spec: VmaSpec): PhysAddr;
+  /** The same with the anon_vma of `like`: its pages may move there. */
+  addLike(ctx: Context, mm: PhysAddr, start: number, end: number, spec: VmaSpec, like: PhysAddr): PhysAddr;
+  /** Joins neighbours that nothing sets apart, from the VMA below `start` to the one above `end` (VMA-2). */
+  joinAround(ctx: Context, mm: PhysAddr, start: number, end: number): void;
   remove(ctx: Context, mm: PhysAddr, vma: PhysAddr): void;
   /** Cuts the VMA that covers both sides of `page` in two; false without memory. */
   splitAt(ctx: Context, mm: PhysAddr, page: number): boolean;
-  /** First page of the highest gap of `nrPages` below the mmap top; −1 if there is none. */
-  findGap(mm: PhysAddr, nrPages: number): number;
+  /** Moves the ends of a VMA to where nothing is. */
+  resize(vma: PhysAddr, start: number, end: number): void;
+  /** First page of the highest gap of `nrPages` in `[low, top)`; −1 if there is none. O(log n). */
+  findGap(mm: PhysAddr, nrPages: number, low: number, top: number): number;
   check(mm: PhysAddr): string | null;
 }
 
 export interface VmaDeps {
   readonly port: MemoryPort;
   readonly rmap: Rmap;
+  readonly files: FileMap;
   readonly allocVma: (ctx: Context) => PhysAddr;
   readonly freeVma: (ctx: Context, vma: PhysAddr) => void;
 }
 
-export function createVmas({ port, rmap, allocVma, freeVma }: VmaDeps): Vmas {
+export function createVmas({ port, rmap, files, allocVma, freeVma }: VmaDeps): Vmas {
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const setField = (base: PhysAddr, offset: number, value: number): void => port.st32(base + offset, value);
-  const tree: RbTree = createRbTree(port, { less: (a, b) => field(a, VMA_START) < field(b, VMA_START) });
+  const gapBelow = (vma: PhysAddr): number => (vma === NULL ? 0 : field(vma, VMA_SUBTREE_GAP));
+  const augment = (vma: PhysAddr): void => {
+    const largest = Math.max(field(vma, VMA_GAP), gapBelow(tree.left(vma)), gapBelow(tree.right(vma)));
+    setField(vma, VMA_SUBTREE_GAP, largest);
+  };
+  const tree: RbTree = createRbTree(port, {
+    less: (a, b) => field(a, VMA_START) < field(b, VMA_START),
+    augment,
+  });
   const rootOf = (mm: PhysAddr): PhysAddr => asPhys(mm + MM_VMA_ROOT);
 
   const find = (mm: PhysAddr, page: number): PhysAddr =>
     tree.lowerBound(rootOf(mm), (vma) => field(vma, VMA_END) > page);
+
+  /** VMA-5, after the VMA below has changed. */
+  const renewGap = (vma: PhysAddr): void => {
+    if (vma === NULL) return;
+    const below = tree.prev(vma);
+    setField(vma, VMA_GAP, field(vma, VMA_START) - (below === NULL ? 0 : field(below, VMA_END)));
+    tree.propagate(vma);
+  };
 
   const specOf = (vma: PhysAddr): VmaSpec => ({
     prot: field(vma, VMA_PROT),
     kind: field(vma, VMA_KIND),
     flags: field(vma, VMA_FLAGS),
     pgoff: field(vma, VMA_PGOFF),
+    mapping: fromGranule(field(vma, VMA_MAPPING)),
   });
 
-  const addVma = (ctx: Context, mm: PhysAddr, start: number, end: number, spec: VmaSpec): PhysAddr => {
+  const add: Vmas["add"] = (ctx, mm, start, end, spec) => {
     if (field(mm, MM_MAP_COUNT) >= MAX_MAP_COUNT) return NULL;
     const vma = allocVma(ctx);
     if (vma === NULL) return NULL;
@@ -99,47 +135,28 @@ export function createVmas({ port, rmap, allocVma, freeVma }: VmaDeps): Vmas {
     setField(vma, VMA_FLAGS, spec.flags);
     setField(vma, VMA_PGOFF, spec.pgoff);
     setField(vma, VMA_MM, toGranule(mm));
+    if (spec.mapping !== NULL) files.join(vma, spec.mapping);
     tree.insert(rootOf(mm), vma);
+    renewGap(vma);
+    renewGap(tree.next(vma));
     setField(mm, MM_MAP_COUNT, field(mm, MM_MAP_COUNT) + 1);
     return vma;
   };
 
-  const remove = (ctx: Context, mm: PhysAddr, vma: PhysAddr): void => {
+  const remove: Vmas["remove"] = (ctx, mm, vma) => {
     rmap.leaveAnonVma(ctx, vma);
+    files.leave(ctx, vma);
+    const next = tree.next(vma);
     tree.erase(rootOf(mm), vma);
+    renewGap(next);
     setField(mm, MM_MAP_COUNT, field(mm, MM_MAP_COUNT) - 1);
     freeVma(ctx, vma);
   };
 
-  /** Nothing but the place sets `vma` apart from a range with `spec` whose first page has index `pgoff`. */
-  const isLike = (vma: PhysAddr, spec: VmaSpec, pgoff: number): boolean =>
-    field(vma, VMA_PROT) === spec.prot &&
-    field(vma, VMA_KIND) === spec.kind &&
-    field(vma, VMA_FLAGS) === spec.flags &&
-    field(vma, VMA_PGOFF) === pgoff;
-
-  const insert: Vmas["insert"] = (ctx, mm, start, end, spec) => {
-    const below = start === 0 ? NULL : find(mm, start - 1);
-    const above = find(mm, end);
-    const joinsBelow =
-      below !== NULL &&
-      field(below, VMA_END) === start &&
-      isLike(below, spec, spec.pgoff - (start - field(below, VMA_START)));
-    const joinsAbove =
-      above !== NULL && field(above, VMA_START) === end && isLike(above, spec, spec.pgoff + end - start);
-    const anonBelow = joinsBelow ? field(below, VMA_ANON_VMA) : 0;
-    const anonAbove = joinsAbove ? field(above, VMA_ANON_VMA) : 0;
-    if (joinsBelow && joinsAbove && (anonBelow === anonAbove || anonBelow === 0 || anonAbove === 0)) {
-      if (anonBelow === 0) rmap.shareAnonVma(below, above);
-      const newEnd = field(above, VMA_END);
-      remove(ctx, mm, above);
-      setField(below, VMA_END, newEnd);
-    } else if (joinsBelow) setField(below, VMA_END, end);
-    else if (joinsAbove) {
-      setField(above, VMA_START, start);
-      setField(above, VMA_PGOFF, spec.pgoff);
-    } else return addVma(ctx, mm, start, end, spec) !== NULL;
-    return true;
+  const addLike: Vmas["addLike"] = (ctx, mm, start, end, spec, like) => {
+    const vma = add(ctx, mm, start, end, spec);
+    if (vma !== NULL) rmap.shareAnonVma(vma, like);
+    return vma;
   };
 
   const splitAt: Vmas["splitAt"] = (ctx, mm, page) => {
@@ -149,25 +166,62 @@ export function createVmas({ port, rmap, allocVma, freeVma }: VmaDeps): Vmas {
     setField(vma, VMA_END, page);
     const spec = specOf(vma);
     const pgoff = spec.pgoff + page - field(vma, VMA_START);
-    const above = addVma(ctx, mm, page, end, { ...spec, pgoff });
-    if (above === NULL) setField(vma, VMA_END, end);
-    else rmap.shareAnonVma(above, vma);
-    return above !== NULL;
+    if (addLike(ctx, mm, page, end, { ...spec, pgoff }, vma) !== NULL) return true;
+    setField(vma, VMA_END, end);
+    return false;
   };
 
-  const check: Vmas["check"] = (mm) => {
-    const broken = tree.check(rootOf(mm));
-    if (broken !== null) return broken;
-    let last = 0;
-    let nr = 0;
-    for (let vma = tree.first(rootOf(mm)); vma !== NULL; vma = tree.next(vma)) {
-      const [start, end] = [field(vma, VMA_START), field(vma, VMA_END)];
-      if (start < last || end <= start) return `VMA-1: [${start}, ${end}) after ${last}`;
-      if (field(vma, VMA_MM) !== toGranule(mm)) return `VMA-1: the VMA at ${start} belongs to another address space`;
-      last = end;
-      nr++;
+  /** Do the two, which are neighbours, differ in nothing but the place? */
+  const isJoinable = (below: PhysAddr, above: PhysAddr): boolean => {
+    if (field(below, VMA_END) !== field(above, VMA_START)) return false;
+    for (const offset of [VMA_PROT, VMA_KIND, VMA_FLAGS, VMA_MAPPING]) {
+      if (field(below, offset) !== field(above, offset)) return false;
     }
-    return nr === field(mm, MM_MAP_COUNT) ? null : `VMA-1: ${nr} VMAs, map count ${field(mm, MM_MAP_COUNT)}`;
+    const pgoff = field(below, VMA_PGOFF) + field(below, VMA_END) - field(below, VMA_START);
+    const [anonBelow, anonAbove] = [field(below, VMA_ANON_VMA), field(above, VMA_ANON_VMA)];
+    return field(above, VMA_PGOFF) === pgoff && (anonBelow === anonAbove || anonBelow === 0 || anonAbove === 0);
+  };
+
+  const joinAround: Vmas["joinAround"] = (ctx, mm, start, end) => {
+    let vma = find(mm, Math.max(0, start - 1));
+    while (vma !== NULL && field(vma, VMA_START) <= end) {
+      const above = tree.next(vma);
+      if (above === NULL) return;
+      if (!isJoinable(vma, above)) vma = above;
+      else {
+        if (field(vma, VMA_ANON_VMA) === 0) rmap.shareAnonVma(vma, above);
+        const newEnd = field(above, VMA_END);
+        remove(ctx, mm, above);
+        setField(vma, VMA_END, newEnd);
+        renewGap(tree.next(vma));
+      }
+    }
+  };
+
+  /** Highest gap below `node`'s right-most VMA, led by the summaries. */
+  const gapIn = (node: PhysAddr, nrPages: number, low: number, top: number): number => {
+    if (node === NULL || gapBelow(node) < nrPages) return -1;
+    const right = gapIn(tree.right(node), nrPages, low, top);
+    if (right >= 0) return right;
+    const start = field(node, VMA_START);
+    const guard = (field(node, VMA_FLAGS) & VM_GROWSDOWN) !== 0 ? STACK_GUARD_GAP : 0;
+    const end = Math.min(start - guard, top);
+    if (end - Math.max(low, start - field(node, VMA_GAP)) >= nrPages) return end - nrPages;
+    return gapIn(tree.left(node), nrPages, low, top);
+  };
+
+  const orderProblem = (mm: PhysAddr, vma: PhysAddr, below: PhysAddr): string | null => {
+    const [start, end] = [field(vma, VMA_START), field(vma, VMA_END)];
+    const last = below === NULL ? 0 : field(below, VMA_END);
+    if (start < last || end <= start) return `VMA-1: [${start}, ${end}) after ${last}`;
+    if (field(vma, VMA_MM) !== toGranule(mm)) return `VMA-1: the VMA at ${start} belongs to another address space`;
+    if (below !== NULL && isJoinable(below, vma))
+      return `VMA-2: nothing sets the VMA at ${start} apart from the one below`;
+    const largest = Math.max(start - last, gapBelow(tree.left(vma)), gapBelow(tree.right(vma)));
+    const isRight = field(vma, VMA_GAP) === start - last && gapBelow(vma) === largest;
+    return isRight
+      ? null
+      : `VMA-5: gap ${field(vma, VMA_GAP)}, subtree ${gapBelow(vma)} at ${start}, not ${start - last}`;
   };
 
   return {
@@ -178,6 +232,8 @@ export function createVmas({ port, rmap, allocVma, freeVma }: VmaDeps): Vmas {
     },
     first: (mm) => tree.first(rootOf(mm)),
     next: (vma) => tree.next(vma),
+    prev: (vma) => tree.prev(vma),
+    specOf,
     isTaken(mm, start, end) {
       const vma = find(mm, start);
       return vma !== NULL && field(vma, VMA_START) < end;
@@ -190,25 +246,35 @@ export function createVmas({ port, rmap, allocVma, freeVma }: VmaDeps): Vmas {
       }
       return covered >= end;
     },
-    insert,
-    duplicate(ctx, mm, vma) {
-      const copy = addVma(ctx, mm, field(vma, VMA_START), field(vma, VMA_END), specOf(vma));
-      if (copy !== NULL) rmap.shareAnonVma(copy, vma);
-      return copy;
-    },
+    add,
+    addLike,
+    joinAround,
     remove,
     splitAt,
-    findGap(mm, nrPages) {
-      let top = USER_MMAP_TOP / PAGE_SIZE;
-      let vma = tree.last(rootOf(mm));
-      while (vma !== NULL && field(vma, VMA_START) >= top) vma = tree.prev(vma);
-      while (vma !== NULL) {
-        if (top - field(vma, VMA_END) >= nrPages) return top - nrPages;
-        top = Math.min(top, field(vma, VMA_START));
-        vma = tree.prev(vma);
-      }
-      return top - nrPages >= USER_HEAP_BASE / PAGE_SIZE ? top - nrPages : -1;
+    resize(vma, start, end) {
+      setField(vma, VMA_PGOFF, field(vma, VMA_PGOFF) + start - field(vma, VMA_START));
+      setField(vma, VMA_START, start);
+      setField(vma, VMA_END, end);
+      renewGap(vma);
+      renewGap(tree.next(vma));
     },
-    check,
+    findGap(mm, nrPages, low, top) {
+      const last = tree.last(rootOf(mm));
+      if (last === NULL || field(last, VMA_END) <= top - nrPages) return top - nrPages >= low ? top - nrPages : -1;
+      return gapIn(tree.top(rootOf(mm)), nrPages, low, top);
+    },
+    check(mm) {
+      const broken = tree.check(rootOf(mm));
+      if (broken !== null) return broken;
+      let nr = 0;
+      let below: PhysAddr = NULL;
+      for (let vma = tree.first(rootOf(mm)); vma !== NULL; vma = tree.next(vma)) {
+        const problem = orderProblem(mm, vma, below);
+        if (problem !== null) return problem;
+        below = vma;
+        nr++;
+      }
+      return nr === field(mm, MM_MAP_COUNT) ? null : `VMA-1: ${nr} VMAs, map count ${field(mm, MM_MAP_COUNT)}`;
+    },
   };
 }

@@ -92,7 +92,7 @@ export const NR_SLAB_UNRECLAIMABLE = 2;
 /** In KiB, as in Linux. */
 export const NR_KERNEL_STACK_KB = 3;
 export const NR_PAGETABLE = 4;
-/** Pages of files in the ramfs. */
+/** Pages of files in the ramfs and of shared memory, and pipes. */
 export const NR_FILE_PAGES = 5;
 /** Pages promised to processes by brk and mmap, touched or not. */
 export const NR_COMMITTED = 6;
@@ -119,7 +119,10 @@ export const NR_VMSCAN_WRITE = 20;
 export const WORKINGSET_REFAULT_ANON = 21;
 export const WORKINGSET_ACTIVATE_ANON = 22;
 export const WORKINGSET_RESTORE_ANON = 23;
-export const NR_VM_ITEMS = 24;
+/** Pages of files, and of shared memory, that some page table maps; pages of shared memory. */
+export const NR_FILE_MAPPED = 24;
+export const NR_SHMEM = 25;
+export const NR_VM_ITEMS = 26;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

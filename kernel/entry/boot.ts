@@ -93,6 +93,7 @@ import { createProcesses } from "./processes.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { createProcfs } from "./procfs/index.ts";
+import { registerOvercommitFiles } from "./procfs/overcommit.ts";
 import { registerVmFiles } from "./procfs/vm_files.ts";
 import { hookReclaim } from "./reclaim_hooks.ts";
 import { initialRlimits } from "./rlimit.ts";
@@ -336,8 +337,20 @@ export function boot(options: BootOptions): Kernel {
     interruptPoint: contexts.interruptPoint,
   });
   const flushPage = createTlbFlush(machine);
-  const { rmap } = processMemory;
-  const migration = createMigration({ machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru });
+  const { rmap, files: pageCache, account } = processMemory;
+  account.setMode(Number(parameters.choice("sysctl.vm.overcommit_memory", ["0", "1", "2"])));
+  account.setRatio(parameters.number("sysctl.vm.overcommit_ratio", account.ratio()));
+  const migration = createMigration({
+    machine,
+    pages,
+    pageAlloc,
+    pageTables,
+    vmstat,
+    flushPage,
+    rmap,
+    files: pageCache,
+    lru,
+  });
   const balloonPages = createBalloonPages({ port, pages, pageAlloc, vmstat, migration, statics: balloonStatics });
   const { mover } = balloonPages;
   pageAlloc.onMigrate(mover); // moving pages
@@ -466,6 +479,7 @@ export function boot(options: BootOptions): Kernel {
     percpuBytes,
   });
   registerCmaFiles(registry, cma);
+  registerOvercommitFiles(registry, account);
   if (isCompacting) registerCompactionFiles(registry, compaction);
   registerHugePoolFile(registry, hugePool);
   registerVmallocinfo(registry, users.vmalloc);
@@ -479,7 +493,8 @@ export function boot(options: BootOptions): Kernel {
       port,
       pageAlloc,
       vmstat,
-      context: () => contexts.taskContext(harts.current[0] as number),
+      processMemory,
+      context: hostContext,
       interruptPoint: contexts.interruptPoint,
     },
     waits,

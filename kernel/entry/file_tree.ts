@@ -7,25 +7,16 @@
 
 import type { FileRegistry, OpenFile } from "../file.ts";
 import { formatLogLine, type Printk } from "../printk.ts";
-import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR } from "../uapi/errno.ts";
-import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
+import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR } from "../uapi/errno.ts";
+import { O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import type { WaitQueues } from "../wait.ts";
-import {
-  type ConsoleDevice,
-  createPipe,
-  nullFile,
-  type PageBytes,
-  type RamfsNode,
-  ramfsFile,
-  textFile,
-  truncateNode,
-  zeroFile,
-} from "./files.ts";
+import { type ConsoleDevice, createPipe, nullFile, type PageBytes, textFile, zeroFile } from "./files.ts";
 import type { Procfs } from "./procfs/index.ts";
+import { createNode, dropNode, nodeBytes, openNode, type RamfsMemory, type RamfsNode } from "./ramfs.ts";
 import type { FileTree } from "./syscall.ts";
 
 export interface FileTreeDeps {
-  readonly memory: PageBytes;
+  readonly memory: PageBytes & RamfsMemory;
   readonly waits: WaitQueues;
   readonly procfs: Procfs;
   readonly consoleDevice: ConsoleDevice;
@@ -99,11 +90,12 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const parent = path.slice(0, path.lastIndexOf("/"));
       if (ramfs.has(parent)) return -ENOTDIR;
       if (parent !== "" && parent !== "/tmp") return -ENOENT;
-      node = { frames: [], size: 0 };
+      node = createNode(memory);
+      if (node === undefined) return -ENOMEM;
       ramfs.set(path, node);
     }
-    if ((flags & O_TRUNC) !== 0) truncateNode(memory, node);
-    return ramfsFile(memory, node, (flags & O_APPEND) !== 0);
+    if ((flags & O_TRUNC) !== 0) memory.processMemory.truncate(memory.context(), node.mapping, 0);
+    return openNode(memory, node, flags);
   };
 
   return {
@@ -129,12 +121,12 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const path = normalize(rawPath);
       const node = path === null ? undefined : ramfs.get(path);
       if (path === null || node === undefined) return path !== null && directory(path) !== null ? -EISDIR : -ENOENT;
-      truncateNode(memory, node);
+      dropNode(memory, node);
       ramfs.delete(path);
       return 0;
     },
     removeAll() {
-      for (const node of ramfs.values()) truncateNode(memory, node);
+      for (const node of ramfs.values()) dropNode(memory, node);
       ramfs.clear();
     },
     readText(rawPath) {
@@ -145,10 +137,9 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       if (text !== null) return text;
       const node = ramfs.get(path);
       if (node === undefined) return null;
-      return node.frames
-        .map((pfn) => String.fromCharCode(...memory.port.readBytes(pfn * 4096, 4096)))
-        .join("")
-        .slice(0, node.size);
+      let content = "";
+      for (const byte of nodeBytes(memory, node)) content += String.fromCharCode(byte);
+      return content;
     },
   };
 }

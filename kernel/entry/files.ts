@@ -1,8 +1,8 @@
 /**
- * Open files: the console, pipes, files of the ramfs, and texts that the kernel makes on the spot (/proc, /sys).
+ * Open files: the console, pipes, and texts that the kernel makes on the spot (/proc, /sys). The ramfs: ramfs.ts.
  *
- * The bytes of ramfs files and pipes are in RAM, in frames of the page allocator (NR_FILE_PAGES); names, sizes and
- * positions are host objects: the file system is not what this kernel is about.
+ * The bytes of pipes are in RAM, in frames of the page allocator (NR_FILE_PAGES); names and positions are host objects:
+ * the file system is not what this kernel is about.
  */
 
 import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
@@ -10,8 +10,8 @@ import type { MemoryPort } from "../arch/port.ts";
 import type { OpenFile, TextFile } from "../file.ts";
 import { PAGE_SIZE } from "../params.ts";
 import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
-import { EBADF, EINVAL, ENOSPC, EPIPE } from "../uapi/errno.ts";
-import { SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+import { EBADF, EINVAL, EPIPE } from "../uapi/errno.ts";
+import { SEEK_CUR, SEEK_SET } from "../uapi/mman.ts";
 import { decodeUtf8, encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
 
@@ -78,8 +78,6 @@ export interface PageBytes {
   readonly vmstat: VmStat;
   /** Context of whoever runs at this moment. */
   readonly context: () => Context;
-  /** Between two pages of a long transfer: interrupts may come. */
-  readonly interruptPoint: (ctx: Context) => void;
 }
 
 const allocFilePage = ({ pageAlloc, vmstat, context }: PageBytes): Pfn => {
@@ -91,73 +89,6 @@ const freeFilePage = ({ pageAlloc, vmstat, context }: PageBytes, pfn: Pfn): void
   vmstat.modItem(NR_FILE_PAGES, -1);
   pageAlloc.freePages(context(), pfn, 0);
 };
-
-/** A file of the ramfs: its frames, in order, and its length. */
-export interface RamfsNode {
-  readonly frames: Pfn[];
-  size: number;
-}
-
-/** Drops the content of a ramfs file. */
-export function truncateNode(memory: PageBytes, node: RamfsNode): void {
-  for (const pfn of node.frames) {
-    freeFilePage(memory, pfn);
-    memory.interruptPoint(memory.context());
-  }
-  node.frames.length = 0;
-  node.size = 0;
-}
-
-export function ramfsFile(memory: PageBytes, node: RamfsNode, append: boolean): OpenFile {
-  let position = append ? node.size : 0;
-  const { port } = memory;
-  return {
-    refs: 1,
-    isConsole: false,
-    *read(_task, max) {
-      const bytes = new Uint8Array(Math.max(0, Math.min(max, node.size - position)));
-      for (let done = 0; done < bytes.length; ) {
-        const offset = position % PAGE_SIZE;
-        const n = Math.min(bytes.length - done, PAGE_SIZE - offset);
-        const frame = node.frames[Math.floor(position / PAGE_SIZE)] as Pfn;
-        bytes.set(port.readBytes(pfnToPhys(frame) + offset, n), done);
-        done += n;
-        position += n;
-      }
-      return bytes;
-    },
-    unread(nrBytes) {
-      position -= nrBytes;
-    },
-    *write(_task, source) {
-      let done = 0;
-      while (done < source.length) {
-        const index = Math.floor(position / PAGE_SIZE);
-        while (node.frames.length <= index) {
-          const pfn = allocFilePage(memory);
-          if (pfn === NO_PFN) return done > 0 ? done : -ENOSPC;
-          port.fill(pfnToPhys(pfn), 0, PAGE_SIZE);
-          node.frames.push(pfn);
-          memory.interruptPoint(memory.context());
-        }
-        const offset = position % PAGE_SIZE;
-        const n = Math.min(source.length - done, PAGE_SIZE - offset);
-        port.writeBytes(pfnToPhys(node.frames[index] as Pfn) + offset, source.subarray(done, done + n));
-        done += n;
-        position += n;
-        node.size = Math.max(node.size, position);
-      }
-      return done;
-    },
-    seek(offset, whence) {
-      const base = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? node.size : -1;
-      if (base < 0 || base + offset < 0) return -EINVAL;
-      position = base + offset;
-      return position;
-    },
-    release() {},
-  };
-}
 
 /**
  * A pipe: one page of RAM as a ring. Returns the two ends, or null without memory.

@@ -1,11 +1,13 @@
 /**
- * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct, anon_vma, vmap_area; and kernel stacks.
+ * The kernel's own slab caches: task_struct, mm_struct, vm_area_struct and what belongs to them, vmap_area; and kernel
+ * stacks.
  *
  * These are the first customers of the slab allocator, and what /proc/slabinfo shows of a running system.
  */
 
 import {
   __GFP_NOWARN,
+  ADDRESS_SPACE_BYTES,
   ANON_VMA_BYTES,
   createKernelStacks,
   createKernelVirtual,
@@ -19,6 +21,7 @@ import {
   type PageAllocator,
   type Pages,
   type PageTables,
+  RADIX_NODE_BYTES,
   SLAB_HWCACHE_ALIGN,
   type SlabSubsystem,
   VMA_BYTES,
@@ -76,6 +79,8 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
   const mmCache = mustCreate("mm_struct", MM_STRUCT_BYTES);
   const vmaCache = mustCreate("vm_area_struct", VMA_BYTES);
   const anonVmaCache = mustCreate("anon_vma", ANON_VMA_BYTES);
+  const mappingCache = mustCreate("address_space", ADDRESS_SPACE_BYTES);
+  const nodeCache = mustCreate("radix_tree_node", RADIX_NODE_BYTES);
   const alloc = (ctx: Context, cache: KmemCache): PhysAddr =>
     now(layer.kmemCacheAllocAny(ctx, cache, GFP_KERNEL | __GFP_NOWARN));
 
@@ -125,6 +130,14 @@ export function createObjectUsers(deps: ObjectUsersDeps): ObjectUsers {
       allocAnonVma: (ctx) => alloc(ctx, anonVmaCache),
       freeAnonVma: (ctx, anonVma) => {
         layer.kmemCacheFree(ctx, anonVmaCache, anonVma);
+      },
+      allocMapping: (ctx) => alloc(ctx, mappingCache),
+      freeMapping: (ctx, mapping) => {
+        layer.kmemCacheFree(ctx, mappingCache, mapping);
+      },
+      allocNode: (ctx) => alloc(ctx, nodeCache),
+      freeNode: (ctx, node) => {
+        layer.kmemCacheFree(ctx, nodeCache, node);
       },
     },
     replayHeap: {

@@ -16,9 +16,10 @@ import type { OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
 import { EBADF, EFAULT, EINVAL, EMFILE, ENOMEM } from "../uapi/errno.ts";
-import { MADV_DONTNEED, O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
+import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
+import { createMemoryCalls } from "./memory_calls.ts";
 import { type Caller, NR_OPEN, type SyscallEntry } from "./process.ts";
 import { createProcessCalls, MAX_PATH, type ProcessCallDeps } from "./process_calls.ts";
 import { createSwapCalls } from "./swap_calls.ts";
@@ -47,6 +48,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const { clock } = machine.harts;
   const processCall = createProcessCalls(deps);
   const swapCall = createSwapCalls(deps);
+  const memoryCalls = createMemoryCalls(processMemory);
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -103,26 +105,6 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     return source === undefined ? -EFAULT : yield* file.write(caller.task, source);
   }
 
-  // ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  const memoryCall = (caller: Caller, nr: number, a: readonly number[]): number => {
-    const { ctx } = caller.task;
-    const { mm } = caller.process;
-    const [addr, bytes, third, fourth] = a as [number, number, number, number];
-    switch (nr) {
-      case sys.SYS_brk:
-        return processMemory.brk(ctx, mm, addr);
-      case sys.SYS_mmap:
-        return processMemory.mmap(ctx, mm, addr, bytes, third, fourth);
-      case sys.SYS_munmap:
-        return processMemory.munmap(ctx, mm, addr, bytes);
-      case sys.SYS_mprotect:
-        return processMemory.mprotect(ctx, mm, addr, bytes, third);
-      default:
-        return third === MADV_DONTNEED ? processMemory.dropPages(ctx, mm, addr, bytes) : -EINVAL;
-    }
-  };
-
   const fileCall = (caller: Caller, nr: number, a: readonly number[]): MaySleep<number> => {
     const [a0, a1, a2] = a as [number, number, number];
     switch (nr) {
@@ -148,7 +130,6 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     }
   };
 
-  const MEMORY_CALLS = new Set<number>([sys.SYS_brk, sys.SYS_mmap, sys.SYS_munmap, sys.SYS_mprotect, sys.SYS_madvise]);
   const FILE_CALLS = new Set<number>([
     sys.SYS_getcwd,
     sys.SYS_openat,
@@ -166,8 +147,8 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     clock[cpu] = (clock[cpu] as number) + CYC_SYSCALL;
     // Registers hold integers. A program of this machine could pass a fraction or NaN, which no check below expects.
     for (let i = 0; i < args.length; i++) if (!Number.isSafeInteger(args[i])) return -EINVAL;
-    const result = MEMORY_CALLS.has(nr)
-      ? memoryCall(caller, nr, args)
+    const result = memoryCalls.has(nr)
+      ? memoryCalls.call(caller, nr, args)
       : FILE_CALLS.has(nr)
         ? fileCall(caller, nr, args)
         : nr === sys.SYS_swapon || nr === sys.SYS_swapoff

@@ -70,6 +70,7 @@ export function createFaultHandler(
       if (addr >= 0) return addr;
     }
     const where = Number.isInteger(va) && va >= 0 ? va.toString(16).padStart(16, "0") : String(va);
+    if (result === -EIO) throw new FatalSignal(SIGBUS, `bus error at ${where}`);
     if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`, true);
     if (result === -EIO) throw new FatalSignal(SIGBUS, `page at ${where} cannot be read from swap`);
     throw new FatalSignal(SIGSEGV, `segfault at ${where} ip 0000000000010000 error ${isWrite ? 6 : 4}`);

@@ -13,6 +13,8 @@ export const SYS_close = 57;
 export const SYS_pipe2 = 59;
 /** getdents(fd, buf, bytes) → bytes; names separated by NUL, directories with a trailing slash (simplified). */
 export const SYS_getdents64 = 61;
+/** ftruncate(fd, bytes): what is beyond goes, also from memory that maps it */
+export const SYS_ftruncate = 46;
 /** lseek(fd, offset, whence) → position */
 export const SYS_lseek = 62;
 /** read(fd, buf, bytes) → bytes read, 0 at the end */
@@ -45,17 +47,26 @@ export const SYS_gettid = 178;
 export const SYS_brk = 214;
 /** munmap(addr, bytes) */
 export const SYS_munmap = 215;
-/** mremap(addr, old bytes, new bytes, flags) → addr */
+/** mremap(addr, old bytes, new bytes, flags, new addr) → addr */
 export const SYS_mremap = 216;
 /** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process → tid */
 export const SYS_clone = 220;
 /** execve(path, argv pointer, argc) → −errno, or it does not come back (no environment). */
 export const SYS_execve = 221;
-/** mmap(addr, bytes, prot, flags, fd, offset) → addr; anonymous private mappings only. */
+/** mmap(addr, bytes, prot, flags, fd, offset) → addr */
 export const SYS_mmap = 222;
 /** mprotect(addr, bytes, prot) */
 export const SYS_mprotect = 226;
-/** madvise(addr, bytes, advice): MADV_DONTNEED drops the pages. */
+/** msync(addr, bytes, flags) */
+export const SYS_msync = 227;
+/** mlock(addr, bytes); munlock(addr, bytes); mlockall(flags); munlockall() */
+export const SYS_mlock = 228;
+export const SYS_munlock = 229;
+export const SYS_mlockall = 230;
+export const SYS_munlockall = 231;
+/** mincore(addr, bytes, u8 vec[pages]): bit 0 of each: the page is in memory */
+export const SYS_mincore = 232;
+/** madvise(addr, bytes, advice) */
 export const SYS_madvise = 233;
 /** wait4(pid or −1, int *status, options) → pid */
 export const SYS_wait4 = 260;

@@ -1,9 +1,9 @@
 /**
  * The buddy's types that are not for everybody: CMA and ISOLATE, against an oracle that knows each frame.
  *
- * Goal: BUD-1 … BUD-7 with isolated pageblocks, B3 and B9 for the contiguous area. Method: random operations; the oracle
- * keeps the owner of each frame, the type of each pageblock and what is isolated, and says what may be handed out and
- * how many frames count as free. Mutants must be caught.
+ * Goal: BUD-1 … BUD-7 with isolated pageblocks, B3 and B9 for the contiguous area. Method: random operations; the
+ * oracle keeps the owner of each frame, the type of each pageblock and what is isolated, and says what may be handed
+ * out and how many frames count as free. Mutants must be caught.
  */
 
 import fc from "fast-check";

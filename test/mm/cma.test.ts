@@ -173,6 +173,8 @@ describe("borrowing", () => {
 
   it("promises to processes do not count on the area: a driver that takes it breaks none", () => {
     const w = bootProcessWorld({ cmaBytes: 4 * MIB });
+    w.processMemory.account.setMode(2);
+    w.processMemory.account.setRatio(100);
     const mm = w.processMemory.createMm(w.ctx);
     let nrPages = 0;
     while (w.processMemory.brk(w.ctx, mm, va(nrPages + 64)) === va(nrPages + 64)) nrPages += 64;

@@ -1,8 +1,9 @@
 /**
  * dma-debug: what a driver can do wrong with the DMA API, each mistake caught with its exact text.
  *
- * Goal: D4, BUGS row 23, DBG-1 … DBG-3. Method: a table of small drivers. Each row is a driver with one mistake, the line
- * that it must produce, and its clean twin, which must be silent. The log may hold nothing else that starts "DMA-API:".
+ * Goal: D4, BUGS row 23, DBG-1 … DBG-3. Method: a table of small drivers. Each row is a driver with one mistake, the
+ * line that it must produce, and its clean twin, which must be silent. The log may hold nothing else that starts
+ * "DMA-API:".
  */
 
 import { describe, expect, it } from "vitest";

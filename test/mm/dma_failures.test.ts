@@ -1,9 +1,9 @@
 /**
  * DMA when memory fails, and when an interrupt comes at the worst moment.
  *
- * Goal: DMA-2, DEV-2, OPS-4, OPS-5. Method: a driver's whole life (probe, traffic, remove) with its n-th page allocation
- * failing, for every n, once and for ever: it must unwind to nothing. Then an interrupt before every single access of
- * map and unmap, whose handler maps, moves and unmaps itself.
+ * Goal: DMA-2, DEV-2, OPS-4, OPS-5. Method: a driver's whole life (probe, traffic, remove) with its n-th page
+ * allocation failing, for every n, once and for ever: it must unwind to nothing. Then an interrupt before every single
+ * access of map and unmap, whose handler maps, moves and unmaps itself.
  */
 
 import { describe, expect, it } from "vitest";

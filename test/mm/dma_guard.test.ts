@@ -1,8 +1,8 @@
 /**
  * The guard port: CPU accesses to memory that a device owns, BUGS row 23.
  *
- * Goal: GRD-1 … GRD-3, D3 for each direction. Method: small drivers on a guarded machine that touch what they gave away,
- * and their twins that sync first; the port alone under random marks against a byte-wise oracle.
+ * Goal: GRD-1 … GRD-3, D3 for each direction. Method: small drivers on a guarded machine that touch what they gave
+ * away, and their twins that sync first; the port alone under random marks against a byte-wise oracle.
  */
 
 import fc from "fast-check";

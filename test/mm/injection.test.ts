@@ -2,10 +2,10 @@
  * Interrupts at every point of the allocators.
  *
  * Goal: CTX-2, PCP-*, MAG-*, DEP-2, SLAB-*, BUD-* and VMS-2 hold whatever interrupt comes between two accesses.
- * Method: for each operation (page and object, hit, refill, spill, exchange, grow, drain) an interrupt whose handler itself
- * allocates and frees is injected before every access with interrupts on, one run per access; after each run all auditors
- * run, everything is freed and the free pages are counted. Then random programs with many interrupts. Three planted
- * mutants show that the method finds what it looks for.
+ * Method: for each operation (page and object, hit, refill, spill, exchange, grow, drain) an interrupt whose handler
+ * itself allocates and frees is injected before every access with interrupts on, one run per access; after each run
+ * all auditors run, everything is freed and the free pages are counted. Then random programs with many interrupts.
+ * Three planted mutants show that the method finds what it looks for.
  */
 
 import fc from "fast-check";

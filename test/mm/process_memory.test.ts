@@ -2,9 +2,9 @@
  * Address spaces that share frames: fork, copy-on-write, reverse mapping.
  *
  * Goal: COW-1 … COW-3, RMAP-1 … RMAP-4, FRK-1, FRK-2, VMA-1 … VMA-4, MMAP-1 … MMAP-4, MIG-2. Method: random programs of
- * mmap, munmap, mprotect, store, load, fork, exit, migration over several processes and two CPUs, against an oracle that
- * keeps a copy of every page of every process; the auditor runs after each step, all bytes are compared at the end.
- * Planted faults must be caught; every allocation of a fork fails once.
+ * mmap, munmap, mprotect, store, load, fork, exit, migration over several processes and two CPUs, against an oracle
+ * that keeps a copy of every page of every process; the auditor runs after each step, all bytes are compared at the
+ * end. Planted faults must be caught; every allocation of a fork fails once.
  */
 
 import fc from "fast-check";
@@ -13,9 +13,9 @@ import { USER_HEAP_BASE } from "../../kernel/params.ts";
 import { asPfn, NO_PFN, NULL, type Pfn, type PhysAddr } from "../../kernel/types.ts";
 import { MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import { MM_COW_FAULTS, MM_MAP_COUNT } from "../../mm/mm_struct.ts";
-import type { ProcessMemoryDeps } from "../../mm/mmap.ts";
 import { createPageRefs } from "../../mm/page_ref.ts";
 import { createPageTables } from "../../mm/pgtable.ts";
+import type { ProcessMemoryDeps } from "../../mm/process_memory.ts";
 import { NR_ANON_MAPPED } from "../../mm/vmstat.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
 
@@ -249,7 +249,7 @@ function play(w: ProcessWorld, processes: OracleProcess[], s: Step): boolean {
     }
     case "drop": {
       const isWhole = mapped.length === s.nr;
-      if (isWhole) for (const page of mapped) (pages.get(page) as OraclePage).bytes.fill(0);
+      for (const page of mapped) (pages.get(page) as OraclePage).bytes.fill(0);
       return (w.processMemory.dropPages(w.ctx, mm, va(s.page), bytes) === 0) === isWhole;
     }
     case "store": {

@@ -2,8 +2,8 @@
  * Alignment, contiguity and zone of every block, in random programs over all allocators at once.
  *
  * Goal: S2, B2, W6, PGA-1, KMA-1, KMA-2, SLAB-1 hold for each single allocation. Method: the observer of
- * test/support/promises.ts around kmalloc, caches and pages, on machines with and without a Normal and a Movable zone; and
- * observers with a planted fault, which must notice it.
+ * test/support/promises.ts around kmalloc, caches and pages, on machines with and without a Normal and a Movable zone;
+ * and observers with a planted fault, which must notice it.
  */
 
 import fc from "fast-check";

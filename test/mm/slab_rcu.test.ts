@@ -1,6 +1,6 @@
 /**
- * Goal: SLAB-12 and S7 for SLAB_TYPESAFE_BY_RCU caches. Method: a machine with tasks and RCU; a reader keeps a pointer to
- * an object that is freed, and looks what its memory is.
+ * Goal: SLAB-12 and S7 for SLAB_TYPESAFE_BY_RCU caches. Method: a machine with tasks and RCU; a reader keeps a pointer
+ * to an object that is freed, and looks what its memory is.
  */
 
 import { describe, expect, it } from "vitest";

@@ -1,8 +1,8 @@
 /**
  * swiotlb: bounce buffers.
  *
- * Goal: D5, SWI-1 … SWI-5, and GFP_DMA under pressure (W3). Method: a device of 24 bits and memory above 16 MiB, so that
- * every mapping bounces; random programs with the slot auditor after each step; a pool that runs full.
+ * Goal: D5, SWI-1 … SWI-5, and GFP_DMA under pressure (W3). Method: a device of 24 bits and memory above 16 MiB, so
+ * that every mapping bounces; random programs with the slot auditor after each step; a pool that runs full.
  */
 
 import fc from "fast-check";

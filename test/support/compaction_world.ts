@@ -46,6 +46,9 @@ export function bootCompactionWorld(
     state: pfnToPhys(page),
   });
   pageAlloc.onCompact(compaction);
+  // What is promised is there: tests fill memory to the last page that they are granted.
+  w.processMemory.account.setMode(2);
+  w.processMemory.account.setRatio(100);
   return {
     ...w,
     compaction,

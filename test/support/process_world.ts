@@ -23,15 +23,15 @@ import { GFP_KERNEL } from "../../mm/gfp.ts";
 import { createMigration, type MigrationDeps } from "../../mm/migrate.ts";
 import { NR_MIGRATETYPES } from "../../mm/migratetype.ts";
 import { MM_PGD } from "../../mm/mm_struct.ts";
+import { freeCountAddr, MAX_NR_ZONES, NR_PAGE_ORDERS } from "../../mm/mmzone.ts";
+import { createPageRefs } from "../../mm/page_ref.ts";
+import { createPageTables, type PageTables } from "../../mm/pgtable.ts";
 import {
   createProcessMemory,
   PROCESS_MEMORY_BYTES,
   type ProcessMemory,
   type ProcessMemoryDeps,
-} from "../../mm/mmap.ts";
-import { freeCountAddr, MAX_NR_ZONES, NR_PAGE_ORDERS } from "../../mm/mmzone.ts";
-import { createPageRefs } from "../../mm/page_ref.ts";
-import { createPageTables, type PageTables } from "../../mm/pgtable.ts";
+} from "../../mm/process_memory.ts";
 import { noSwap } from "../../mm/swap_entry.ts";
 import { createTlbFlush } from "../../mm/tlb.ts";
 import { bootPageLevel, type PageLevelMachine, type PageLevelOptions } from "./page_level.ts";
@@ -97,14 +97,18 @@ export function bootProcessWorld(
       freeVma: freeObject,
       allocAnonVma: allocObject,
       freeAnonVma: freeObject,
+      allocMapping: allocObject,
+      freeMapping: freeObject,
+      allocNode: allocObject,
+      freeNode: freeObject,
     },
     state: statics.mm as PhysAddr,
     interruptPoint: contexts.interruptPoint,
   };
   const processMemory = createProcessMemory({ ...memoryDeps, ...overrideMemory(memoryDeps) });
   const flushPage = createTlbFlush(machine);
-  const { rmap } = processMemory;
-  const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, lru };
+  const { rmap, files } = processMemory;
+  const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, files, lru };
   const mover = createMigration({ ...deps, ...override(deps) });
   pageAlloc.onMigrate(mover);
   const state = statics.cma as PhysAddr;

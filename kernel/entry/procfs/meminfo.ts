@@ -21,12 +21,14 @@ import {
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_COMMITTED,
+  NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_HUGETLB,
   NR_INACTIVE_ANON,
   NR_INACTIVE_FILE,
   NR_KERNEL_STACK_KB,
   NR_PAGETABLE,
+  NR_SHMEM,
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
   NR_SWAPCACHE,
@@ -82,8 +84,8 @@ function memoryRows(s: ProcSources): readonly Row[] {
     ["Dirty", 0],
     ["Writeback", kib(NR_WRITEBACK)],
     ["AnonPages", anon],
-    ["Mapped", 0],
-    ["Shmem", 0],
+    ["Mapped", pagesToKib(vmstat.item(NR_FILE_MAPPED))],
+    ["Shmem", pagesToKib(vmstat.item(NR_SHMEM))],
   ];
 }
 

@@ -1,0 +1,122 @@
+/**
+ * Files of the ramfs: their bytes are in the page cache (mm/filemap.ts), which read, write and mmap share.
+ *
+ *   name ─▶ RamfsNode ─▶ address_space ◀─ open files, mappings         each is one user of it
+ *
+ * unlink takes the name away; the bytes go with the last user, as in every Unix. A write behind the end leaves a hole,
+ * which reads as zeros and costs no page.
+ *
+ *   RFS-1  an address_space has as many users as its node (1 while it has a name), open files and VMAs
+ *   RFS-2  a write that finds no memory returns what it has written, or −ENOSPC
+ */
+
+import { type FileMap, fileByte, MAX_FILE_BYTES, type ProcessMemory } from "../../mm/index.ts";
+import type { MemoryPort } from "../arch/port.ts";
+import type { OpenFile } from "../file.ts";
+import { PAGE_SIZE } from "../params.ts";
+import { type Context, NO_PFN, NULL, type PhysAddr } from "../types.ts";
+import { EFBIG, EINVAL, ENOSPC } from "../uapi/errno.ts";
+import { O_APPEND, O_RDWR, O_WRONLY, SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+
+export interface RamfsMemory {
+  readonly port: MemoryPort;
+  readonly processMemory: ProcessMemory;
+  /** Context of whoever runs at this moment. */
+  readonly context: () => Context;
+  /** Between two pages of a long transfer: interrupts may come. */
+  readonly interruptPoint: (ctx: Context) => void;
+}
+
+/** A file: its pages and size are in RAM. */
+export interface RamfsNode {
+  readonly mapping: PhysAddr;
+}
+
+/** A new, empty file; undefined without memory. */
+export function createNode({ processMemory, context }: RamfsMemory): RamfsNode | undefined {
+  const mapping = processMemory.files.create(context(), 0);
+  return mapping === NULL ? undefined : { mapping };
+}
+
+/** The file has no name any more. */
+export function dropNode({ processMemory, context }: RamfsMemory, { mapping }: RamfsNode): void {
+  processMemory.files.put(context(), mapping);
+}
+
+/** Copies `[at, at + bytes)` of a file, which lies in it, holes as zeros. */
+function readRange(memory: RamfsMemory, files: FileMap, mapping: PhysAddr, at: number, bytes: number): Uint8Array {
+  const out = new Uint8Array(bytes);
+  for (let done = 0; done < bytes; ) {
+    const position = at + done;
+    const n = Math.min(bytes - done, PAGE_SIZE - (position % PAGE_SIZE));
+    const pfn = files.find(mapping, Math.floor(position / PAGE_SIZE));
+    if (pfn !== NO_PFN) out.set(memory.port.readBytes(fileByte(pfn, position), n), done);
+    done += n;
+  }
+  return out;
+}
+
+/** All bytes of a file. */
+export function nodeBytes(memory: RamfsMemory, { mapping }: RamfsNode): Uint8Array {
+  const { files } = memory.processMemory;
+  return readRange(memory, files, mapping, 0, files.sizeBytes(mapping));
+}
+
+/**
+ * An open file with one reference, and a user of the node's pages until it is released. `flags` as open(2) has them.
+ */
+export function openNode(memory: RamfsMemory, { mapping }: RamfsNode, flags: number): OpenFile {
+  const { processMemory, port, context } = memory;
+  const { files } = processMemory;
+  const access = flags & 3;
+  let position = (flags & O_APPEND) !== 0 ? files.sizeBytes(mapping) : 0;
+  files.get(mapping);
+
+  /** Writes what fits in one page: number of bytes, 0 without memory. */
+  const writePart = (source: Uint8Array, done: number): number => {
+    const offset = position % PAGE_SIZE;
+    const n = Math.min(source.length - done, PAGE_SIZE - offset);
+    const pfn = files.findOrCreate(context(), mapping, Math.floor(position / PAGE_SIZE));
+    if (pfn === NO_PFN) return 0;
+    port.writeBytes(fileByte(pfn, offset), source.subarray(done, done + n));
+    return n;
+  };
+
+  return {
+    refs: 1,
+    isConsole: false,
+    mapped: { mapping, canRead: access !== O_WRONLY, canWrite: access === O_WRONLY || access === O_RDWR },
+    *read(_task, max) {
+      const bytes = Math.max(0, Math.min(max, files.sizeBytes(mapping) - position));
+      const part = readRange(memory, files, mapping, position, bytes);
+      position += bytes;
+      return part;
+    },
+    unread(nrBytes) {
+      position -= nrBytes;
+    },
+    *write(_task, source) {
+      if (position + source.length > MAX_FILE_BYTES) return -EFBIG;
+      let done = 0;
+      while (done < source.length) {
+        const n = writePart(source, done);
+        if (n === 0) return done > 0 ? done : -ENOSPC;
+        done += n;
+        position += n;
+        files.setSize(mapping, Math.max(files.sizeBytes(mapping), position));
+        memory.interruptPoint(context());
+      }
+      return done;
+    },
+    seek(offset, whence) {
+      const end = files.sizeBytes(mapping);
+      const base = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? end : -1;
+      if (base < 0 || base + offset < 0) return -EINVAL;
+      position = base + offset;
+      return position;
+    },
+    release() {
+      files.put(context(), mapping);
+    },
+  };
+}
