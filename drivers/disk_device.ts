@@ -69,6 +69,8 @@ export const DISK_MAX_SEGMENT_BYTES = 64 * 1024;
 export const DISK_BOUNDARY_BYTES = 64 * 1024;
 
 const SECTORS_PER_MIB = 2048;
+/** The medium is kept in pieces of this size, made when they are first written. */
+const MEDIA_PIECE = 64 * 1024;
 
 interface Command {
   readonly tag: number;
@@ -84,7 +86,7 @@ interface Command {
 function createDisk(env: DeviceEnv): DeviceModel {
   const { master, faults } = env;
   const nrSectors = env.setting("capacity_mib") * SECTORS_PER_MIB;
-  /** Sectors that were written; the others are zero. */
+  /** Pieces of MEDIA_PIECE bytes in which something was written; all other bytes are zero. */
   const media = new Map<number, Uint8Array>();
   let control = 0;
   let table = 0;
@@ -107,18 +109,36 @@ function createDisk(env: DeviceEnv): DeviceModel {
 
   const slotOf = (tag: number): number => table + tag * DISK_SLOT_BYTES;
 
+  /** Calls `part` for each stretch of `[position, position + bytes)` that lies in one piece. */
+  const eachPart = (
+    position: number,
+    bytes: number,
+    part: (piece: number, offset: number, at: number, n: number) => void,
+  ): void => {
+    for (let at = 0; at < bytes; ) {
+      const offset = (position + at) % MEDIA_PIECE;
+      const n = Math.min(bytes - at, MEDIA_PIECE - offset);
+      part((position + at - offset) / MEDIA_PIECE, offset, at, n);
+      at += n;
+    }
+  };
   const readMedia = (position: number, bytes: number): Uint8Array => {
     const out = new Uint8Array(bytes);
-    for (let at = 0; at < bytes; at += SECTOR_BYTES) {
-      const sector = media.get((position + at) / SECTOR_BYTES);
-      if (sector !== undefined) out.set(sector, at);
-    }
+    eachPart(position, bytes, (piece, offset, at, n) => {
+      const content = media.get(piece);
+      if (content !== undefined) out.set(content.subarray(offset, offset + n), at);
+    });
     return out;
   };
   const writeMedia = (position: number, source: Uint8Array): void => {
-    for (let at = 0; at < source.length; at += SECTOR_BYTES) {
-      media.set((position + at) / SECTOR_BYTES, source.slice(at, at + SECTOR_BYTES));
-    }
+    eachPart(position, source.length, (piece, offset, at, n) => {
+      let content = media.get(piece);
+      if (content === undefined) {
+        content = new Uint8Array(MEDIA_PIECE);
+        media.set(piece, content);
+      }
+      content.set(source.subarray(at, at + n), offset);
+    });
   };
 
   // ── One command ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -98,12 +98,14 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
 
   const reclaimOrKill = (ctx: TaskContext, order: number, gfp: Gfp): boolean => {
     const highest = gfpZone(gfp);
+    // Memory is there, and the request failed all the same (fault injection): nobody else's end would help it.
+    const wasThere = vmscan.isAbove(highest, WMARK_MIN);
     for (let tries = 0; tries < MAX_RECLAIM_RETRIES; tries++) {
       if (tryToFreePages(ctx, highest) > 0) return true;
       if ((gfp & __GFP_NORETRY) !== 0) return false;
       if (isHopeless(highest)) break;
     }
-    return mayKill(order, gfp) && killForMemory(ctx, order, gfp);
+    return !wasThere && mayKill(order, gfp) && killForMemory(ctx, order, gfp);
   };
 
   // ── kswapd ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ import {
   sampleSweep,
   sampleSyscalls,
 } from "./kernel_child.ts";
+import { sampleReclaim } from "./reclaim_child.ts";
 import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, sampleOf, timeReplay } from "./replay.ts";
 import { bootForBench, SINGLE_WORKLOADS, type SingleWorkload } from "./single_workloads.ts";
 import { readStream, writeStream } from "./stream_file.ts";
@@ -99,6 +100,8 @@ async function answer(task: ChildTask): Promise<unknown> {
     case "save":
     case "restore":
       return sampleSnapshot(task.do, task.seed);
+    case "reclaim":
+      return sampleReclaim(task.seed);
     case "sweep":
       return sampleSweep(task.seed, task.nrRuns);
   }

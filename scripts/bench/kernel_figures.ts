@@ -144,6 +144,10 @@ export const callFigures = (run: BenchRun): readonly Figure[] => [
     runTask<Sample>({ do: "restore", seed: run.seed }, run),
   ),
   ownFigure(
+    { id: "B3", title: "reclaim under 2x overcommit with swap", unit: "pages/s", bar: 200_000, better: "higher" },
+    () => runTask<Sample>({ do: "reclaim", seed: run.seed }, run),
+  ),
+  ownFigure(
     { id: "D4", title: "fault sweep over a boot and a command", unit: "runs/s", bar: 7_000, better: "higher" },
     () => runTask<Sample>({ do: "sweep", seed: run.seed, nrRuns: SWEEP_RUNS }, run),
   ),

@@ -108,6 +108,12 @@ describe("direct reclaim", () => {
     expect(w.kills).toEqual([]);
   });
 
+  it("RCM-3 while memory is there nobody dies for a request that fails all the same", () => {
+    const w = world({ frees: () => 0, nrReclaimable: 0, isAbove: true });
+    expect(w.ask()).toBe(false);
+    expect(w.kills).toEqual([]);
+  });
+
   it("RCL-1 RCM-2 asking inside reclaim is refused, and PF_MEMALLOC is gone afterwards", () => {
     const w = world({ frees: () => 32, nrReclaimable: 1000, isAbove: false });
     const flags = (): number => w.machine.port.ld32(w.task.struct + TASK_FLAGS) & PF_MEMALLOC;
