@@ -168,16 +168,15 @@ function factLines(result: RunResult): string[] {
 /** What a replay of system calls came to, and its processes. */
 function replayLines({ name, replay, processes = [] }: WorkloadResult, paint: Paint): string[] {
   if (replay === undefined) return [];
-  const { nrDifferent, firstDifference, nrSkipped, nrFileMappings, nrImpliedRanges, nrCorrupt } = replay;
+  const { nrDifferent, firstDifference, nrSkipped, nrFileMappings, nrFilesAnonymous, nrImpliedRanges, nrCorrupt } =
+    replay;
   const facts: readonly (readonly [string, string])[] = [
     ["tasks", `${grouped(replay.nrProcesses)} processes, ${grouped(replay.nrThreads)} further threads`],
     ["calls played", `${grouped(replay.nrPlayed)} of ${grouped(replay.nrEvents)} (${grouped(nrSkipped)} passed over)`],
     ["differences", `${grouped(nrDifferent)}${firstDifference === null ? "" : `; first: ${firstDifference}`}`],
     ["page contents", `${grouped(replay.nrTouched)} written, ${grouped(replay.nrChecked)} checked, ${nrCorrupt} wrong`],
-    [
-      "not in the file",
-      `${grouped(nrFileMappings)} files mapped as anonymous memory, ${nrImpliedRanges} program images`,
-    ],
+    ["mapped files", `${grouped(nrFileMappings)} (all zeros; ${grouped(nrFilesAnonymous)} as anonymous memory)`],
+    ["program images", `${grouped(nrImpliedRanges)} ranges that no call has mapped`],
   ];
   const shown = [...processes].sort((a, b) => b.rssKib - a.rssKib).slice(0, MAX_PROCESSES);
   const cells = processes

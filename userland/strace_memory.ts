@@ -10,7 +10,8 @@
  *                                    obtained or become writable
  *   what the image of a program is   a range that no call has mapped is mapped, readable and writable, when the first
  *                                    call names it; unmapping such a range has nothing to do
- *   what is in a mapped file         nothing: a mapping of a file is one of anonymous private memory of its size
+ *   what is in a mapped file         zeros: one file, as long as the farthest mapping reaches, stands for all; where it
+ *                                    cannot be mapped, anonymous private memory of the same size
  *
  * Every touched page is stamped, and read again before it is unmapped, moved, protected or dropped. The other words of
  * a page that is touched for the first time have to be zero.
@@ -59,8 +60,9 @@ export interface MemoryCounters {
   nrCorrupt: number;
   /** Ranges mapped because a call named what no call had mapped. */
   nrImpliedRanges: number;
-  /** Mappings of files, played by anonymous memory. */
+  /** Mappings of files, and those of them that anonymous memory stands for. */
   nrFileMappings: number;
+  nrFilesAnonymous: number;
   nextStamp: number;
 }
 
@@ -70,8 +72,30 @@ export const newMemoryCounters = (): MemoryCounters => ({
   nrCorrupt: 0,
   nrImpliedRanges: 0,
   nrFileMappings: 0,
+  nrFilesAnonymous: 0,
   nextStamp: 1,
 });
+
+/** The file that stands for all files: its descriptor, −1 for none, and its length. */
+export interface BackingFile {
+  readonly fd: number;
+  readonly bytes: number;
+}
+
+export const NO_FILE: BackingFile = { fd: -1, bytes: 0 };
+
+/** Longest file; mappings that reach farther are anonymous. */
+const MAX_FILE_BYTES = 2 ** 30;
+
+/** How far the mappings of files reach. */
+export function backingBytes({ nrEvents, call, fd, extra, bytes }: SyscallRecording): number {
+  let end = 0;
+  for (let i = 0; i < nrEvents; i++) {
+    const reach = (extra[i] as number) + (bytes[i] as number);
+    if (call[i] === SC_MMAP && fd[i] !== -1 && reach <= MAX_FILE_BYTES) end = Math.max(end, reach);
+  }
+  return pageUp(end);
+}
 
 export interface MemoryPlayer {
   /** Carries out row `i`, a call about memory: 0 or an address like the recorded one, or −errno. */
@@ -87,6 +111,7 @@ export function createMemoryPlayer(
   recording: SyscallRecording,
   touch: TouchModel,
   counters: MemoryCounters,
+  backing: BackingFile,
 ): MemoryPlayer {
   const { mem } = env;
   const { call, addr, bytes, extra, arg, flags, fd, result } = recording;
@@ -215,9 +240,20 @@ export function createMemoryPlayer(
     return got - shift;
   };
 
+  /** What row `i` maps, `at` an address of ours or 0. */
+  const mapRow = (i: number, at: number, fixed: number): number => {
+    const [size, prot, how, offset] = [bytes[i] as number, arg[i] as number, flags[i] as number, extra[i] as number];
+    if (fd[i] === -1 || (how & MAP_ANONYMOUS) !== 0) return mapAnonymous(at, size, prot, fixed);
+    counters.nrFileMappings++;
+    if (backing.fd >= 0 && offset + size <= backing.bytes) {
+      return sys(SYS_mmap, at, size, prot, (how & MAP_SHARED ? MAP_SHARED : MAP_PRIVATE) | fixed, backing.fd, offset);
+    }
+    counters.nrFilesAnonymous++;
+    return mapAnonymous(at, size, prot, fixed);
+  };
+
   const mmap = (space: RecordedSpace, i: number): number => {
     const [hint, size, prot, how] = [addr[i] as number, bytes[i] as number, arg[i] as number, flags[i] as number];
-    if (fd[i] !== -1 && (how & MAP_ANONYMOUS) === 0) counters.nrFileMappings++;
     const recorded = result[i] as number;
     const isPrivate = (how & MAP_SHARED) === 0;
     let at = 0;
@@ -227,16 +263,16 @@ export function createMemoryPlayer(
       // Inside one older mapping it stays at its offset in that; elsewhere our own neighbours are others.
       if (old.length === 1 && only !== undefined && only.end - only.start === pageUp(hint + size) - hint) {
         leave(space, only);
-        at = mapAnonymous(only.at, size, prot, how & FIXED);
+        at = mapRow(i, only.at, how & FIXED);
       } else {
         for (const segment of old) {
           leave(space, segment);
           sys(SYS_munmap, segment.at, segment.end - segment.start);
         }
         forget(space, hint, pageUp(hint + size));
-        at = mapAnonymous(0, size, prot, 0);
+        at = mapRow(i, 0, 0);
       }
-    } else at = mapAnonymous(0, size, prot, 0);
+    } else at = mapRow(i, 0, 0);
     if (at < 0) return at;
     if (recorded < 0) {
       sys(SYS_munmap, at, size);

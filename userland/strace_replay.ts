@@ -27,7 +27,7 @@
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { BLOCKED, PREEMPTED, type Sleeping } from "../kernel/types.ts";
 import { ESRCH, errnoName } from "../kernel/uapi/errno.ts";
-import { WNOHANG } from "../kernel/uapi/mman.ts";
+import { MAP_PRIVATE, O_CREAT, O_RDWR, O_TRUNC, PROT_READ, SEEK_SET, WNOHANG } from "../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
 import {
   SC_BRK,
@@ -55,13 +55,25 @@ import {
   SYS_fork,
   SYS_getpid,
   SYS_kill,
+  SYS_lseek,
+  SYS_mmap,
+  SYS_munmap,
   SYS_vfork,
   SYS_wait4,
 } from "../kernel/uapi/syscall.ts";
 import { encodeUtf8 } from "../kernel/uapi/utf8.ts";
 import type { TouchModel } from "./heap_replay.ts";
+import { createLibc } from "./libc.ts";
 import { copySpace, newSpace, type RecordedSpace } from "./recorded_space.ts";
-import { createMemoryPlayer, type MemoryCounters, type MemoryPlayer, newMemoryCounters } from "./strace_memory.ts";
+import {
+  type BackingFile,
+  backingBytes,
+  createMemoryPlayer,
+  type MemoryCounters,
+  type MemoryPlayer,
+  NO_FILE,
+  newMemoryCounters,
+} from "./strace_memory.ts";
 
 /** Names of the calls, by their code in a recording. */
 export const SYSCALL_KINDS: readonly string[] = [
@@ -127,6 +139,7 @@ interface Replay {
   readonly pathOf: (comm: string) => string;
   cursor: number;
   eventcount: number;
+  file: BackingFile;
   nrPlayed: number;
   nrSkipped: number;
   nrDifferent: number;
@@ -145,6 +158,7 @@ export function syscallReplay(
     const replay = newReplay(recording, options, pathOf);
     current = replay;
     replay.eventcount = yield* call(env, SYS_eventcount);
+    replay.file = yield* openBackingFile(env, `/tmp/${base.replace(/^.*\//, "")}.map`, backingBytes(recording));
     replay.spaces.set(0, newSpace(env.argv - SCRATCH_BYTES));
     return yield* playTask(env, replay, 0);
   };
@@ -187,6 +201,7 @@ function newReplay(
     pathOf,
     cursor: 0,
     eventcount: -1,
+    file: NO_FILE,
     nrPlayed: 0,
     nrSkipped: 0,
     nrDifferent: 0,
@@ -220,8 +235,29 @@ function reportOf({
   };
 }
 
-function* call(env: ProgramEnv, nr: number, a0 = 0, a1 = 0, a2 = 0, a3 = 0): Sleeping<number> {
-  const result = env.syscall(nr, a0, a1, a2, a3);
+/**
+ * A file of `bytes` zeros without a name: it is gone when the last process has closed it. NO_FILE if nothing needs it,
+ * or if this kernel cannot map one.
+ */
+function* openBackingFile(env: ProgramEnv, path: string, bytes: number): Sleeping<BackingFile> {
+  if (bytes === 0) return NO_FILE;
+  const libc = createLibc(env);
+  const fd = yield* libc.open(path, O_RDWR | O_CREAT | O_TRUNC);
+  if (fd < 0) return NO_FILE;
+  yield* libc.unlink(path);
+  yield* libc.writeAll(fd, new Uint8Array(1));
+  const probe = yield* call(env, SYS_mmap, 0, 1, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (probe >= 0) {
+    yield* call(env, SYS_munmap, probe, 1);
+    yield* call(env, SYS_lseek, fd, bytes - 1, SEEK_SET);
+    if ((yield* libc.writeAll(fd, new Uint8Array(1))) === 1) return { fd, bytes };
+  }
+  yield* libc.close(fd);
+  return NO_FILE;
+}
+
+function* call(env: ProgramEnv, nr: number, a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, a5 = 0): Sleeping<number> {
+  const result = env.syscall(nr, a0, a1, a2, a3, a4, a5);
   return typeof result === "object" ? yield* result : result;
 }
 
@@ -230,7 +266,7 @@ function* call(env: ProgramEnv, nr: number, a0 = 0, a1 = 0, a2 = 0, a3 = 0): Sle
 /** Plays the rows of `task` in `env` until it ends or becomes another program. */
 function* playTask(env: ProgramEnv, replay: Replay, task: number): Sleeping<number> {
   const { recording, row, nextRow } = replay;
-  const memory = createMemoryPlayer(env, recording, replay.touch, replay.memory);
+  const memory = createMemoryPlayer(env, recording, replay.touch, replay.memory, replay.file);
   const pid = yield* call(env, SYS_getpid);
   replay.pid[task] = pid;
   const { leader = task } = recording.tasks[task] ?? {};
@@ -377,7 +413,7 @@ function* startTask(player: Player, i: number): Sleeping<void> {
 function* enterChild(env: ProgramEnv, replay: Replay, child: number, isCopy: boolean): Sleeping<void> {
   if (!isCopy || replay.touch === "none") return;
   yield* awaitTurn(env, replay, replay.row[child] as number);
-  const memory = createMemoryPlayer(env, replay.recording, replay.touch, replay.memory);
+  const memory = createMemoryPlayer(env, replay.recording, replay.touch, replay.memory, replay.file);
   memory.rewrite(replay.spaces.get(child) as RecordedSpace);
 }
 

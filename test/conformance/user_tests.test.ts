@@ -33,11 +33,8 @@ describe("xv6", () => {
   it.each(namesOf("xv6"))("%s", run);
 });
 
-/** Cases about mappings of files, which this kernel does not have yet. */
-const OF_FILES = /^(?:page-merge-mm|mmap-(?!misalign|null|over-code|zero))/;
-
 describe("Pintos", () => {
-  it.each(namesOf("Pintos").filter((name) => !OF_FILES.test(name)))("%s", run);
+  it.each(namesOf("Pintos"))("%s", run);
 });
 
 describe("the program itself", () => {
