@@ -28,6 +28,7 @@ import {
   MAP_FIXED_NOREPLACE,
   MAP_PRIVATE,
   MAP_SHARED,
+  MREMAP_MAYMOVE,
   PROT_READ,
   PROT_WRITE,
 } from "../kernel/uapi/mman.ts";
@@ -51,7 +52,6 @@ const LAST_WORD = PAGE_SIZE - 4;
 const RW = PROT_READ | PROT_WRITE;
 const ANON = MAP_PRIVATE | MAP_ANONYMOUS;
 const FIXED = MAP_FIXED | MAP_FIXED_NOREPLACE;
-const MREMAP_MAYMOVE = 1;
 
 /** What all processes of a replay count together. */
 export interface MemoryCounters {
@@ -320,16 +320,6 @@ export function createMemoryPlayer(
     });
   };
 
-  /** mremap as a program does it where the kernel has no such call. */
-  const moveByHand = (old: Segment, newSize: number): number => {
-    const oldSize = old.end - old.start;
-    const at = mapAnonymous(0, newSize, old.prot, 0);
-    if (at < 0) return at;
-    mem.copy(at, old.at, Math.min(oldSize, newSize));
-    sys(SYS_munmap, old.at, oldSize);
-    return at;
-  };
-
   const mremap = (space: RecordedSpace, i: number): number => {
     const start = addr[i] as number;
     const end = start + pageUp(bytes[i] as number);
@@ -338,8 +328,7 @@ export function createMemoryPlayer(
     if (old === undefined || others.length > 0) return -EFAULT;
     const recorded = result[i] as number;
     checkPart(space, old);
-    let at = sys(SYS_mremap, old.at, end - start, newSize, (flags[i] as number) & MREMAP_MAYMOVE);
-    if (at === -ENOSYS) at = moveByHand(old, newSize);
+    const at = sys(SYS_mremap, old.at, end - start, newSize, (flags[i] as number) & MREMAP_MAYMOVE);
     if (at < 0) return at;
     const moved: [number, number][] = [];
     forEachStamped(space, old.at, old.at + end - start, (page, stamp) => {

@@ -144,8 +144,6 @@ export class TestProcess {
 /** Does `body`; the exit status. What a check has against it goes to fd 2. */
 export function* runCase(t: TestProcess, body: CaseBody): Sleeping<number> {
   try {
-    // What is needed to say something is there when memory is not.
-    yield* t.libc.reserve();
     return (yield* body(t)) ?? 0;
   } catch (error) {
     if (!(error instanceof CaseFailure)) throw error;
