@@ -5,7 +5,8 @@
  */
 
 export { createDeepening } from "./dfs.ts";
+export { createDice } from "./dice.ts";
 export { createDpor } from "./dpor.ts";
-export { createEngine } from "./engine.ts";
+export { createEngine, type Engine } from "./engine.ts";
 export { formatSchedule } from "./schedule.ts";
 export type { Strategy } from "./strategy.ts";

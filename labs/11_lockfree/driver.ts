@@ -6,11 +6,19 @@
  * Each CPU has a freelist object of its own, made anew whenever its program is run again, as the engine asks.
  */
 
-import { createDeepening, createDpor, createEngine, formatSchedule, type Strategy } from "../../explore/grading.ts";
+import {
+  createDeepening,
+  createDice,
+  createDpor,
+  createEngine,
+  formatSchedule,
+  type Strategy,
+} from "../../explore/grading.ts";
 import { ExplorePort } from "../../kernel/arch/explore_port.ts";
 import { createHarts } from "../../kernel/arch/harts.ts";
 import { type CreateInstance, exportedFunction, method } from "../kit/driver.ts";
-import type { History, HistoryOp, LockfreeConfig } from "./checks/history.ts";
+import type { HistoryOp } from "../kit/history.ts";
+import type { History, LockfreeConfig } from "./checks/history.ts";
 
 /** Accesses of one run, with a bound on preemptions and without: the latter compares each pair of them. */
 const MAX_STEPS = 3_000;
@@ -277,24 +285,28 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     return { failure, nrRuns, isComplete: strategy.isComplete(), schedule, where, log, histories };
   }
 
+  /** How many runs, whether those were all, then one text for each history. */
+  const claimOf = (found: ReturnType<typeof search>): (string | number | boolean)[] => {
+    const { failure, nrRuns, isComplete, schedule, where, histories } = found;
+    const last = failure === null ? [] : [JSON.stringify({ failure, schedule, where, log: found.log })];
+    return [nrRuns, isComplete, ...[...histories.values()].map((history) => JSON.stringify(history)), ...last];
+  };
+  const brokenBefore = (failure: Refusal): (string | number | boolean)[] => [
+    0,
+    false,
+    JSON.stringify({ failure, schedule: "", where: [], log: [] }),
+  ];
+
   return {
     /** Every order of the programs with at most `bound` preemptions; −1: every order that makes a difference. */
     explore(programs: string, bound: number, maxRuns = 20_000) {
-      if (unusable !== null) {
-        return [0, false, JSON.stringify({ failure: unusable, schedule: "", where: [], log: [] })];
-      }
-      const plan = bound < 0 ? createDpor() : createDeepening(bound);
-      const {
-        failure,
-        nrRuns,
-        isComplete,
-        schedule,
-        where,
-        log: accesses,
-        histories,
-      } = search(programs, plan, maxRuns);
-      const last = failure === null ? [] : [JSON.stringify({ failure, schedule, where, log: accesses })];
-      return [nrRuns, isComplete, ...[...histories.values()].map((history) => JSON.stringify(history)), ...last];
+      if (unusable !== null) return brokenBefore(unusable);
+      return claimOf(search(programs, bound < 0 ? createDpor() : createDeepening(bound), maxRuns));
+    },
+    /** One order, drawn from `seed`. */
+    stress(programs: string, seed: number) {
+      if (unusable !== null) return brokenBefore(unusable);
+      return claimOf(search(programs, createDice(seed), 1));
     },
     /** CPU 0 stops for ever before its access number k, for each k: how far the other program gets, alone. */
     rest(first: string, second: string) {

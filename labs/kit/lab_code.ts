@@ -53,6 +53,16 @@ export interface Question {
   readonly explanation: readonly string[];
 }
 
+/** How programs that explore interleavings are run otherwise: to compare the search with random stress. */
+export interface Exploration {
+  /** The program with another bound on preemptions; null if it does not explore. */
+  withBound(program: Program, bound: number): Program | null;
+  /** The program in one order of accesses, drawn from `seed`. */
+  atRandom(program: Program, seed: number): Program;
+  /** Executions that the observation of a search comes from. */
+  executions(observation: Observation): number;
+}
+
 export interface LabCode {
   readonly checks: readonly Check[];
   /** First violation in the order of operations, or null. Never throws, whatever the claims are. */
@@ -67,6 +77,8 @@ export interface LabCode {
   picture(program: Program, observation: Observation, violation: Violation): readonly string[];
   /** Programs that are simpler than this one (smaller memory, smaller numbers), best first. */
   simpler?(program: Program): readonly Program[];
+  /** For labs whose programs explore interleavings. */
+  readonly exploration?: Exploration;
   /** The question of a seed: drawn from `random`, or number `nr` of a list. */
   question?(random: Prng, nr: number): Question;
 }

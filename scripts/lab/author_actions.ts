@@ -7,15 +7,20 @@ import { basename, join } from "node:path";
 import type { HostOutput } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_OK } from "../metrics.ts";
 import { UsageError } from "../usage_error.ts";
+import { adequacyFindings, adequacyOf, adequacyText } from "./adequacy.ts";
 import { matrixPage, type Proof, proveLab } from "./author.ts";
 import { newLab } from "./author_new.ts";
 import { bundleGradescope } from "./bundle.ts";
 import { measureLab, rubricText } from "./calibrate.ts";
-import { labNames, openLab } from "./lab_folder.ts";
+import { determinismFindings } from "./determinism.ts";
+import { type Lab, labNames, openLab } from "./lab_folder.ts";
+import { mutantFindings, runMutants } from "./mutants.ts";
+import { ownOnly } from "./own_tests.ts";
 import { makePatch } from "./patch.ts";
 import { createSandbox } from "./sandbox.ts";
 import { readSecret } from "./secret.ts";
-import { referenceFiles } from "./skeleton.ts";
+import { referenceFiles, skeletonFiles } from "./skeleton.ts";
+import { typeErrors } from "./type_check.ts";
 
 /** A new lab's folder. */
 export function makeLab(name: string, host: HostOutput): number {
@@ -65,19 +70,86 @@ async function prove(names: readonly string[], nrSeeds: number): Promise<Proof[]
   return proofs;
 }
 
-/** All gates over `names`, or every lab; the exit code. */
-export async function checkLabs(names: readonly string[], nrSeeds: number, host: HostOutput): Promise<number> {
+/**
+ * All gates over `names`, or every lab; the exit code. `nrMutants` of each reference: 0 leaves that gate out, which
+ * takes by far the longest.
+ */
+export async function checkLabs(
+  names: readonly string[],
+  nrSeeds: number,
+  nrMutants: number,
+  host: HostOutput,
+): Promise<number> {
   let nrFindings = 0;
   for (const proof of await prove(names, nrSeeds)) {
-    for (const finding of proof.findings) host.out(`${proof.lab}: ${finding}\n`);
-    nrFindings += proof.findings.length;
+    const more = await otherGates(openLab(proof.lab), nrMutants, host);
+    const findings = [...proof.findings, ...more.findings];
+    for (const finding of findings) host.out(`${proof.lab}: ${finding}\n`);
+    nrFindings += findings.length;
     const nrSurvivors = proof.matrix.filter(({ named, status }) => status.get(named) !== "failed").length;
     host.out(
       `${proof.lab}: ${proof.nrChecks} checks, ${proof.nrReferences} references × ${nrSeeds} seeds, ` +
-        `${proof.matrix.length} wrong solutions, ${nrSurvivors} survive, ${proof.findings.length} findings\n`,
+        `${proof.matrix.length} wrong solutions, ${nrSurvivors} survive, ${more.text}${findings.length} findings\n`,
     );
   }
   return nrFindings === 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+/** Types, determinism, adequacy of the search, machine mutants. */
+async function otherGates(
+  lab: Lab,
+  nrMutants: number,
+  host: HostOutput,
+): Promise<{ readonly findings: readonly string[]; readonly text: string }> {
+  if (lab.manifest.files.length === 0) return { findings: [], text: "" };
+  const findings = [...(await typeFindings(lab)), ...(await determinismFindings(lab))];
+  const sandbox = createSandbox();
+  let text = "";
+  try {
+    const rows = await adequacyOf({ lab, sandbox });
+    findings.push(...adequacyFindings(rows));
+    if (rows.length > 0) text += `${rows.length} found by searching orders, `;
+    if (nrMutants === 0) return { findings, text };
+    const onProgress = (line: string): void => host.err(`${lab.name}: ${line}\n`);
+    const results = await runMutants({ lab, sandbox, nrMutants, onProgress });
+    findings.push(...mutantFindings(results));
+    for (const { nrRun, survivors, nrEquivalent } of results) {
+      text += `${nrRun - survivors.length - nrEquivalent} of ${nrRun} mutants killed (${nrEquivalent} equivalent), `;
+    }
+    return { findings, text };
+  } finally {
+    sandbox.close();
+  }
+}
+
+/** What students see first must have no type errors: references and the skeleton. */
+async function typeFindings(lab: Lab): Promise<string[]> {
+  const findings: string[] = [];
+  const folders = new Map(lab.manifest.references.map((name) => [name, ownOnly(lab, referenceFiles(lab, name))]));
+  folders.set("the skeleton", new Map([...skeletonFiles(lab)].filter(([name]) => /^\w+\.ts$/.test(name))));
+  for (const [what, files] of folders) {
+    for (const line of await typeErrors(lab, files)) findings.push(`${what} has a type error: ${line}`);
+  }
+  return findings;
+}
+
+/** How wrong solutions of concurrent code are found: bound, executions, and random stress to compare with. */
+export async function printAdequacy(names: readonly string[], host: HostOutput): Promise<number> {
+  const sandbox = createSandbox();
+  try {
+    let nrFindings = 0;
+    for (const name of names.length > 0 ? names : labNames()) {
+      const lab = openLab(name);
+      if (lab.manifest.files.length === 0) continue;
+      const rows = await adequacyOf({ lab, sandbox });
+      if (rows.length === 0) continue;
+      host.out(`${lab.name}\n${adequacyText(rows)}`);
+      nrFindings += adequacyFindings(rows).length;
+    }
+    return nrFindings === 0 ? EXIT_OK : EXIT_FAILED;
+  } finally {
+    sandbox.close();
+  }
 }
 
 /** The kill matrix as markdown. */

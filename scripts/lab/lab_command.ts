@@ -29,7 +29,8 @@ export const LAB_EXAMPLES: readonly (readonly [string, readonly string[]])[] = [
   ["lab solution", ["slabtown lab solution mydir"]],
   ["lab history", ["slabtown lab history mydir", "slabtown lab history mydir --restore 3"]],
   ["lab author", ["slabtown lab author check buddy", "slabtown lab author matrix"]],
-  ["lab author check", ["slabtown lab author check buddy", "slabtown lab author check --seeds 1000"]],
+  ["lab author check", ["slabtown lab author check buddy", "slabtown lab author check --seeds 1000 --mutants 100"]],
+  ["lab author adequacy", ["slabtown lab author adequacy magazines"]],
   ["lab author new", ["slabtown lab author new 09-arena"]],
   ["lab author calibrate", ["slabtown lab author calibrate buddy"]],
   [
@@ -165,9 +166,17 @@ function addAuthor(lab: Command, host: HostOutput, done: Done): void {
     .option("--seeds <N>", "seeds of right solutions (default: 32; the full proof: 1000)", (text) =>
       parseWhole(text, "--seeds", 1, 100_000),
     )
-    .action(async (names: string[], { seeds }: { readonly seeds?: number }) => {
-      done(await (await actions()).checkLabs(names, seeds ?? 32, host));
+    .option("--mutants <N>", "machine mutants of each reference, too (default: none; there are some hundred)", (text) =>
+      parseWhole(text, "--mutants", 1, 100_000),
+    )
+    .action(async (names: string[], options: { readonly seeds?: number; readonly mutants?: number }) => {
+      done(await (await actions()).checkLabs(names, options.seeds ?? 32, options.mutants ?? 0, host));
     });
+  author
+    .command("adequacy")
+    .description("how mistakes of concurrent code are found: bound, executions, and random stress to compare with")
+    .argument("[LAB...]", "default: every lab")
+    .action(async (names: string[]) => done(await (await actions()).printAdequacy(names, host)));
   author
     .command("new")
     .description("a new lab: a small one that works, to be replaced piece by piece")

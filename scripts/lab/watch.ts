@@ -144,6 +144,7 @@ class Watcher {
     this.#step = 0;
     if (problem !== null) out(`${paint.bad(`✗ ${problem}`)}\n`);
     else this.#show();
+    for (const line of this.#grade.typeErrors) out(`${paint.dim(`type error (costs nothing): ${line}`)}\n`);
     out(
       `${score}/${max} points of ${depth === "quick" ? "the quick run" : "the visible checks"}\n${paint.dim(KEYS)}\n`,
     );

@@ -125,8 +125,9 @@ const FITS: readonly Check[] = [
       const bytes = GRAIN * (1 + random.below(8));
       const builder = oneRow(nr % 2 === 0 ? 0x1000 : 0, bytes + 0x100);
       if (nr % 3 === 0) builder.reserve(0x1000 + bytes + 0x100, 0x1000 + bytes + 0x800);
-      if (nr % 2 === 1) builder.alloc(0x40).alloc(0xc0, 0x40);
-      else builder.alloc(0x100);
+      // The smallest size is one too.
+      if (nr % 2 === 1) builder.alloc(1).alloc(0x3f).alloc(0xc0, 0x40);
+      else builder.alloc(1).alloc(0xff);
       return builder.alloc(bytes).alloc(1).build();
     },
   },

@@ -21,18 +21,10 @@
  * In a history without overlaps the first eight are called `one-…`: the mistake needs no second CPU.
  */
 
+import { type BrokenRun, type HistoryOp, isSequential, parseRun } from "../../kit/history.ts";
 import type { Violation } from "../../kit/lab_code.ts";
 import type { Json, Observation, Op, Program } from "../../kit/program.ts";
-import {
-  type BrokenRun,
-  type History,
-  type HistoryOp,
-  isLinearizable,
-  isSequential,
-  type LockfreeConfig,
-  parseRun,
-  takenBy,
-} from "./history.ts";
+import { type History, isLinearizable, type LockfreeConfig, takenBy } from "./history.ts";
 
 type Verdict = { readonly kind: string; readonly message: string } | null;
 
@@ -55,7 +47,7 @@ export function firstWrong(
 ): { readonly run: History | BrokenRun; readonly verdict: NonNullable<Verdict> } | null {
   const config = program.config as unknown as LockfreeConfig;
   for (const text of Array.isArray(claim) ? claim.slice(2) : []) {
-    const run = parseRun(text as Json);
+    const run = parseRun<History>(text as Json);
     if (run === null) continue;
     const verdict = "failure" in run ? brokenVerdict(run) : historyVerdict(run, config);
     if (verdict !== null) return { run, verdict };
@@ -143,11 +135,13 @@ export function judge(program: Program, observation: Observation): Violation | n
   for (let at = 0; at < observation.claims.length; at++) {
     const op = program.ops[at] as Op;
     const claim = observation.claims[at];
-    const verdict = op[0] === "explore" ? (firstWrong(program, claim)?.verdict ?? null) : aloneVerdict(op, claim);
+    const verdict = isSearch(op) ? (firstWrong(program, claim)?.verdict ?? null) : aloneVerdict(op, claim);
     if (verdict !== null) return { ...verdict, op: at };
   }
   return null;
 }
+
+const isSearch = ([name]: Op): boolean => name === "explore" || name === "stress";
 
 /** What was seen without the engine: a CPU that rests, and tags that come back. */
 function aloneVerdict(op: Op, claim: Json | undefined): Verdict {

@@ -6,7 +6,7 @@
  */
 
 import type { Prng } from "../../../kernel/lib/prng.ts";
-import type { Check, LabCode } from "../../kit/lab_code.ts";
+import type { Check, Exploration, LabCode } from "../../kit/lab_code.ts";
 import type { Json, Op, Program } from "../../kit/program.ts";
 import type { LockfreeConfig } from "./history.ts";
 import { judge } from "./judge.ts";
@@ -370,6 +370,19 @@ function simpler(program: Program): readonly Program[] {
   return candidates;
 }
 
+/** `["explore", programs, bound]` otherwise. */
+const EXPLORATION: Exploration = {
+  withBound({ config, ops }, bound) {
+    const [op] = ops;
+    return op?.[0] === "explore" ? { config, ops: [["explore", op[1] as string, bound]] } : null;
+  },
+  atRandom: ({ config, ops }, seed) => ({ config, ops: [["stress", ops[0]?.[1] as string, seed]] }),
+  executions({ claims }) {
+    const [claim] = claims;
+    return Array.isArray(claim) ? Number(claim[0]) : 0;
+  },
+};
+
 const withLimit = (check: Check): Check => ({ ...check, stepLimit: SEARCH_STEPS });
 
 export const lab: LabCode = {
@@ -383,5 +396,6 @@ export const lab: LabCode = {
   },
   picture,
   simpler,
+  exploration: EXPLORATION,
   question,
 };
