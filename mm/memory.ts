@@ -34,7 +34,7 @@
  *   MMAP-2  rss anon + file + shmem = valid entries; swap ents = swap entries
  *   MMAP-3  a frame of a process is zeroed, or copied over, before the process can read it
  *   MMAP-4  an entry is gone from every TLB before its frame is freed or its content is no longer its own
- *   PFL-2  a page of a file beyond its end is −EIO, and nothing is entered
+ *   PFL-2  a page of a file beyond its end is −ENXIO, and nothing is entered
  *   STK-1  a stack grows only to pages that its limit allows and that leave the guard gap; it never joins another VMA
  *   LCK-1  a frame that a VMA with VM_LOCKED maps has PG_MLOCKED and PG_UNEVICTABLE, and no other has PG_MLOCKED
  *   PFL-1  a fault that fails changes nothing but page tables that are empty and an anon_vma without pages
@@ -49,7 +49,7 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../kernel/arch/mmu.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, type Context, fromGranule, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
-import { EFAULT, EIO, ENOMEM } from "../kernel/uapi/errno.ts";
+import { EFAULT, ENOMEM, ENXIO } from "../kernel/uapi/errno.ts";
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
 import type { FileMap } from "./filemap.ts";
 import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
@@ -188,7 +188,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
   const faultFile = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean) => {
     const mapping = fromGranule(field(vma, VMA_MAPPING));
     const index = field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
-    if (index * PAGE_SIZE >= files.sizeBytes(mapping)) return -EIO;
+    if (index * PAGE_SIZE >= files.sizeBytes(mapping)) return -ENXIO;
     const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
     if (isWrite && !isShared && !rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
     const pfn = files.findOrCreate(ctx, mapping, index);

@@ -542,7 +542,7 @@ export function boot(options: BootOptions): Kernel {
     tasks,
     processes,
     processMemory,
-    memory: { pages, zones, pcp, pageAlloc, slab, vmstat },
+    memory: { processMemory, pages, zones, pcp, pageAlloc, slab, vmstat },
     interrupts: { irqs, threadedIrqs, nmis, smp, cpuhp, offTracker },
     mempools,
     dma,

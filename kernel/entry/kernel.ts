@@ -14,6 +14,7 @@ import type {
   PageOwners,
   Pages,
   PerCpuPages,
+  ProcessMemory,
   SlabSubsystem,
   VmStat,
   Zones,
@@ -136,6 +137,7 @@ export interface PageCensus {
 
 /** The memory subsystem, for a host that calls it directly: benches, threads. */
 export interface KernelMemory {
+  readonly processMemory: ProcessMemory;
   readonly pages: Pages;
   readonly zones: Zones;
   readonly pcp: PerCpuPages;

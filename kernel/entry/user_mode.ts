@@ -19,7 +19,7 @@ import type { Mmu } from "../arch/mmu.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import { PAGE_SIZE } from "../params.ts";
 import type { PhysAddr, TaskContext } from "../types.ts";
-import { EFAULT, EIO, ENAMETOOLONG, ENOMEM } from "../uapi/errno.ts";
+import { EFAULT, EIO, ENAMETOOLONG, ENOMEM, ENXIO } from "../uapi/errno.ts";
 import { SIGBUS, SIGKILL, SIGSEGV } from "../uapi/mman.ts";
 import type { UserMemory } from "../uapi/program.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
@@ -70,9 +70,9 @@ export function createFaultHandler(
       if (addr >= 0) return addr;
     }
     const where = Number.isInteger(va) && va >= 0 ? va.toString(16).padStart(16, "0") : String(va);
-    if (result === -EIO) throw new FatalSignal(SIGBUS, `bus error at ${where}`);
-    if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`, true);
+    if (result === -ENXIO) throw new FatalSignal(SIGBUS, `bus error at ${where}`);
     if (result === -EIO) throw new FatalSignal(SIGBUS, `page at ${where} cannot be read from swap`);
+    if (result === -ENOMEM) throw new FatalSignal(SIGKILL, `out of memory at a page fault, address ${where}`, true);
     throw new FatalSignal(SIGSEGV, `segfault at ${where} ip 0000000000010000 error ${isWrite ? 6 : 4}`);
   };
 }

@@ -16,6 +16,7 @@ import {
   sampleSweep,
   sampleSyscalls,
 } from "./kernel_child.ts";
+import { sampleMemory } from "./memory_child.ts";
 import { sampleReclaim } from "./reclaim_child.ts";
 import { NO_ALLOCATOR, type Replay, replayPairs, replayStream, type Subject, sampleOf, timeReplay } from "./replay.ts";
 import { bootForBench, SINGLE_WORKLOADS, type SingleWorkload } from "./single_workloads.ts";
@@ -97,6 +98,8 @@ async function answer(task: ChildTask): Promise<unknown> {
       return sampleRecording(task.file, task.seed);
     case "getpid":
       return sampleGetpid(task.seed, task.nrCalls);
+    case "memory":
+      return sampleMemory(task.seed);
     case "save":
     case "restore":
       return sampleSnapshot(task.do, task.seed);

@@ -48,7 +48,7 @@ export type ChildTask =
   | { readonly do: "metadata"; readonly ramBytes: number; readonly seed: string }
   | { readonly do: "recording" | "syscalls"; readonly file: string; readonly seed: string }
   | { readonly do: "getpid"; readonly seed: string; readonly nrCalls: number }
-  | { readonly do: "save" | "restore" | "reclaim"; readonly seed: string }
+  | { readonly do: "memory" | "save" | "restore" | "reclaim"; readonly seed: string }
   | { readonly do: "sweep"; readonly seed: string; readonly nrRuns: number };
 
 /** One sample. */

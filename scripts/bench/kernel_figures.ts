@@ -1,5 +1,5 @@
 /**
- * A7-A10, B4, A12, S1, S2 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
+ * A7-A10, B1, B2, B4, A12, S1, S2 and D4: figures of the whole kernel that have no peer, or a floor instead of one.
  */
 
 import { spawn } from "node:child_process";
@@ -9,6 +9,7 @@ import { builtFile, runTask } from "./child.ts";
 import type { Sample } from "./child_tasks.ts";
 import type { Figure, FigureSubject } from "./figures.ts";
 import type { MetadataReply } from "./kernel_child.ts";
+import type { MemoryReply } from "./memory_child.ts";
 import { BENCH_RAM_BYTES } from "./single_workloads.ts";
 import { LOOP_NAME, OWN_NAME } from "./stream_figures.ts";
 
@@ -122,13 +123,28 @@ function recordingFigure(
   );
 }
 
-/** A7-A10, B4. */
+/** B1, B2: one sample of the child has all three. */
+function memoryFigures(run: BenchRun): readonly Figure[] {
+  const own = (id: string, title: string, unit: string, bar: number, of: (reply: MemoryReply) => Sample): Figure =>
+    ownFigure({ id, title, unit, bar, better: "lower" }, async () => {
+      const reply = await runTask<MemoryReply>({ do: "memory", seed: run.seed }, run);
+      return reply === null ? null : of(reply);
+    });
+  return [
+    own("B1", "page fault of a program, beyond zeroing", "ns", 1000, ({ fault }) => fault),
+    own("B2", "fork of a process with 64 MiB", "ms", 3, ({ fork }) => fork),
+    own("B2b", "a store that copies its page, beyond copying", "ns", 1500, ({ cow }) => cow),
+  ];
+}
+
+/** A7-A10, B1, B2, B4. */
 export const bootAndReplayFigures = (run: BenchRun): readonly Figure[] => [
   bootFigure("A7", "64M", "boot, 64 MiB, process start to first command", 400, run),
   bootFigure("A7b", "4G", "boot, 4 GiB, process start to first command", 900, run),
   ...metadataFigures(run),
   recordingFigure("A9", "redis.mtc.gz", "replay of redis: malloc of a program, 2.1 M operations", 5, run),
   recordingFigure("A10", "redis-net.ftrace.gz", "replay of a kernel's allocations, 165,000 events", 3, run),
+  ...memoryFigures(run),
   recordingFigure("B4", "gcc-O2.strace.gz", "replay of system calls, a hundred compiler runs", 0.3, run, "syscalls"),
 ];
 

@@ -10,7 +10,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { USER_STACK_TOP } from "../../kernel/params.ts";
 import { NO_PFN, NULL, type PhysAddr } from "../../kernel/types.ts";
-import { EACCES, EAGAIN, EFAULT, EINVAL, EIO, ENOMEM } from "../../kernel/uapi/errno.ts";
+import { EACCES, EAGAIN, EFAULT, EINVAL, ENOMEM, ENXIO } from "../../kernel/uapi/errno.ts";
 import * as mman from "../../kernel/uapi/mman.ts";
 import { PROT_NONE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import { MM_ASID, MM_COMMITTED, MM_LOCKED_VM, MM_MAP_COUNT, MM_TOTAL_VM } from "../../mm/mm_struct.ts";
@@ -278,7 +278,7 @@ const world = () => {
 };
 
 describe("files", () => {
-  it("PFL-2 a page beyond the end is −EIO; MAP-3 a file opened for reading is never writable through memory", () => {
+  it("PFL-2 a page beyond the end is −ENXIO; MAP-3 a file opened for reading is never writable through memory", () => {
     const { w, pm, mm } = world();
     const mapping = pm.files.create(w.ctx, 0);
     pm.files.setSize(mapping, 100);
@@ -288,7 +288,7 @@ describe("files", () => {
     expect(pm.mmap(w.ctx, mm, va(0), 2 * PAGE, PROT_READ, shared, readOnly)).toBe(va(0));
     expect(pm.mprotect(w.ctx, mm, va(0), PAGE, RW)).toBe(-EACCES);
     expect(w.peek(0, mm, va(0))).toBe(0);
-    expect(pm.handleFault(w.ctx, mm, va(1), false)).toBe(-EIO);
+    expect(pm.handleFault(w.ctx, mm, va(1), false)).toBe(-ENXIO);
     expect(pm.mmap(w.ctx, mm, va(4), PAGE, RW, mman.MAP_PRIVATE | mman.MAP_FIXED, readOnly)).toBe(va(4));
     expect(w.poke(0, mm, va(4), 9)).toBe(true);
     expect([w.peek(0, mm, va(0)), w.peek(0, mm, va(4))]).toEqual([0, 9]);
