@@ -1,9 +1,9 @@
 /**
  * Samples of process memory: a page fault (B1), a fork and the copies that its stores make (B2).
  *
- * A program's store goes through the MMU, its fault through the kernel and back, as in a run. What the machine's zeroing
- * or copying of a page costs is measured beside it, over as many pages, and taken off: the figure is what the kernel
- * adds. Warmed up by doing the same thing before.
+ * A program's store goes through the MMU, its fault through the kernel and back, as in a run. What the machine's
+ * zeroing or copying of a page costs is measured beside it, over as many pages, and taken off: the figure is what the
+ * kernel adds. Warmed up by doing the same thing before.
  */
 
 import { createFaultHandler, TaskMemory } from "../../kernel/entry/user_mode.ts";

@@ -95,8 +95,8 @@ describe("a disk that fails", () => {
     const t = bootSwap();
     const { kernel } = t;
     const disk = kernel.drivers.device("disk0");
-    // Each command is tried four times: one write in sixteen fails. Hardly anything is read before the second pass.
-    disk?.faults.setRule("corrupt", 0.5);
+    // Each command is tried four times: one write in sixty fails. Hardly anything is read before the second pass.
+    disk?.faults.setRule("corrupt", 0.35);
     const pid = t.start("/bin/memhog", "40M");
     kernel.run({ shouldStop: () => t.output().includes("touched") || kernel.exitStatus(pid) !== undefined });
     disk?.faults.setRule("corrupt", 0);
