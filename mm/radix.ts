@@ -25,7 +25,6 @@ const FANOUT = 1 << BITS;
 const USED = 0;
 const SLOTS = 8;
 export const RADIX_NODE_BYTES = SLOTS + FANOUT * 4;
-export const RADIX_ROOT_BYTES = 8;
 const HEIGHT = 4;
 /** 36 bits: every index is below 2^32. */
 const MAX_HEIGHT = 6;

@@ -1,0 +1,135 @@
+/**
+ * Memory system calls as programs make them: files, forks, signals, copies by the kernel.
+ *
+ * Goal: SYS-1, COW-3, FMAP-1, PFL-2, RFS-1, UAC-1. Method: programs on a booted kernel; random calls with random arguments,
+ * after which the machine must be whole.
+ */
+
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { Sleeping } from "../../kernel/types.ts";
+import * as mman from "../../kernel/uapi/mman.ts";
+import type { ProgramEnv } from "../../kernel/uapi/program.ts";
+import * as sys from "../../kernel/uapi/syscall.ts";
+import { bootKernel } from "../support/boot_kernel.ts";
+
+const RW = mman.PROT_READ | mman.PROT_WRITE;
+const ANON = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS;
+const PAGE = 4096;
+
+function* call(env: ProgramEnv, nr: number, ...args: number[]): Sleeping<number> {
+  const result = env.syscall(nr, ...args);
+  return typeof result === "number" ? result : yield* result;
+}
+
+/** Opens /tmp/f for reading and writing; `scratch` is a writable page. */
+function* openFile(env: ProgramEnv, scratch: number): Sleeping<number> {
+  env.mem.write(scratch, new TextEncoder().encode("/tmp/f\0"));
+  return yield* call(env, sys.SYS_openat, -100, scratch, mman.O_CREAT | mman.O_RDWR);
+}
+
+describe("files in memory", () => {
+  it("FMAP-1 PFL-2 read, write and a shared mapping see one file; beyond its end is SIGBUS", () => {
+    const t = bootKernel({
+      *"/bin/mapped"(env) {
+        const p = yield* call(env, sys.SYS_mmap, 0, PAGE, RW, ANON, -1, 0);
+        const fd = yield* openFile(env, p);
+        env.mem.st32(p, 0x1234);
+        if ((yield* call(env, sys.SYS_write, fd, p, 4)) !== 4) return 1;
+        const m = yield* call(env, sys.SYS_mmap, 0, 2 * PAGE, RW, mman.MAP_SHARED, fd, 0);
+        if (env.mem.ld32(m) !== 0x1234) return 2;
+        env.mem.st32(m, 0x5678);
+        yield* call(env, sys.SYS_lseek, fd, 0, mman.SEEK_SET);
+        if ((yield* call(env, sys.SYS_read, fd, p, 4)) !== 4 || env.mem.ld32(p) !== 0x5678) return 3;
+        // The mapping is one more user of the file.
+        yield* call(env, sys.SYS_close, fd);
+        if (env.mem.ld32(m) !== 0x5678) return 4;
+        env.mem.ld8(m + PAGE);
+        return 5;
+      },
+    });
+    expect(t.run("/bin/mapped")).toBe(128 + mman.SIGBUS);
+    t.kernel.removeFiles();
+    t.expectNoLeak();
+  });
+});
+
+describe("the kernel's own copies", () => {
+  it("COW-3 UAC-1 read() into memory shared after a fork changes the child's only", () => {
+    const t = bootKernel({
+      *"/bin/parent"(env) {
+        const p = yield* call(env, sys.SYS_mmap, 0, 2 * PAGE, RW, ANON, -1, 0);
+        const fd = yield* openFile(env, p + PAGE);
+        env.mem.st32(p, 0x1111);
+        yield* call(env, sys.SYS_write, fd, p, 4);
+        env.mem.st32(p, 0x2222);
+        const entry = env.entryOf(function* (child) {
+          yield* call(child, sys.SYS_lseek, fd, 0, mman.SEEK_SET);
+          if ((yield* call(child, sys.SYS_read, fd, p, 4)) !== 4) return 1;
+          return child.mem.ld32(p) === 0x1111 ? 0 : 2;
+        });
+        const pid = yield* call(env, sys.SYS_fork, entry, 0);
+        yield* call(env, sys.SYS_wait4, pid, p + 8, 0);
+        return env.mem.ld32(p) === 0x2222 ? env.mem.ld32(p + 8) : 3;
+      },
+    });
+    expect(t.run("/bin/parent")).toBe(0);
+    t.kernel.removeFiles();
+    t.expectNoLeak();
+  });
+});
+
+describe("SYS-1 random memory calls", () => {
+  const CALLS = [
+    sys.SYS_mmap,
+    sys.SYS_munmap,
+    sys.SYS_mprotect,
+    sys.SYS_mremap,
+    sys.SYS_madvise,
+    sys.SYS_mlock,
+    sys.SYS_munlock,
+    sys.SYS_mlockall,
+    sys.SYS_munlockall,
+    sys.SYS_mincore,
+    sys.SYS_msync,
+    sys.SYS_brk,
+    sys.SYS_ftruncate,
+  ];
+  const place = fc.integer({ min: 0, max: 24 }).map((page) => 0x3000_0000 + page * PAGE);
+  const argument = fc.oneof(
+    { weight: 5, arbitrary: place },
+    { weight: 4, arbitrary: fc.integer({ min: 0, max: 9 }).map((nr) => nr * PAGE) },
+    { weight: 4, arbitrary: fc.nat(63) },
+    { weight: 2, arbitrary: fc.constantFrom(ANON | mman.MAP_FIXED, mman.MAP_SHARED | mman.MAP_ANONYMOUS, 3, 0x12) },
+    { weight: 1, arbitrary: fc.constantFrom(-1, 2 ** 35, 2 ** 52, -PAGE, 1, 0x7_ffff_0000, 2 ** 31, 2 ** 32 - 1) },
+  );
+
+  it("only results and errnos; the machine is whole afterwards", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.constantFrom(...CALLS), fc.array(argument, { minLength: 6, maxLength: 6 })), {
+          minLength: 50,
+          maxLength: 300,
+        }),
+        (calls) => {
+          const t = bootKernel({
+            *"/bin/fuzz"(env) {
+              const p = yield* call(env, sys.SYS_mmap, 0, PAGE, RW, ANON, -1, 0);
+              yield* openFile(env, p);
+              for (const [nr, args] of calls) {
+                if (!Number.isSafeInteger(yield* call(env, nr, ...args))) return 1;
+              }
+              return 0;
+            },
+          });
+          const status = t.run("/bin/fuzz");
+          expect(t.kernel.nrReports()).toBe(0);
+          expect([0, 128 + mman.SIGKILL]).toContain(status);
+          t.kernel.removeFiles();
+          t.expectNoLeak();
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+});
