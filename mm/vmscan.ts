@@ -47,7 +47,7 @@ import type { Task } from "../kernel/task.ts";
 import { asPfn, type Context, type Pfn, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import type { Lru } from "./lru.ts";
 import { MAX_NR_ZONES, Z_LOWMEM_RESERVE, Z_MANAGED, Z_NR_FREE, type Zones } from "./mmzone.ts";
-import { type Pages, PG_ACTIVE, PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_SWAPCACHE, PG_WRITEBACK } from "./page.ts";
+import { type Pages, PG_ACTIVE, PG_ANON, PG_DIRTY, PG_SWAPCACHE, PG_WRITEBACK } from "./page.ts";
 import type { PageRefs } from "./page_ref.ts";
 import { PAGE_KEEP, PAGE_RECLAIM, type ReclaimPolicy } from "./reclaim_policy.ts";
 import type { Rmap } from "./rmap.ts";
@@ -130,7 +130,8 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   const { port, harts } = machine;
   const { clock } = harts;
   port.st32(state + SWAPPINESS, DEFAULT_SWAPPINESS);
-  const ANON = PG_ANON | PG_SWAPBACKED;
+  /** Pages that swap can take. Shared memory is on the anonymous lists too, but its page cache has it: it stays. */
+  const SWAPPABLE = PG_ANON | PG_SWAPCACHE;
 
   // ── One page ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,7 +164,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   const shrinkPage = (ctx: Context, pfn: Pfn, batch: ReclaimBatch): boolean => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_RECLAIM_PAGE;
     const flags = pages.flags(pfn);
-    if ((flags & ANON) === 0) {
+    if ((flags & SWAPPABLE) === 0) {
       putBack(ctx, pfn);
       return false;
     }

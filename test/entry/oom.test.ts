@@ -78,6 +78,16 @@ function takeMemory({ kernel }: DriverKernel, leftBytes: number): () => void {
   };
 }
 
+// Regression: pages of the ramfs were added to the unevictable list's, on which they have been since they are mapped.
+it("LRU-2 pages of files are unevictable, and counted once", () => {
+  const t = bootOom(1);
+  expect(t.sh("filehog 4M --hold 200000000 & sleep 0.05; cat /proc/meminfo; wait")).toBe(0);
+  const kib = (name: string): number => Number(new RegExp(`^${name}: +(\\d+) kB$`, "m").exec(t.output())?.[1]);
+  expect(kib("Cached")).toBe(4096);
+  expect(kib("Unevictable")).toBe(4096);
+  t.expectUnloaded();
+});
+
 describe("the killer", () => {
   it("OOM-1 OOM-3 the process with most memory dies, with a report, and who asked goes on", () => {
     const t = bootOom(6);

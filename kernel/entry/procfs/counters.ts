@@ -99,7 +99,5 @@ const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
 
 export function nodeCounter(vmstat: VmStat, name: string): number {
   const item = NODE_ITEMS.get(name);
-  if (item === undefined) return 0;
-  // Pages of the ramfs are on no list, and cannot go anywhere: they are as good as on the unevictable one.
-  return vmstat.item(item) + (name === "nr_unevictable" ? vmstat.item(NR_FILE_PAGES) : 0);
+  return item === undefined ? 0 : vmstat.item(item);
 }

@@ -77,7 +77,7 @@ function memoryRows(s: ProcSources): readonly Row[] {
     ["Inactive(anon)", kib(NR_INACTIVE_ANON)],
     ["Active(file)", kib(NR_ACTIVE_FILE)],
     ["Inactive(file)", kib(NR_INACTIVE_FILE)],
-    ["Unevictable", kib(NR_UNEVICTABLE) + cached],
+    ["Unevictable", kib(NR_UNEVICTABLE)],
     ["Mlocked", 0],
     ["SwapTotal", pagesToKib(swap.total)],
     ["SwapFree", pagesToKib(swap.free)],
