@@ -17,7 +17,7 @@ import { type Lab, labNames, openLab } from "./lab_folder.ts";
 import { mutantFindings, runMutants } from "./mutants.ts";
 import { ownOnly } from "./own_tests.ts";
 import { makePatch } from "./patch.ts";
-import { createSandbox } from "./sandbox.ts";
+import { asUsageError, createSandbox } from "./sandbox.ts";
 import { readSecret } from "./secret.ts";
 import { referenceFiles, skeletonFiles } from "./skeleton.ts";
 import { typeErrors } from "./type_check.ts";
@@ -57,14 +57,33 @@ export function bundleLab(name: string, target: string, seedFile: string | undef
   return EXIT_OK;
 }
 
-async function prove(names: readonly string[], nrSeeds: number): Promise<Proof[]> {
+/** Says what goes on: on a terminal in one line, elsewhere without the single wrong solutions. */
+function progressOf(host: HostOutput): { say(text: string): void; end(): void } {
+  const isTerminal = process.stderr.isTTY === true;
+  return {
+    say(text) {
+      if (isTerminal) host.err(`\r${text.slice(0, 76)}\x1b[K`);
+      else if (!text.includes("wrong: ")) host.err(`${text}\n`);
+    },
+    end: () => (isTerminal ? host.err("\r\x1b[K") : undefined),
+  };
+}
+
+async function prove(names: readonly string[], nrSeeds: number, host: HostOutput): Promise<Proof[]> {
+  const progress = progressOf(host);
   const proofs: Proof[] = [];
   const sandbox = createSandbox();
   try {
     for (const name of names.length > 0 ? names : labNames()) {
-      proofs.push(await proveLab({ lab: openLab(name), sandbox, nrSeeds }));
+      const lab = openLab(name);
+      const onProgress = (text: string): void => progress.say(`${lab.name}: ${text}`);
+      onProgress("manifest");
+      proofs.push(await proveLab({ lab, sandbox, nrSeeds, onProgress }));
     }
+  } catch (error) {
+    throw asUsageError(error);
   } finally {
+    progress.end();
     sandbox.close();
   }
   return proofs;
@@ -81,7 +100,7 @@ export async function checkLabs(
   host: HostOutput,
 ): Promise<number> {
   let nrFindings = 0;
-  for (const proof of await prove(names, nrSeeds)) {
+  for (const proof of await prove(names, nrSeeds, host)) {
     const more = await otherGates(openLab(proof.lab), nrMutants, host);
     const findings = [...proof.findings, ...more.findings];
     for (const finding of findings) host.out(`${proof.lab}: ${finding}\n`);
@@ -154,7 +173,7 @@ export async function printAdequacy(names: readonly string[], host: HostOutput):
 
 /** The kill matrix as markdown. */
 export async function printMatrix(names: readonly string[], host: HostOutput): Promise<number> {
-  host.out(matrixPage(await prove(names, 1)));
+  host.out(matrixPage(await prove(names, 1, host)));
   return EXIT_OK;
 }
 

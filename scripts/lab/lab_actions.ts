@@ -10,13 +10,13 @@ import { InputError } from "../readers/input_error.ts";
 import { UsageError } from "../usage_error.ts";
 import { SourceError } from "./compile.ts";
 import { formatGrade } from "./formats.ts";
-import { type Depth, gradeFolder, type Row } from "./grade.ts";
+import { type Depth, type Grade, gradeFolder, type Row } from "./grade.ts";
 import { reset, restore, snapshots, tryToKeep } from "./history.ts";
 import { humanGrade, rowLine } from "./human.ts";
 import { initFolder, labOfFolder } from "./init.ts";
 import { type Lab, labNames, OWN_TESTS, openLab, PREDICTIONS } from "./lab_folder.ts";
 import type { GradingOptions, QuizOptions, ReplayOptions } from "./lab_options.ts";
-import { activeLayers, createSandbox, InfrastructureError } from "./sandbox.ts";
+import { activeLayers, asUsageError, createSandbox } from "./sandbox.ts";
 import { readSecret } from "./secret.ts";
 import { referenceFiles } from "./skeleton.ts";
 import { studentFolder } from "./student_files.ts";
@@ -56,13 +56,18 @@ export async function gradeLab(dir: string, depth: Depth, options: GradingOption
     const { format } = options;
     host.out(format === undefined ? humanGrade(grade, paintFor(options), showsAll) : formatGrade(grade, format));
     if (depth === "full") host.err(`isolation: ${activeLayers().join(", ")}\n`);
-    return grade.score === grade.max ? EXIT_OK : EXIT_FAILED;
+    return isComplete(grade) ? EXIT_OK : EXIT_FAILED;
   } catch (error) {
     if (host.stop.reason === "interrupt") return interrupted(rows, options, host);
     throw asUsageError(error);
   } finally {
     sandbox.close();
   }
+}
+
+/** Full points and, for a lab that has none to give, right answers. */
+function isComplete({ score, max, rows }: Grade): boolean {
+  return score === max && rows.every(({ status }) => status === "passed");
 }
 
 /** What was judged before Ctrl-C, for people; half a results file is none, so machines get nothing. */
@@ -81,7 +86,7 @@ export async function watchLab(dir: string, options: GradingOptions, host: HostO
   const isStopped = (): boolean => host.stop.reason !== "none";
   const request = { lab, dir: folder, paint: paintFor(options), out: host.out, keys, isStopped };
   const grade = await stoppable(host.stop, () => watchFolder(request));
-  return grade !== null && grade.score === grade.max ? EXIT_OK : EXIT_FAILED;
+  return grade !== null && isComplete(grade) ? EXIT_OK : EXIT_FAILED;
 }
 
 export function printHint(name: string, tier: number, host: HostOutput): number {
@@ -166,12 +171,6 @@ function checkCase(lab: Lab, id: string): void {
   const ids = lab.rubric.map((row) => row.id);
   if (ids.includes(id)) return;
   throw new UsageError(`${lab.name} has no check "${id}"`, didYouMean(id, ids, `checks: ${ids.join(", ")}`));
-}
-
-/** An environment that gives no verdict is no grade: exit code 2, as for everything that is not the student's doing. */
-function asUsageError(error: unknown): unknown {
-  if (!(error instanceof InfrastructureError)) return error;
-  return new UsageError(`no verdict: ${error.message}`, "this is no grade; run it again, or on a quieter computer");
 }
 
 function paintFor({ color }: { readonly color: boolean }): Paint {

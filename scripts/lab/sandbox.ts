@@ -22,11 +22,18 @@ import { dirname, join } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import type { Json, Observation, Program, Stop } from "../../labs/kit/program.ts";
+import { UsageError } from "../usage_error.ts";
 import type { Module } from "./compile.ts";
 
 /** No verdict could be made, and it is not the student's fault as far as we know. */
 export class InfrastructureError extends Error {
   override readonly name = "InfrastructureError";
+}
+
+/** An environment that gives no verdict is no grade: exit code 2, as for everything that is not the student's doing. */
+export function asUsageError(error: unknown): unknown {
+  if (!(error instanceof InfrastructureError)) return error;
+  return new UsageError(`no verdict: ${error.message}`, "this is no grade; run it again, or on a quieter computer");
 }
 
 /** A module that V8 does not accept. */

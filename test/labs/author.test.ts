@@ -7,11 +7,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { matrixPage } from "../../scripts/lab/author.ts";
+import { checkLabs } from "../../scripts/lab/author_actions.ts";
 import { proveInShort } from "../../scripts/lab/author_short.ts";
 import { labNames, openLab, wrongSolutions } from "../../scripts/lab/lab_folder.ts";
 import { applyPatch, makePatch } from "../../scripts/lab/patch.ts";
-import { createSandbox, type Sandbox } from "../../scripts/lab/sandbox.ts";
+import { asUsageError, createSandbox, InfrastructureError, type Sandbox } from "../../scripts/lab/sandbox.ts";
 import { blankOut } from "../../scripts/lab/skeleton.ts";
+import { UsageError } from "../../scripts/usage_error.ts";
 
 const isBuilt = existsSync(fileURLToPath(new URL("../../dist/scripts/lab/runner_child.js", import.meta.url)));
 const page = readFileSync(new URL("../../docs/kill_matrix.md", import.meta.url), "utf8");
@@ -46,6 +48,23 @@ describe.skipIf(!isBuilt)("the gates", () => {
       .reduce((sum, lab) => sum + Object.keys(wrongSolutions(lab).wrong).length, 0);
     expect(page, "npm run labs:matrix").toContain(`${labNames().length} labs · ${nrWrong} wrong solutions · 0 survive`);
     expect(matrixPage([])).toContain("0 labs · 0 wrong solutions");
+  });
+});
+
+describe("lab author", () => {
+  it("says no verdict when a child is silent (bug: it was called a bug in slabtown itself)", () => {
+    expect(asUsageError(new InfrastructureError("no answer"))).toBeInstanceOf(UsageError);
+    const other = new Error("ours");
+    expect(asUsageError(other)).toBe(other);
+  });
+
+  it("says what it is doing (bug: minutes of silence)", async () => {
+    let said = "";
+    const err = (text: string): void => {
+      said += text;
+    };
+    expect(await checkLabs(["tour"], 1, 0, { out: () => {}, err, stop: { reason: "none" } })).toBe(0);
+    expect(said).toContain("00-tour: manifest");
   });
 });
 

@@ -13,9 +13,11 @@ import { lab as code } from "../../labs/00_tour/checks/lab.ts";
 import { proveLab } from "../../scripts/lab/author.ts";
 import { gradeFolder } from "../../scripts/lab/grade.ts";
 import { initFolder } from "../../scripts/lab/init.ts";
+import { gradeLab } from "../../scripts/lab/lab_actions.ts";
 import { openLab } from "../../scripts/lab/lab_folder.ts";
 import { isRight, questionOf } from "../../scripts/lab/predictions.ts";
 import { createSandbox } from "../../scripts/lab/sandbox.ts";
+import { EXIT_FAILED, EXIT_OK } from "../../scripts/metrics.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PROGRAM = join(ROOT, "dist", "scripts", "slabtown.js");
@@ -84,10 +86,14 @@ describe.skipIf(!existsSync(PROGRAM))("lab 0", () => {
       expect(open.rows.map(({ status, lines }) => [status, lines[1]?.trim()])).toEqual([
         ["failed", "not answered: 1, 2, 3, 4, 5, 6"],
       ]);
+      const host = { out: () => {}, err: () => {}, stop: { reason: "none" as const } };
+      const exitCode = () => gradeLab(dir, "full", { color: false, history: false }, host);
+      expect(await exitCode(), "bug: no points to lose, so it exited 0 whatever the answers").toBe(EXIT_FAILED);
       const answers = seeds.map((seed) => `${seed}: ${questionOf(lab, code, seed).answer}`);
       writeFileSync(join(dir, "answers.yaml"), `${answers.join("\n")}\n`);
       const done = await gradeFolder({ lab, dir, depth: "full", sandbox });
       expect(done.rows.map(({ status }) => status)).toEqual(["passed"]);
+      expect(await exitCode()).toBe(EXIT_OK);
       expect((await proveLab({ lab, sandbox, nrSeeds: 1 })).findings).toEqual([]);
     } finally {
       sandbox.close();
