@@ -85,6 +85,18 @@ describe.skipIf(!isBuilt)("lab 7", () => {
     60_000,
   );
 
+  it("a loop without end is told with its line, and in time", async () => {
+    // It was a verdict's 30 seconds: the limit of steps was that of the longest search, for each program.
+    const text = (referenceFiles(lab, "reference-batches").get("magazines.ts") as string).replace(
+      "for (let i = 0; i < nr && load(from) > 0; i++) push(to, pop(from));",
+      "for (;;);",
+    );
+    const target = await putUnderTest(lab, sandbox, new Map([["magazines.ts", text]]));
+    const { status, failure } = await runCheck(code, checkOf("one-owner"), target, [0, 1, 2, 3]);
+    expect(status).toBe("crashed");
+    expect(failure?.stop?.message).toMatch(/does not end: the loop at magazines\.ts:\d+/);
+  }, 60_000);
+
   it("own tests: the one of the skeleton accepts right solutions, and one can catch a deadlock", async () => {
     const text = `export const tests = {
       "both steal": (t) => {

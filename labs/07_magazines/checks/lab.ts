@@ -12,8 +12,11 @@ import { judge } from "./judge.ts";
 import { picture } from "./picture.ts";
 import { question } from "./question.ts";
 
-/** Virtual steps of a search: it runs a program many times. */
-const SEARCH_STEPS = 100_000_000;
+/**
+ * Virtual steps of a search, which runs a program many times: references take up to 1.5 million. Not more than is
+ * needed, for a loop without end takes all of them in each program of a check.
+ */
+const SEARCH_STEPS = 20_000_000;
 const FEW = { quick: 2, full: 5 };
 const SOME = { quick: 2, full: 6 };
 
@@ -422,7 +425,7 @@ const EXPLORATION: Exploration = {
 const withLimit = (check: Check): Check => ({ ...check, stepLimit: SEARCH_STEPS });
 
 export const lab: LabCode = {
-  checks: [...ALONE, ...TOGETHER, ...HIDDEN].map(withLimit),
+  checks: [...ALONE, ...[...TOGETHER, ...HIDDEN].map(withLimit)],
   judge,
   describe,
   describeConfig(config) {
