@@ -7,36 +7,23 @@
 
 import { createDriverCore, DEVICE_PLACES, DRIVER_TYPES, driverCoreStatics } from "../../drivers/index.ts";
 import {
-  BALLOON_PAGES_BYTES,
   CMA_BYTES,
-  COMPACTION_BYTES,
   composePages,
-  composeSwap,
-  createBalloonPages,
   createCma,
-  createCompaction,
   createDmaSubsystem,
   createFaultInjection,
-  createHugePool,
   createMemblock,
   createMempools,
-  createMigration,
-  createPageRefs,
   createPageTables,
-  createProcessMemory,
   createSlabSubsystem,
   createSmaps,
-  createTlbFlush,
   DMA_STATIC_BYTES,
   FAULT_INJECT_BYTES,
   GFP_KERNEL,
-  HUGETLB_BYTES,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
-  PROCESS_MEMORY_BYTES,
-  RECLAIM_STATIC_BYTES,
   registerDmaFiles,
   slabSubsystemStaticBytes,
   takeCensus,
@@ -48,57 +35,45 @@ import {
 import { CYC_CPU_UP } from "../arch/charges.ts";
 import { E820_RAM } from "../arch/firmware_map.ts";
 import { IRQ_UART } from "../arch/irqchip.ts";
-import { createMachine } from "../arch/machine.ts";
-import { parseCmdline } from "../cmdline.ts";
-import { createContextTracking, SYSTEM_RUNNING } from "../context.ts";
+import { SYSTEM_RUNNING } from "../context.ts";
 import { createCpuhp } from "../cpuhp.ts";
 import { composeDeferred } from "../deferred.ts";
 import { createFileRegistry } from "../file.ts";
-import { createKernelImage } from "../image.ts";
 import { createIrqs, IRQ_HANDLED, IRQ_NONE } from "../irq.ts";
 import { DEFAULT_UNHANDLED_LIMIT } from "../irq_spurious.ts";
 import { createIrqThreads } from "../irq_thread.ts";
-import { traceOff } from "../irqsoff.ts";
-import { createLockdep, LOCKDEP_BYTES } from "../lockdep.ts";
 import { lockdepStatsText } from "../lockdep_report.ts";
 import { createLocks } from "../locks.ts";
 import { MUTEX_STATIC_BYTES } from "../mutex.ts";
 import { createNmis } from "../nmi.ts";
 import { CACHE_LINE, KERNEL_IMAGE_BASE, PAGE_SIZE } from "../params.ts";
-import { createPerCpu } from "../percpu.ts";
-import { createPrintk, KERN_INFO, KERN_WARNING } from "../printk.ts";
-import { proveContexts, proveReturnToUser, proveSpinlocks } from "../prove_locking.ts";
+import { KERN_INFO, KERN_WARNING } from "../printk.ts";
+import { proveReturnToUser } from "../prove_locking.ts";
 import { createScheduler } from "../sched.ts";
 import { createSmp } from "../smp.ts";
-import { createSpinlocks } from "../spinlock.ts";
 import { createTasks } from "../task.ts";
 import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
-import { logCma, logFirmwareMap, logMemory, logZones } from "./boot_log.ts";
+import { composeCore } from "./boot_core.ts";
+import { registerKernelFiles } from "./boot_files.ts";
+import { logCma, logMemory, logZones } from "./boot_log.ts";
+import { composeUserMemory, takeUserMemoryStatics } from "./boot_memory.ts";
 import { swapAtBoot, swapDiskMib, withSwapDisk } from "./boot_swap.ts";
 import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
-import { startKcompactd } from "./kcompactd.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
-import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
 import { createObjectUsers } from "./object_users.ts";
 import { createOomKiller } from "./oom_kill.ts";
 import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
 import { createProcesses } from "./processes.ts";
-import { registerCmaFiles } from "./procfs/cma.ts";
-import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { createProcfs } from "./procfs/index.ts";
-import { registerOvercommitFiles } from "./procfs/overcommit.ts";
-import { registerVmFiles } from "./procfs/vm_files.ts";
-import { hookReclaim } from "./reclaim_hooks.ts";
 import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
-import { reportStaleTlb } from "./stale_tlb.ts";
 import { createSyscalls } from "./syscall.ts";
 import { createProcSources } from "./system_info.ts";
 
@@ -107,34 +82,10 @@ const RUNNING_LOGLEVEL = 5;
 
 export function boot(options: BootOptions): Kernel {
   // ── The machine, and what must exist before any memory can be allocated ────────────────────────────────────────
-  const { nrCpus, ramBytes, seed } = options;
-  const parameters = parseCmdline(options.cmdline);
-  const isGuarded = parameters.choice("dma_guard", ["off", "on"]) === "on";
-  const portKind = isGuarded ? "guard" : options.port;
-  const debugTlb = parameters.choice("debug_tlb", ["off", "on"]) === "on";
-  const machine = createMachine({ nrCpus, ramBytes, seed, port: portKind, ram: options.ram, debugTlb });
+  const { nrCpus, ramBytes } = options;
+  const core = composeCore(options); // RAM and CPUs, log ring, preempt_count, lock words
+  const { parameters, machine, image, printk, percpu, contexts, spinlocks, lockdep, offTracker, staleTlb } = core;
   const { port, harts, firmwareMap } = machine;
-  const image = createKernelImage();
-  const printk = createPrintk(machine, image); // log ring
-  const isQuiet = parameters.get("quiet") !== undefined;
-  printk.setConsole((line) => options.console(`${line}\n`), isQuiet ? 4 : parameters.number("loglevel", 8));
-  printk(KERN_INFO, `Linux version 6.12.0-slabtown (slabtown 0.1.0) #1 SMP PREEMPT_DYNAMIC, seed "${seed}"`);
-  printk(KERN_INFO, `Command line: ${options.cmdline}`);
-  logFirmwareMap(printk, firmwareMap);
-  const staleTlb = reportStaleTlb(machine, printk); // debug_tlb
-
-  const percpu = createPerCpu(); // per-CPU layout
-  const untraced = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
-  const isTracingOff = parameters.choice("irqsoff", ["off", "on"]) === "on";
-  const offTracker = isTracingOff ? traceOff(machine, untraced) : null; // longest windows
-  const plain = offTracker?.contexts ?? untraced;
-  const isProving = parameters.choice("prove_locking", ["off", "on"]) === "on";
-  const lockdep = isProving
-    ? createLockdep({ machine, contexts: plain, printk, statics: image.bss("lockdep", LOCKDEP_BYTES, 8) })
-    : undefined;
-  const contexts = lockdep === undefined ? plain : proveContexts(plain, lockdep);
-  const plainLocks = createSpinlocks(machine, contexts, options.onContention); // lock words
-  const spinlocks = lockdep === undefined ? plainLocks : proveSpinlocks(plainLocks, contexts, lockdep);
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
   const bindDeferred = composeDeferred({ machine, image, percpu, contexts, irqs, printk }); // softirqs, timers, RCU
@@ -153,14 +104,9 @@ export function boot(options: BootOptions): Kernel {
   const statics = image.bss("kernel_entry", 64, 8);
   const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
-  const processMemoryState = image.bss("process_memory", PROCESS_MEMORY_BYTES, 8);
-  const reclaimState = image.bss("reclaim", RECLAIM_STATIC_BYTES, 8);
+  const userMemoryStatics = takeUserMemoryStatics(image);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
-  const compactionState = image.bss("compaction", COMPACTION_BYTES, 8);
   const vmallocStatics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
-  const balloonStatics = image.bss("balloon", BALLOON_PAGES_BYTES, 8);
-  const hugePoolHead = image.bss("hugetlb", HUGETLB_BYTES, 8);
-  const kcompactdQueue = image.bss("kcompactd", 8, 8);
   const memblock = createMemblock(
     port,
     image.bss("memblock", memblockTableBytes(), 8),
@@ -184,7 +130,7 @@ export function boot(options: BootOptions): Kernel {
   const movable = Math.min(parameters.size("movablecore", 0), ramBytes / 2);
   const cmaBytes = parameters.size("cma", 0);
   const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE), cmaBytes);
-  const { pages, pcp, pageblocks, lru } = level;
+  const { pages, pcp, pageblocks } = level;
   const faultTexts = {
     failslab: parameters.get("failslab"),
     failPageAlloc: parameters.get("fail_page_alloc"),
@@ -221,7 +167,6 @@ export function boot(options: BootOptions): Kernel {
     depot: parameters.choice("depot", ["locked", "lockfree"]),
     wrapLayer: faults?.failObjects,
   });
-  pageAlloc.onPressure(slab.reapForPages);
   const reapWork = image.bss("slab_reap", WORK_BYTES, 8);
   const mempoolStatics = image.bss("mempools", MEMPOOL_STATIC_BYTES, 8);
   const dmaSystem = createDmaSubsystem({
@@ -309,78 +254,29 @@ export function boot(options: BootOptions): Kernel {
   const hostContext = () => contexts.taskContext(harts.current[0] as number);
   const threadDeps = { contexts, printk, tasks, scheduler, waits, irqs, hostContext };
   const threadedIrqs = createIrqThreads(threadDeps); // handlers that sleep
-  const refs = createPageRefs(pages, pageAlloc, lru); // who holds a page
-  const swap = composeSwap({
-    machine,
-    printk,
-    spinlocks,
-    pages,
-    zones,
-    pageAlloc,
-    refs,
-    lru,
-    vmstat,
-    statics: reclaimState,
-  }); // pages on a disk
-  const processMemory = createProcessMemory({
-    machine,
-    pages,
-    pageAlloc,
-    pageTables,
-    zones,
-    vmstat,
-    caches: users.mmCaches,
-    refs,
-    lru,
-    swap: swap.layer,
-    state: processMemoryState,
-    interruptPoint: contexts.interruptPoint,
-  });
-  const flushPage = createTlbFlush(machine);
-  const { rmap, files: pageCache, account } = processMemory;
-  account.setMode(Number(parameters.choice("sysctl.vm.overcommit_memory", ["0", "1", "2"])));
-  account.setRatio(parameters.number("sysctl.vm.overcommit_ratio", account.ratio()));
-  const migration = createMigration({
-    machine,
-    pages,
-    pageAlloc,
-    pageTables,
-    vmstat,
-    flushPage,
-    rmap,
-    files: pageCache,
-    lru,
-  });
-  const balloonPages = createBalloonPages({ port, pages, pageAlloc, vmstat, migration, statics: balloonStatics });
-  const { mover } = balloonPages;
-  pageAlloc.onMigrate(mover); // moving pages
-  pageAlloc.onPressure(
-    (ctx, isAtomic) => slab.reapForPages(ctx, isAtomic) + (isAtomic ? 0 : balloonPages.giveBack(ctx)),
-  );
-  const compaction = createCompaction({
+  const isCompacting = parameters.choice("compaction", ["on", "off"]) === "on" && options.port !== "threads";
+  const userMemory = composeUserMemory({
     machine,
     contexts,
+    printk,
     spinlocks,
-    pages,
-    pageblocks,
+    irqs,
+    level,
     zones,
-    frames: level.frames,
-    mover,
     vmstat,
-    pcp,
-    hasCma: level.cmaArea !== null,
-    drainAllPages: pageAlloc.drainAllPages,
-    state: compactionState,
-  }); // large blocks out of small ones
-  const isCompacting = parameters.choice("compaction", ["on", "off"]) === "on" && options.port !== "threads";
-  if (isCompacting) {
-    pageAlloc.onCompact(compaction);
-    startKcompactd({ machine, compaction, irqs, waits, kthreads: deferred.kthreads, queue: kcompactdQueue });
-  }
-  const hugePool = createHugePool(port, pages, pageAlloc, vmstat, hugePoolHead); // nr_hugepages
-  const { kthreads } = deferred;
-  const reclaim = swap.bind({ processMemory, pageTables, waits, scheduler, kthreads }); // kswapd, direct reclaim
-  const makeRoom = hookReclaim({ pageAlloc, slab, reclaim, vmstat });
+    pageAlloc,
+    pageTables,
+    slab,
+    waits,
+    scheduler,
+    kthreads: deferred.kthreads,
+    caches: users.mmCaches,
+    statics: userMemoryStatics,
+    isCompacting,
+  }); // address spaces, and what moves and evicts pages
+  const { processMemory, reclaim, balloonPages } = userMemory;
+  processMemory.account.setMode(Number(parameters.choice("sysctl.vm.overcommit_memory", ["0", "1", "2"])));
+  processMemory.account.setRatio(parameters.number("sysctl.vm.overcommit_ratio", processMemory.account.ratio()));
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {
     harts.clock[0] = (harts.clock[0] as number) + CYC_CPU_UP;
@@ -412,7 +308,7 @@ export function boot(options: BootOptions): Kernel {
     programs: options.programs,
     queues: statics,
     mutexes: locks.mutexes,
-    makeRoom,
+    makeRoom: userMemory.makeRoom,
     onPanic: panic.panic,
     rlimits: initialRlimits(ramBytes, NR_OPEN),
   });
@@ -478,13 +374,16 @@ export function boot(options: BootOptions): Kernel {
     cmdline: options.cmdline,
     percpuBytes,
   });
-  registerCmaFiles(registry, cma);
-  registerOvercommitFiles(registry, account);
-  if (isCompacting) registerCompactionFiles(registry, compaction);
-  registerHugePoolFile(registry, hugePool);
-  registerVmallocinfo(registry, users.vmalloc);
-  registerLkdtm(registry, { port, ...users, panic: panic.panic });
-  registerVmFiles(registry, { area: reclaim.area, vmscan: reclaim.vmscan, zones, nrCpus });
+  registerKernelFiles(registry, {
+    port,
+    cma,
+    userMemory,
+    isCompacting,
+    users,
+    zones,
+    nrCpus,
+    panic: panic.panic,
+  }); // what is not in procfs
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   faults?.registerFiles(registry);
@@ -531,7 +430,8 @@ export function boot(options: BootOptions): Kernel {
   const modules = (parameters.get("modules") ?? "").split(",").filter((name) => name !== "");
   const asked = [...modules, ...(options.modules ?? [])];
   drivers.loadAtBoot(swapMib === 0 || asked.includes("disk") ? asked : [...asked, "disk"]);
-  if (swapMib > 0) swapAtBoot({ machine, printk, kthreads, scheduler, registry, area: reclaim.area });
+  if (swapMib > 0)
+    swapAtBoot({ machine, printk, kthreads: deferred.kthreads, scheduler, registry, area: reclaim.area });
   faults?.arm();
 
   return createKernelObject({
@@ -560,8 +460,7 @@ export function boot(options: BootOptions): Kernel {
     faults,
     taskInfos: sources.tasks,
     peakUsed: zones.peakUsed,
-    checkRanges: () =>
-      cma.check() ?? compaction.check() ?? hugePool.check() ?? users.vmalloc.check() ?? balloonPages.check(),
+    checkRanges: () => cma.check() ?? userMemory.check() ?? users.vmalloc.check(),
     census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),
   });
 }

@@ -1,0 +1,37 @@
+/**
+ * Files below /proc and /sys that belong to one subsystem each and are registered at boot, beside those of procfs.
+ */
+
+import type { Cma, Zones } from "../../mm/index.ts";
+import type { MemoryPort } from "../arch/port.ts";
+import type { FileRegistry } from "../file.ts";
+import type { UserMemory } from "./boot_memory.ts";
+import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
+import type { ObjectUsers } from "./object_users.ts";
+import { registerCmaFiles } from "./procfs/cma.ts";
+import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
+import { registerOvercommitFiles } from "./procfs/overcommit.ts";
+import { registerVmFiles } from "./procfs/vm_files.ts";
+
+export interface KernelFileOwners {
+  readonly port: MemoryPort;
+  readonly cma: Cma;
+  readonly userMemory: UserMemory;
+  readonly isCompacting: boolean;
+  readonly users: ObjectUsers;
+  readonly zones: Zones;
+  readonly nrCpus: number;
+  readonly panic: (reason: string) => void;
+}
+
+export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOwners): void {
+  const { port, cma, userMemory, isCompacting, users, zones, nrCpus, panic } = owners;
+  const { processMemory, compaction, hugePool, reclaim } = userMemory;
+  registerCmaFiles(registry, cma);
+  registerOvercommitFiles(registry, processMemory.account);
+  if (isCompacting) registerCompactionFiles(registry, compaction);
+  registerHugePoolFile(registry, hugePool);
+  registerVmallocinfo(registry, users.vmalloc);
+  registerLkdtm(registry, { port, ...users, panic });
+  registerVmFiles(registry, { area: reclaim.area, vmscan: reclaim.vmscan, zones, nrCpus });
+}
