@@ -127,7 +127,7 @@ export interface Libc {
   /** Ends the process. */
   exit(status: number): Sleeping<never>;
   exitThread(status: number): Sleeping<never>;
-  /** Starts a thread: its id. */
+  /** Starts a thread, which finds `arg` in its `env.argv`: its id. */
   startThread(entry: Program, arg?: number): Sleeping<number>;
   joinThread(tid: number): Sleeping<number>;
   getpid(): Sleeping<number>;

@@ -39,12 +39,10 @@ import {
   TaskMemory,
 } from "./user_mode.ts";
 
-/** Unwinds a thread whose process has become another program. */
-class NewProgram extends Error {
+/** Unwinds a thread whose process has become another program; like ExitRequest no Error. */
+class NewProgram {
   readonly image: Image;
   constructor(image: Image) {
-    super("execve");
-    this.name = "NewProgram";
     this.image = image;
   }
 }
@@ -224,7 +222,8 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     if (program === undefined) return -ESRCH;
     if (process.ending !== undefined || !mayAddThread(process)) return -EAGAIN;
     const comm = taskComm(port, caller.task.struct);
-    const task = addThread(process, comm, { program, args: arg === 0 ? [] : [String(arg)] });
+    // In the register in which a program finds its argv: the memory below the stack's top holds that of the first thread.
+    const task = addThread(process, comm, { program, argc: 0, argv: arg });
     if (task === undefined) return -ENOMEM;
     processMemory.mmGet(process.mm);
     process.threads.set(task.pid, task);

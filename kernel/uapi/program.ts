@@ -33,7 +33,10 @@ export interface ProgramEnv {
   timeIsUp(): boolean;
   /** rdcycle: the local clock of the CPU it runs on. */
   now(): number;
-  /** Number of arguments, and address of the array of 64-bit pointers to them, as the kernel left them on the stack. */
+  /**
+   * Number of arguments, and address of the array of 64-bit pointers to them, as the kernel left them on the stack. A
+   * thread has none: its `argv` is the number that whoever started it passed.
+   */
   readonly argc: number;
   readonly argv: UserPtr;
   /** The text address of a function, to be the entry of a thread (SYS_clone). */

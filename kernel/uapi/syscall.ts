@@ -49,7 +49,7 @@ export const SYS_brk = 214;
 export const SYS_munmap = 215;
 /** mremap(addr, old bytes, new bytes, flags, new addr) → addr */
 export const SYS_mremap = 216;
-/** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process → tid */
+/** clone(flags ignored, stack ignored, entry, arg): starts a thread of the calling process, argc 0, argv = arg → tid */
 export const SYS_clone = 220;
 /** execve(path, argv pointer, argc) → −errno, or it does not come back (no environment). */
 export const SYS_execve = 221;

@@ -144,6 +144,26 @@ describe("threads and children", () => {
     t.expectNoLeak();
   });
 
+  it("a thread's argument leaves the arguments of its process alone (overwrote their strings)", () => {
+    const t = bootKernel({
+      *"/bin/threads"(env) {
+        const libc = createLibc(env);
+        const seen: number[] = [];
+        const thread: Program = function* (own) {
+          seen.push(own.argc, own.argv);
+          yield* call(own, sys.SYS_gettid);
+          return 0;
+        };
+        for (const arg of [7, 2 ** 40 + 1, -1]) yield* libc.joinThread(yield* libc.startThread(thread, arg));
+        yield* libc.print(`${libc.args().join("|")} ${seen.join(" ")}\n`);
+        return 0;
+      },
+    });
+    expect(t.run("/bin/threads", "first", "second")).toBe(0);
+    expect(t.output()).toBe(`/bin/threads|first|second 0 7 0 ${2 ** 40 + 1} 0 -1\n`);
+    t.expectNoLeak();
+  });
+
   it("a fatal signal ends sleeping threads, too", () => {
     const t = bootKernel({
       *"/bin/victim"(env) {
