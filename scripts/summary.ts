@@ -11,6 +11,7 @@ import { describeStatus, hitRate, latencyStats, type Verdict } from "./metrics.t
 import { mergeKinds } from "./observer.ts";
 import { formatSize } from "./options.ts";
 import type { Paint } from "./paint.ts";
+import { faultTotals } from "./process_table.ts";
 import { printable } from "./readers/input_error.ts";
 import type { RunEnd, RunResult, WorkloadResult } from "./run_workloads.ts";
 
@@ -182,18 +183,20 @@ function replayLines({ name, replay, processes = [] }: WorkloadResult, paint: Pa
   const cells = processes
     .filter((process) => shown.includes(process))
     .map((process) => [
-      process.command,
+      `${printable(process.command)}${process.isVforked ? " (vfork)" : ""}`,
       String(process.pid),
       ...[process.vszKib, process.rssKib, process.pssKib, process.peakRssKib, process.tablesKib].map(grouped),
-      ...[process.minorFaults, process.majorFaults].map(grouped),
+      ...[process.minorFaults, process.majorFaults, process.cowFaults].map(grouped),
     ]);
-  const head = [printable(name), "pid", "VSZ KiB", "RSS", "PSS", "peak RSS", "tables", "minor faults", "major"];
+  const { minorFaults, majorFaults, cowFaults } = faultTotals(processes);
+  const totals = ["all images", "", "", "", "", "", "", ...[minorFaults, majorFaults, cowFaults].map(grouped)];
+  const head = [printable(name), "pid", "VSZ KiB", "RSS", "PSS", "peak RSS", "tables", "minor faults", "major", "COW"];
   const right = [false, ...head.slice(1).map(() => true)];
   const rest = processes.length - cells.length;
   return [
     ...facts.map(([label, value]) => `  ${label.padEnd(16)} ${value}`),
     "",
-    ...titled(head, cells, right, paint),
+    ...titled(head, [...cells, totals], right, paint),
     ...(rest > 0 ? [`  … and ${rest} smaller ones (all of them: --json)`] : []),
     "",
   ];

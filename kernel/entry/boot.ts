@@ -458,7 +458,7 @@ export function boot(options: BootOptions): Kernel {
     locks,
     lockdep,
     faults,
-    taskInfos: sources.tasks,
+    sources,
     peakUsed: zones.peakUsed,
     checkRanges: () => cma.check() ?? userMemory.check() ?? users.vmalloc.check(),
     census: () => takeCensus(pages, zones, vmstat, dmaSystem.standingPages()),

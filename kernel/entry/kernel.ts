@@ -16,6 +16,7 @@ import type {
   PerCpuPages,
   ProcessMemory,
   SlabSubsystem,
+  VmaReport,
   VmStat,
   Zones,
 } from "../../mm/index.ts";
@@ -95,6 +96,8 @@ export interface TaskInfo {
   readonly tablePages: number;
   readonly minorFaults: number;
   readonly isKernelThread: boolean;
+  /** Since vfork, in its parent's address space: the memory counted here is the parent's. */
+  readonly isVforked: boolean;
   readonly vm: TaskVm;
 }
 
@@ -202,6 +205,9 @@ export interface Kernel {
   /** Virtual time: the largest local clock, cycles. */
   now(): number;
   tasks(): readonly TaskInfo[];
+  task(pid: number): TaskInfo | undefined;
+  /** The mappings of a process and their pages; none without an address space. */
+  mappings(pid: number): readonly VmaReport[];
   /** Numbers that the drivers of bound devices keep. */
   deviceStats(): readonly DeviceStats[];
   readonly drivers: DriverCore;

@@ -26,10 +26,11 @@ import { ENOMEM, ESRCH } from "../uapi/errno.ts";
 import { SIGINT } from "../uapi/mman.ts";
 import type { KernelFiles } from "./file_tree.ts";
 import type { ConsoleDevice } from "./files.ts";
-import type { Kernel, KernelInterrupts, KernelMemory, RunStop, SavedKernel, TaskInfo } from "./kernel.ts";
+import type { Kernel, KernelInterrupts, KernelMemory, RunStop, SavedKernel } from "./kernel.ts";
 import { kernelReplay } from "./kernel_replay.ts";
 import type { ObjectUsers } from "./object_users.ts";
 import type { Panic } from "./panic.ts";
+import type { ProcSources } from "./proc_sources.ts";
 import type { Processes } from "./process.ts";
 import { createSnapshotDevice, type SnapshotDevice } from "./snapshot_device.ts";
 
@@ -57,7 +58,7 @@ export interface KernelObjectDeps {
   readonly lockdep: Lockdep | undefined;
   readonly faults: FaultInjection | undefined;
   readonly panic: Panic;
-  readonly taskInfos: () => readonly TaskInfo[];
+  readonly sources: Pick<ProcSources, "tasks" | "task" | "vmas">;
   readonly checkRanges: () => string | null;
   readonly census: () => Census;
   readonly peakUsed: () => number;
@@ -189,7 +190,9 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     readFile: deps.files.readText,
     removeFiles: deps.files.removeAll,
     now,
-    tasks: deps.taskInfos,
+    tasks: deps.sources.tasks,
+    task: deps.sources.task,
+    mappings: (pid) => deps.sources.vmas(pid, true),
     deviceStats: deps.drivers.deviceStats,
     drivers: deps.drivers,
     magazineStats: () => Array.from({ length: harts.nrCpus }, (_, cpu) => memory.slab.cpuStats(cpu)),

@@ -113,6 +113,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       },
       minorFaults: mm === undefined ? 0 : processMemory.field(mm, MM_FAULTS),
       isKernelThread: (field(TASK_FLAGS) & PF_KTHREAD) !== 0,
+      isVforked: process?.isVforked === true,
       vm: mm === undefined ? NO_VM : vmOf(mm),
     };
   };

@@ -431,6 +431,7 @@ const KTHREAD: TaskInfo = {
   tablePages: 0,
   minorFaults: 0,
   isKernelThread: true,
+  isVforked: false,
   vm: {
     rssFilePages: 0,
     rssShmemPages: 0,
@@ -458,6 +459,7 @@ const SHELL: TaskInfo = {
   tablePages: 3,
   minorFaults: 11,
   isKernelThread: false,
+  isVforked: false,
   vm: {
     rssFilePages: 0,
     rssShmemPages: 0,

@@ -13,6 +13,7 @@ import { PAGE_SIZE } from "../../kernel/params.ts";
 import { SIGKILL } from "../../kernel/uapi/mman.ts";
 import type { SyscallRecording } from "../../kernel/uapi/recording.ts";
 import { brokenIdentity } from "../../scripts/identities.ts";
+import { type EndedProcess, faultTotals, processAtEnd } from "../../scripts/process_table.ts";
 import { inputFromBytes } from "../../scripts/readers/input.ts";
 import { readStrace } from "../../scripts/readers/strace.ts";
 import { forget, gapsOf, newSpace, partsOf, remember } from "../../userland/recorded_space.ts";
@@ -37,13 +38,17 @@ interface Setup {
   readonly ramBytes?: number;
   /** Looks at the machine after each step of the scheduler. */
   readonly onStep?: (t: TestKernel, step: number) => void;
+  /** Gets each process at the end of its image. */
+  readonly onEnd?: (process: EndedProcess) => void;
 }
 
 /** Replays on a fresh machine, and looks for leaks; the report and the exit status of the first process. */
-function replay(recording: SyscallRecording, { options, cmdline = "quiet", ramBytes = 64 * MIB, onStep }: Setup = {}) {
+function replay(recording: SyscallRecording, setup: Setup = {}) {
+  const { options, cmdline = "quiet", ramBytes = 64 * MIB, onStep, onEnd } = setup;
   const { programs, report } = syscallReplay(recording, "/bin/replay", options);
   const t = bootKernel(Object.fromEntries(programs), { cmdline, ramBytes });
-  const pid = t.kernel.spawn("/bin/replay", ["replay"]);
+  const observer = { operation: () => {}, beforeEnd: (pid: number) => onEnd?.(processAtEnd(t.kernel, pid)) };
+  const pid = t.kernel.spawn("/bin/replay", ["replay"], { observer });
   let step = 0;
   t.kernel.run({
     pause: () => {
@@ -129,6 +134,32 @@ describe("replay", () => {
       },
     });
     expect(nrShared).toBeGreaterThan(0);
+  });
+
+  it("the table of processes: pages while they are there, faults of each address space once", () => {
+    const forks = recordingOf(
+      "1 mmap(NULL, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000",
+      "1 vfork() = 2",
+      "2 exit_group(0) = ?",
+      "1 fork() = 3",
+      "3 exit_group(0) = ?",
+      "1 exit_group(0) = ?",
+    );
+    const table: EndedProcess[] = [];
+    replay(forks, { onEnd: (process) => table.push(process) });
+    const [borrower, child, parent] = table as [EndedProcess, EndedProcess, EndedProcess];
+    expect(table.map(({ isVforked }) => isVforked)).toEqual([true, false, false]);
+    expect(borrower).toMatchObject({ vszKib: parent.vszKib, rssKib: borrower.pssKib, cowFaults: 0 });
+    // Every eighth of its 16 pages, and what it shares beside them: a copy for each that the child writes.
+    expect(child.cowFaults).toBeGreaterThanOrEqual(2);
+    expect(child.pssKib).toBeLessThan(child.rssKib);
+    expect(child.pssKib).toBeGreaterThan(child.rssKib / 2);
+    expect(parent.pssKib).toBe(parent.rssKib);
+    expect(faultTotals(table)).toEqual({
+      minorFaults: child.minorFaults + parent.minorFaults,
+      majorFaults: 0,
+      cowFaults: child.cowFaults + parent.cowFaults,
+    });
   });
 
   it("the touch model decides what is written", () => {
