@@ -320,7 +320,7 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       }
       return -1;
     },
-    totalManaged: () => managedOf().reduce((sum, pages) => sum + pages, 0),
+    totalManaged: () => sumOf(Z_MANAGED),
     peakUsed() {
       let pages = 0;
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_MANAGED) - field(zone, Z_NR_FREE_LEAST);

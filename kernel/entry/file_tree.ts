@@ -59,6 +59,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       return programPaths.filter((name) => name.startsWith(`${path}/`)).map((name) => name.slice(path.length + 1));
     }
     if (path === "/tmp") return namesBelow("/tmp/");
+    if (path.startsWith("/tmp/")) return null;
     return procfs.list(path);
   };
   const namesBelow = (prefix: string): string[] =>

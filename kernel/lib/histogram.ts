@@ -34,7 +34,7 @@ const TWO_TO_32 = 4_294_967_296;
 export type HistogramBucket = readonly [from: number, to: number, count: number];
 
 export interface Histogram {
-  /** Counts a value, 0 ≤ value ≤ 2^53; a number outside is ignored. O(1), takes no memory. Context: any. */
+  /** Counts a value, 0 ≤ value ≤ 2^53; a number outside is ignored. O(1), takes memory at the first value. Context: any. */
   record(value: number): void;
   /** Number of values recorded. */
   readonly count: number;
@@ -51,9 +51,11 @@ export interface Histogram {
   buckets(): HistogramBucket[];
 }
 
-/** An empty histogram: 12.5 KiB of host memory. */
+const NO_COUNTS = new Float64Array(0);
+
+/** An empty histogram: 12.5 KiB of host memory from the first value on. */
 export function createHistogram(): Histogram {
-  const counts = new Float64Array(NR_BUCKETS);
+  let counts = NO_COUNTS;
   let nrValues = 0;
   let sum = 0;
   let min = 0;
@@ -61,6 +63,7 @@ export function createHistogram(): Histogram {
 
   const record = (value: number): void => {
     if (!(value >= 0 && value <= MAX_VALUE)) return;
+    if (counts === NO_COUNTS) counts = new Float64Array(NR_BUCKETS);
     const index = indexOf(value);
     counts[index] = (counts[index] as number) + 1;
     if (nrValues === 0 || value < min) min = value;
@@ -84,6 +87,7 @@ export function createHistogram(): Histogram {
 
   const merge = (other: Histogram): void => {
     if (other.count === 0) return;
+    if (counts === NO_COUNTS) counts = new Float64Array(NR_BUCKETS);
     if (nrValues === 0 || other.min < min) min = other.min;
     if (other.max > max) max = other.max;
     nrValues += other.count;

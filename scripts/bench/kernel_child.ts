@@ -75,6 +75,8 @@ export async function sampleRecording(file: string, seed: string): Promise<Sampl
 const NR_TREES = 100;
 /** Cycles between their starts. */
 const TREE_CYCLES = 1_000_000;
+/** Whole rounds before the one that counts: the many functions of a process's life are called some times each. */
+const WARM_UP_ROUNDS = 6;
 
 /** Recorded system calls, played by their processes; no page is touched beside those that the calls themselves need. */
 export async function sampleSyscalls(file: string, seed: string): Promise<Sample> {
@@ -96,7 +98,7 @@ export async function sampleSyscalls(file: string, seed: string): Promise<Sample
       fault: result.violation ?? result.panicReport,
     };
   };
-  await replay();
+  for (let i = 0; i < WARM_UP_ROUNDS; i++) await replay();
   return replay();
 }
 
