@@ -222,7 +222,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     if (program === undefined) return -ESRCH;
     if (process.ending !== undefined || !mayAddThread(process)) return -EAGAIN;
     const comm = taskComm(port, caller.task.struct);
-    // In the register in which a program finds its argv: the memory below the stack's top holds that of the first thread.
+    // In the register in which a program finds its argv: below the stack's top lie the strings of the first thread.
     const task = addThread(process, comm, { program, argc: 0, argv: arg });
     if (task === undefined) return -ENOMEM;
     processMemory.mmGet(process.mm);

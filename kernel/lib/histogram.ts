@@ -34,7 +34,7 @@ const TWO_TO_32 = 4_294_967_296;
 export type HistogramBucket = readonly [from: number, to: number, count: number];
 
 export interface Histogram {
-  /** Counts a value, 0 ≤ value ≤ 2^53; a number outside is ignored. O(1), takes memory at the first value. Context: any. */
+  /** Counts a value, 0 ≤ value ≤ 2^53; a number outside is ignored. O(1). Context: any. */
   record(value: number): void;
   /** Number of values recorded. */
   readonly count: number;
