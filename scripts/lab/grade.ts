@@ -93,8 +93,9 @@ export async function gradeFolder(request: GradeRequest): Promise<Grade> {
     if (lab.manifest.files.length > 0) {
       const files = readStudentFiles(lab, dir);
       target = await putUnderTest(lab, sandbox, files);
-      // On a thread of its own, beside the checks.
-      if (request.depth !== "quick") types = typeErrors(lab, withOwnTests(lab, dir, files));
+      // On a thread of its own, beside the checks; a verdict after a save does without, unless types are part of it.
+      if (request.depth !== "quick" || lab.manifest.types === "required")
+        types = typeErrors(lab, withOwnTests(lab, dir, files));
     }
   } catch (error) {
     if (!(error instanceof SourceError)) throw error;

@@ -86,6 +86,22 @@ describe.skipIf(!isBuilt)("lab 2", () => {
     );
   });
 
+  it("types: required: code with a type error is not run, in the quick run either (bug: that ran it)", async () => {
+    const text = referenceFiles(lab, "reference-list").get("buddy.ts") as string;
+    const dir = folder(`${text}export const wrong: number = "text";\n`);
+    const strict: Lab = { ...lab, manifest: { ...lab.manifest, types: "required" } };
+    const refused = await gradeFolder({ lab: strict, dir, depth: "quick", sandbox });
+    expect(refused.problem).toMatch(/buddy\.ts.*not assignable.*asks for code without type errors/);
+    expect(refused.rows.map(({ status }) => status)).not.toContain("passed");
+    expect(refused.score).toBe(0);
+    const shown = await grade(dir);
+    expect([shown.problem, shown.typeErrors.length]).toEqual([null, 1]);
+    expect(shown.rows.map(({ status }) => status)).toContain("passed");
+    const clean = await gradeFolder({ lab: strict, dir: folder(text), depth: "quick", sandbox });
+    expect(clean.problem).toBeNull();
+    expect(clean.rows.map(({ status }) => status)).toContain("passed");
+  });
+
   it("a syntax error has its place and no points", async () => {
     const dir = folder("export function createBuddy( {\n");
     const graded = await grade(dir);

@@ -54,7 +54,7 @@ describe.skipIf(!existsSync(PROGRAM))("lab 0", () => {
     return [{ command, lines: next[0]?.startsWith("slabtown ") ? [] : next }];
   });
 
-  it("the handout has its commands", () => expect(shown.length).toBe(10));
+  it("the handout has its commands", () => expect(shown.length).toBe(11));
 
   it.each(shown)("$command", ({ command, lines }) => {
     const printed = outputOf(command);

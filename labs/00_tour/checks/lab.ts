@@ -44,8 +44,11 @@ const forgotten: Question = {
 
 const status: Question = {
   text: ['slabtown boot --quiet --exec "memhog 100M; echo status \\$?"', "With which status does memhog end?"],
-  answer: "1",
-  explanation: ["mmap has refused: a promise that free pages cannot keep is not made."],
+  answer: "137",
+  explanation: [
+    "128 + 9: the OOM killer has sent SIGKILL. mmap had promised more than there is, and the pages were touched.",
+    "With 2 in /proc/sys/vm/overcommit_memory mmap refuses, and memhog ends by itself with 1.",
+  ],
 };
 
 const owners: Question = {
