@@ -144,6 +144,7 @@ export {
 } from "./process_memory.ts";
 export { RADIX_NODE_BYTES } from "./radix.ts";
 export type { Reclaim } from "./reclaim.ts";
+export { MULTI_GEN } from "./reclaim_policy.ts";
 export { composeSwap, RECLAIM_STATIC_BYTES, type ReclaimSubsystem } from "./reclaim_subsystem.ts";
 export { SG_BYTES } from "./scatterlist.ts";
 export { formatMemInfo } from "./show_mem.ts";

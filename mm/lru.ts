@@ -16,6 +16,9 @@
  * 3. Each zone has its own five lists: reclaim for a zone that is short must find pages of that zone. The heads are
  *    rows of struct page (page_list.ts); lock and lengths are in struct zone.
  *
+ * 4. How a zone's evictable pages are cut into lists is an LruOrder: the pairs above, or generations (lru_gen.ts). What
+ *    is counted are five lists in any case.
+ *
  *   LRU-1  PG_LRU ⇔ the page is on exactly one list, the one that its flags PG_UNEVICTABLE, PG_SWAPBACKED | PG_ANON,
  *          PG_ACTIVE and its zone say; these flags of a page on a list change only here
  *   LRU-2  the length in struct zone is the number of pages on the list; the vmstat items are the sums over zones
@@ -53,8 +56,10 @@ export const LRU_ACTIVE_FILE = 3;
 export const LRU_UNEVICTABLE = 4;
 const LRU_ACTIVE = 1;
 
+/** Most lists of a zone: two kinds in four generations, and the rest. */
+const MAX_LISTS = 9;
 /** Rows of struct page that the list heads take. */
-export const NR_LRU_HEADS = MAX_NR_ZONES * NR_LRU_LISTS;
+export const NR_LRU_HEADS = MAX_NR_ZONES * MAX_LISTS;
 
 /** Does the page go back to a file, rather than to swap? */
 export const isFilePage = (flags: number): boolean => (flags & (PG_SWAPBACKED | PG_ANON)) === 0;
@@ -65,7 +70,42 @@ export const lruListOf = (flags: number): number => {
   return (flags & PG_ACTIVE) !== 0 ? pair + LRU_ACTIVE : pair;
 };
 
+/** How pages are cut into lists. All is called under the zone's lock; lists are numbered from 0. */
+export interface LruOrder {
+  readonly nrLists: number;
+  /** The list that a page is on. */
+  listOf(pfn: Pfn, flags: number): number;
+  /** The list that a page with `flags` belongs on now. `isBack`: it has been on one, and was not used meanwhile. */
+  place(pfn: Pfn, zone: number, flags: number, isBack: boolean): number;
+  /** Which of the five, LRU_INACTIVE_ANON to LRU_UNEVICTABLE, a list counts for. */
+  counterOf(zone: number, list: number): number;
+  /** A list has become longer by `delta`. */
+  count(zone: number, list: number, delta: number): void;
+  /** The list that reclaim takes from. */
+  oldest(zone: number, isFile: boolean): number;
+  /** Time passes for pages of a kind: what was the youngest may be it no more. `recount` corrects one of the five. */
+  advance(zone: number, isFile: boolean, recount: (counter: number, delta: number) => void): void;
+  /** A list of `nr` pages: a sentence about the first violation, or null. */
+  check(zone: number, list: number, nr: number): string | null;
+}
+
+/** Active and inactive lists: the flags of a page say all. */
+export const pairsOfLists: LruOrder = {
+  nrLists: NR_LRU_LISTS,
+  listOf: (_pfn, flags) => lruListOf(flags),
+  place: (_pfn, _zone, flags) => lruListOf(flags),
+  counterOf: (_zone, list) => list,
+  count: () => {},
+  oldest: (_zone, isFile) => (isFile ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON),
+  advance: () => {},
+  check: () => null,
+};
+
 export interface Lru extends LruLists {
+  /** How the lists are cut. */
+  readonly order: LruOrder;
+  /** Time passes for pages of a kind (LruOrder). */
+  advance(ctx: Context, zone: number, isFile: boolean): void;
   /** To the head of the active list of its kind. The page is on a list. */
   activate(ctx: Context, pfn: Pfn): void;
   /** To the head of the inactive list of its kind. The page is on a list. */
@@ -98,24 +138,30 @@ export interface LruDeps {
   readonly vmstat: VmStat;
   /** First of NR_LRU_HEADS rows. */
   readonly firstHead: number;
+  readonly order: LruOrder;
 }
 
 export function createLru(deps: LruDeps): Lru {
-  const { port, spinlocks, pages, lists, zones, vmstat, firstHead } = deps;
-  const headOf = (zone: number, list: number): number => firstHead + zone * NR_LRU_LISTS + list;
+  const { port, spinlocks, pages, lists, zones, vmstat, firstHead, order } = deps;
+  const { nrLists } = order;
+  const headOf = (zone: number, list: number): number => firstHead + zone * MAX_LISTS + list;
   const lockOf = (zone: number) => asPhys(zones.addr(zone) + Z_LRU_LOCK);
   const zoneOf = (pfn: Pfn): number => zoneOfFlags(pages.flags(pfn));
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
     spinlocks.init(lockOf(zone), "&lruvec->lru_lock");
-    for (let list = 0; list < NR_LRU_LISTS; list++) lists.init(headOf(zone, list));
+    for (let list = 0; list < nrLists; list++) lists.init(headOf(zone, list));
   }
 
   // ── With the zone's lock held ────────────────────────────────────────────────────────────────────────────────────
 
   const addTo = (address: number, delta: number): void => port.st32(address, port.ld32(address) + delta);
+  const recount = (zone: number, counter: number, delta: number): void => {
+    addTo(zones.addr(zone) + Z_NR_LRU + counter * 4, delta);
+    vmstat.modItem(NR_INACTIVE_ANON + counter, delta);
+  };
   const count = (zone: number, list: number, delta: number): void => {
-    addTo(zones.addr(zone) + Z_NR_LRU + list * 4, delta);
-    vmstat.modItem(NR_INACTIVE_ANON + list, delta);
+    order.count(zone, list, delta);
+    recount(zone, order.counterOf(zone, list), delta);
   };
   /** Counted by kind, locked into memory or not: the kind of a page never changes. */
   const countIsolated = (pfn: Pfn, zone: number, delta: number): void => {
@@ -124,17 +170,17 @@ export function createLru(deps: LruDeps): Lru {
     vmstat.modItem(NR_ISOLATED_ANON + isFile, delta);
   };
 
-  const link = (pfn: Pfn, zone: number, atTail: boolean): void => {
+  const link = (pfn: Pfn, zone: number, isBack: boolean, atTail: boolean): void => {
     const flags = pages.flags(pfn) | PG_LRU;
     pages.setFlags(pfn, flags);
-    const list = lruListOf(flags);
+    const list = order.place(pfn, zone, flags, isBack);
     if (atTail) lists.addTail(headOf(zone, list), pfn);
     else lists.addHead(headOf(zone, list), pfn);
     count(zone, list, 1);
   };
   const unlink = (pfn: Pfn, zone: number): void => {
     const flags = pages.flags(pfn);
-    const list = lruListOf(flags);
+    const list = order.listOf(pfn, flags);
     lists.remove(pfn);
     pages.setFlags(pfn, flags & ~PG_LRU);
     count(zone, list, -1);
@@ -146,42 +192,58 @@ export function createLru(deps: LruDeps): Lru {
   };
 
   /** Takes the page off, changes its flags, puts it on again. */
-  const move = (ctx: Context, pfn: Pfn, clear: number, set: number, atTail: boolean): void => {
+  const move = (ctx: Context, pfn: Pfn, clear: number, set: number, isBack: boolean, atTail = false): void => {
     const zone = zoneOf(pfn);
     const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
     const isOn = (pages.flags(pfn) & PG_LRU) !== 0;
     if (isOn) unlink(pfn, zone);
     pages.setFlags(pfn, (pages.flags(pfn) & ~clear) | set);
-    if (isOn) link(pfn, zone, atTail);
+    if (isOn) link(pfn, zone, isBack, atTail);
     spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
   };
 
   // ── Checking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const checkList = (zone: number, list: number): string | null => {
+  const checkList = (zone: number, list: number, nr: number): string | null => {
     const name = `list ${list} of zone ${zones.name(zone)}`;
-    const nr = lists.count(headOf(zone, list));
     if (nr < 0) return `LRU-1: the links of ${name} are broken`;
-    const counted = port.ld32(zones.addr(zone) + Z_NR_LRU + list * 4);
-    if (nr !== counted) return `LRU-2: ${name} has ${nr} pages, ${counted} are counted`;
     for (let row = lists.first(headOf(zone, list)); row < pages.nrFrames; row = lists.next(row)) {
       const flags = pages.flags(asPfn(row));
-      const isRight = (flags & (PG_LRU | PG_ALLOCATED)) === (PG_LRU | PG_ALLOCATED) && lruListOf(flags) === list;
-      if (!isRight || zoneOfFlags(flags) !== zone) return `LRU-1: frame ${row} does not belong on ${name}`;
+      const isOn = (flags & (PG_LRU | PG_ALLOCATED)) === (PG_LRU | PG_ALLOCATED);
+      const isRight = isOn && order.listOf(asPfn(row), flags) === list && zoneOfFlags(flags) === zone;
+      if (!isRight) return `LRU-1: frame ${row} does not belong on ${name}`;
+    }
+    return order.check(zone, list, nr);
+  };
+
+  /** The pages of a zone, by counter, into `totals`. */
+  const checkZone = (zone: number, totals: number[]): string | null => {
+    const found = new Array<number>(NR_LRU_LISTS).fill(0);
+    for (let list = 0; list < nrLists; list++) {
+      const nr = lists.count(headOf(zone, list));
+      const problem = checkList(zone, list, nr);
+      if (problem !== null) return problem;
+      const counter = order.counterOf(zone, list);
+      found[counter] = (found[counter] as number) + nr;
+    }
+    for (let counter = 0; counter < NR_LRU_LISTS; counter++) {
+      const [nr, counted] = [found[counter] as number, port.ld32(zones.addr(zone) + Z_NR_LRU + counter * 4)];
+      if (nr !== counted) return `LRU-2: zone ${zones.name(zone)}: ${nr} pages, ${counted} are counted as ${counter}`;
+      totals[counter] = (totals[counter] as number) + nr;
     }
     return null;
   };
 
   const check = (): string | null => {
+    const totals = new Array<number>(NR_LRU_LISTS).fill(0);
+    for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+      const problem = checkZone(zone, totals);
+      if (problem !== null) return problem;
+    }
     let nrListed = 0;
-    for (let list = 0; list < NR_LRU_LISTS; list++) {
-      let nr = 0;
-      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-        const problem = checkList(zone, list);
-        if (problem !== null) return problem;
-        nr += port.ld32(zones.addr(zone) + Z_NR_LRU + list * 4);
-      }
-      if (nr !== vmstat.item(NR_INACTIVE_ANON + list)) return `LRU-2: vmstat of list ${list} is not ${nr}`;
+    for (let counter = 0; counter < NR_LRU_LISTS; counter++) {
+      const nr = totals[counter] as number;
+      if (nr !== vmstat.item(NR_INACTIVE_ANON + counter)) return `LRU-2: vmstat of list ${counter} is not ${nr}`;
       nrListed += nr;
     }
     let nrFlagged = 0;
@@ -190,11 +252,17 @@ export function createLru(deps: LruDeps): Lru {
   };
 
   return {
+    order,
+    advance(ctx, zone, isFile) {
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      order.advance(zone, isFile, (counter, delta) => recount(zone, counter, delta));
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
     add(ctx, pfn) {
       const zone = zoneOf(pfn);
       const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
       bugOn((pages.flags(pfn) & PG_LRU) !== 0, "LRU-1: page added twice", pfn);
-      link(pfn, zone, false);
+      link(pfn, zone, false, false);
       spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
     },
     remove(ctx, pfn) {
@@ -205,8 +273,8 @@ export function createLru(deps: LruDeps): Lru {
       spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
     },
     activate: (ctx, pfn) => move(ctx, pfn, 0, PG_ACTIVE, false),
-    deactivate: (ctx, pfn) => move(ctx, pfn, PG_ACTIVE, 0, false),
-    rotate: (ctx, pfn) => move(ctx, pfn, 0, 0, true),
+    deactivate: (ctx, pfn) => move(ctx, pfn, PG_ACTIVE, 0, true),
+    rotate: (ctx, pfn) => move(ctx, pfn, 0, 0, true, true),
     setUnevictable(ctx, pfn, isUnevictable) {
       move(ctx, pfn, PG_UNEVICTABLE, isUnevictable ? PG_UNEVICTABLE : 0, false);
     },
@@ -235,7 +303,7 @@ export function createLru(deps: LruDeps): Lru {
       const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
       bugOn((pages.flags(pfn) & PG_LRU) !== 0, "LRU-3: page put back that is on a list", pfn);
       countIsolated(pfn, zone, -1);
-      link(pfn, zone, false);
+      link(pfn, zone, true, false);
       spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
     },
     forget(ctx, pfn) {

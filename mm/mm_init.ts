@@ -18,11 +18,12 @@ import { CACHE_LINE, PAGE_SIZE } from "../kernel/params.ts";
 import type { PerCpu } from "../kernel/percpu.ts";
 import type { Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import { alignUp, asPfn, type Pfn } from "../kernel/types.ts";
+import { alignUp, asPfn, NULL, type Pfn } from "../kernel/types.ts";
 import { createBuddy } from "./buddy.ts";
 import { type CmaArea, reserveCma } from "./cma.ts";
 import type { FrameAllocator, FrameAllocatorFactory } from "./frame_allocator.ts";
-import { createLru, type Lru, NR_LRU_HEADS } from "./lru.ts";
+import { createLru, type Lru, NR_LRU_HEADS, pairsOfLists } from "./lru.ts";
+import { createGenerations } from "./lru_gen.ts";
 import type { Memblock } from "./memblock.ts";
 import { MIGRATE_CMA, MIGRATE_MOVABLE, NR_MIGRATETYPES } from "./migratetype.ts";
 import {
@@ -82,6 +83,8 @@ export interface PageLevelDeps {
   readonly printk: Printk;
   /** The FrameAllocator seam: default is the buddy. */
   readonly frameAllocator?: FrameAllocatorFactory | undefined;
+  /** Pages in generations instead of active and inactive lists. */
+  readonly isMultiGen?: boolean | undefined;
 }
 
 export function composePages(deps: PageLevelDeps): PageLevelSetup {
@@ -149,7 +152,10 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const window = { minAddr: ZONE_DMA_LIMIT, topDown: false };
       const memmap = memblock.alloc(memmapBytes(nrFrames, nrHeads), PAGE_SIZE, window);
       const blocks = memblock.alloc(pageblockBytes(nrFrames), CACHE_LINE, window);
-      if (memmap === 0 || blocks === 0) throw new Error("mm_init: no room for struct page");
+      const isMultiGen = deps.isMultiGen === true;
+      const column = isMultiGen ? memblock.alloc(nrFrames, CACHE_LINE, window) : NULL;
+      if (memmap === 0 || blocks === 0 || (isMultiGen && column === NULL))
+        throw new Error("mm_init: no room for struct page");
 
       const pages = createPages(port, memmap, nrFrames, nrHeads);
       const pageblocks = createPageblocks(port, blocks, nrFrames);
@@ -187,7 +193,8 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
         state: allocState,
       });
       const firstLruHead = pages.firstHead + MAX_NR_ZONES * nrZoneHeads + nrPcpHeads;
-      const lru = createLru({ port, spinlocks, pages, lists, zones, vmstat, firstHead: firstLruHead });
+      const order = isMultiGen ? createGenerations({ port, pages, zones, column }) : pairsOfLists;
+      const lru = createLru({ port, spinlocks, pages, lists, zones, vmstat, firstHead: firstLruHead, order });
       return { pages, lists, pageblocks, frames, pcp, pageAlloc, lru, zoneBounds, cmaArea };
     },
     handOver(level, memblock, minFreeKbytes) {

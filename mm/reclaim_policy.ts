@@ -16,6 +16,10 @@
  *
  * Each page that a fault has brought has its A bit set from the beginning. So the first time that it comes up used it
  * goes round once more, remembered by PG_REFERENCED; if it is used again by then, it is active.
+ *
+ * The multi-generation policy (`reclaim=mglru`): the order is in lru_gen.ts; what is found used in the oldest
+ * generation goes to the youngest. Both have the same interface and pass the same tests; what they differ in is how
+ * long a page that is used now and then stays: two rounds, or up to four generations.
  */
 
 import { asPfn, type Context, type Pfn } from "../kernel/types.ts";
@@ -25,6 +29,8 @@ import type { PageRefs } from "./page_ref.ts";
 import type { Rmap } from "./rmap.ts";
 import { PGACTIVATE, PGDEACTIVATE, PGREFILL, type VmStat } from "./vmstat.ts";
 
+/** Name of the multi-generation policy. */
+export const MULTI_GEN = "generations";
 export const PAGE_KEEP = 0;
 export const PAGE_RECLAIM = 1;
 
@@ -50,12 +56,13 @@ export interface PolicyDeps {
   readonly vmstat: VmStat;
 }
 
+const inactiveOf = (isFile: boolean): number => (isFile ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON);
+const activeOf = (isFile: boolean): number => (isFile ? LRU_ACTIVE_FILE : LRU_ACTIVE_ANON);
+
 /** Pages looked at on the active list at once. */
 const AGE_BATCH = 32;
 
 export function createTwoLists({ pages, lru, rmap, refs, vmstat }: PolicyDeps): ReclaimPolicy {
-  const inactiveOf = (isFile: boolean): number => (isFile ? LRU_INACTIVE_FILE : LRU_INACTIVE_ANON);
-  const activeOf = (isFile: boolean): number => (isFile ? LRU_ACTIVE_FILE : LRU_ACTIVE_ANON);
   const batch = new Int32Array(AGE_BATCH);
 
   const demote = (ctx: Context, pfn: Pfn): void => {
@@ -88,6 +95,25 @@ export function createTwoLists({ pages, lru, rmap, refs, vmstat }: PolicyDeps): 
         pages.addFlags(pfn, PG_ACTIVE);
         vmstat.countEvents(ctx, PGACTIVATE, 1);
       } else pages.addFlags(pfn, PG_REFERENCED);
+      return PAGE_KEEP;
+    },
+    putBack: (ctx, pfn) => lru.putBack(ctx, pfn),
+  };
+}
+
+export function createMultiGen({ pages, lru, vmstat }: PolicyDeps): ReclaimPolicy {
+  return {
+    name: MULTI_GEN,
+    nrCandidates: (zone, isFile) => lru.size(zone, inactiveOf(isFile)) + lru.size(zone, activeOf(isFile)),
+    age: (ctx, zone, isFile) => lru.advance(ctx, zone, isFile),
+    isolate: (ctx, zone, isFile, max, out) => lru.isolateTail(ctx, zone, lru.order.oldest(zone, isFile), max, out),
+    judge(ctx, pfn, nrUsed) {
+      if (nrUsed < 0) pages.addFlags(pfn, PG_UNEVICTABLE);
+      if (nrUsed < 0) return PAGE_KEEP;
+      pages.clearFlags(pfn, PG_REFERENCED);
+      if (nrUsed === 0) return PAGE_RECLAIM;
+      pages.addFlags(pfn, PG_ACTIVE | PG_WORKINGSET);
+      vmstat.countEvents(ctx, PGACTIVATE, 1);
       return PAGE_KEEP;
     },
     putBack: (ctx, pfn) => lru.putBack(ctx, pfn),

@@ -11,7 +11,7 @@ import type { Scheduler } from "../kernel/sched.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { asPhys, type PhysAddr } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import type { Lru } from "./lru.ts";
+import { type Lru, pairsOfLists } from "./lru.ts";
 import type { Zones } from "./mmzone.ts";
 import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
@@ -19,7 +19,7 @@ import type { PageRefs } from "./page_ref.ts";
 import type { PageTables } from "./pgtable.ts";
 import type { ProcessMemory } from "./process_memory.ts";
 import { createReclaim, RECLAIM_BYTES, type Reclaim } from "./reclaim.ts";
-import { createTwoLists, type ReclaimPolicy } from "./reclaim_policy.ts";
+import { createMultiGen, createTwoLists, type ReclaimPolicy } from "./reclaim_policy.ts";
 import { createShrinkers, type Shrinkers } from "./shrinker.ts";
 import { createSwap, type Swap } from "./swap.ts";
 import { createSwapArea, type SwapArea } from "./swap_area.ts";
@@ -86,7 +86,8 @@ export function composeSwap(parts: ReclaimParts): SwapParts {
     const { harts } = machine;
     swap.connect({ rmap, pageTables: services.pageTables });
     const shrinkers = createShrinkers(vmstat);
-    const policy = createTwoLists({ ...parts, rmap });
+    const createPolicy = lru.order === pairsOfLists ? createTwoLists : createMultiGen;
+    const policy = createPolicy({ ...parts, rmap });
     const vmscan = createVmscan({ ...parts, rmap, swap, workingSet, policy, state: asPhys(statics + VMSCAN_AT) });
     const reclaim = createReclaim({
       ...parts,

@@ -91,6 +91,7 @@ export function boot(options: BootOptions): Kernel {
   const bindDeferred = composeDeferred({ machine, image, percpu, contexts, irqs, printk }); // softirqs, timers, RCU
   const nmis = createNmis({ machine, percpu, contexts, printk, irqs }); // what nothing holds back
   const smp = createSmp(machine, percpu, contexts, irqs); // CPUs ask CPUs
+  const isMultiGen = parameters.choice("reclaim", ["lists", "mglru"]) === "mglru";
   const pageSetup = composePages({
     machine,
     image,
@@ -99,6 +100,7 @@ export function boot(options: BootOptions): Kernel {
     spinlocks,
     printk,
     frameAllocator: options.frameAllocator,
+    isMultiGen,
   }); // zones, counters
   const bindScheduler = createScheduler({ machine, image, percpu, contexts, irqs }); // runqueues
   const statics = image.bss("kernel_entry", 64, 8);

@@ -33,5 +33,5 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   registerHugePoolFile(registry, hugePool);
   registerVmallocinfo(registry, users.vmalloc);
   registerLkdtm(registry, { port, ...users, panic });
-  registerVmFiles(registry, { area: reclaim.area, vmscan: reclaim.vmscan, zones, nrCpus });
+  registerVmFiles(registry, { ...reclaim, zones, nrCpus });
 }

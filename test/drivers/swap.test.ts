@@ -45,6 +45,22 @@ describe("swap on a disk", () => {
     swapOff(t);
   });
 
+  it("SWAP-2 GEN-1 GEN-2 the same with pages in generations: two processes lose nothing", () => {
+    const t = bootSwap({}, { seed: "gen", cmdline: "quiet modules=disk swiotlb=256K reclaim=mglru" });
+    const { kernel } = t;
+    expect(kernel.readFile("/sys/kernel/mm/lru_gen/enabled")).toBe("0x0001\n");
+    const [a, b] = [t.start("/bin/memhog", "24M"), t.start("/bin/memhog", "24M")];
+    for (let i = 0; i < 40 && kernel.exitStatus(a) === undefined; i++) {
+      kernel.run({ untilCycles: kernel.now() + 20_000_000 });
+      expect(kernel.check()).toBeNull();
+    }
+    kernel.run();
+    expect([kernel.exitStatus(a), kernel.exitStatus(b)]).toEqual([0, 0]);
+    expect(t.output().match(/6144 pages verified, 0 wrong/g)).toHaveLength(2);
+    expect(counter(t, "nr_isolated_anon")).toBe(0);
+    swapOff(t);
+  });
+
   it("RCL-4 two processes at once, on two CPUs: the auditor is content all the way", () => {
     const t = bootSwap({}, { seed: "two" });
     const [a, b] = [t.start("/bin/memhog", "24M"), t.start("/bin/memhog", "24M")];

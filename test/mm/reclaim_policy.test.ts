@@ -10,6 +10,7 @@ import { ZONE_DMA32 } from "../../mm/mmzone.ts";
 import { PG_ACTIVE, PG_ANON, PG_LRU, PG_UNEVICTABLE, PG_WORKINGSET } from "../../mm/page.ts";
 import { createPageRefs } from "../../mm/page_ref.ts";
 import {
+  createMultiGen,
   createTwoLists,
   PAGE_KEEP,
   PAGE_RECLAIM,
@@ -23,7 +24,7 @@ import { bootPageLevel } from "../support/page_level.ts";
 const STATE = asPhys(0x9_0000);
 
 function world(create: (deps: PolicyDeps) => ReclaimPolicy) {
-  const m = bootPageLevel();
+  const m = bootPageLevel({ isMultiGen: create === createMultiGen });
   const { pages, pageAlloc, lru, ctx, vmstat } = m;
   const refs = createPageRefs(pages, pageAlloc, lru);
   /** Pages that somebody uses between any two looks; −1: locked into memory. */
@@ -59,7 +60,10 @@ function world(create: (deps: PolicyDeps) => ReclaimPolicy) {
   };
 }
 
-describe.each([["two lists", createTwoLists]] as const)("policy: %s", (name, create) => {
+describe.each([
+  ["two lists", createTwoLists],
+  ["generations", createMultiGen],
+] as const)("policy: %s", (name, create) => {
   it("POL-3 without use every page is a candidate, oldest first", () => {
     const w = world(create);
     expect(w.policy.name).toBe(name);

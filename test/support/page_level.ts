@@ -39,6 +39,7 @@ export interface PageLevelOptions {
   readonly cmaBytes?: number;
   readonly frameAllocator?: FrameAllocatorFactory;
   readonly debugTlb?: boolean;
+  readonly isMultiGen?: boolean;
   readonly port?: "raw" | "bounds" | "inject" | "guard";
   /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
   readonly compose?: (parts: ComposedParts) => void;
@@ -70,8 +71,8 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   const percpu = createPerCpu();
   const contexts = createContextTracking(machine, image, percpu, printk);
   const spinlocks = createSpinlocks(machine, contexts);
-  const { frameAllocator } = options;
-  const setup = composePages({ machine, image, percpu, contexts, spinlocks, printk, frameAllocator });
+  const { frameAllocator, isMultiGen } = options;
+  const setup = composePages({ machine, image, percpu, contexts, spinlocks, printk, frameAllocator, isMultiGen });
   options.compose?.({ machine, image, percpu, contexts, printk });
   const memblock = createMemblock(machine.port, image.bss("memblock", memblockTableBytes(), 8));
   for (const region of machine.firmwareMap) {

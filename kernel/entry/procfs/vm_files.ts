@@ -5,25 +5,30 @@
  *   min_free_kbytes          what ordinary requests leave free; all marks follow (W1, W2)
  *   watermark_scale_factor   distance between the marks, in fractions of 10000 of a zone (W2)
  *
+ * /sys/kernel/mm/lru_gen/enabled says whether pages are aged in generations: 0x0001, or 0x0000 for the two lists. The
+ * other bits of Linux, which stand for ways of walking page tables, are never set; the parameter is `reclaim=` at boot.
+ *
  * A value out of range is −EINVAL and changes nothing. Source: mm/page_alloc.c, kernel/sysctl.c.
  */
 
-import type { SwapArea, Vmscan, Zones } from "../../../mm/index.ts";
-import { MAX_SWAPPINESS } from "../../../mm/index.ts";
+import type { ReclaimSubsystem, Zones } from "../../../mm/index.ts";
+import { MAX_SWAPPINESS, MULTI_GEN } from "../../../mm/index.ts";
 import type { FileRegistry } from "../../file.ts";
 import { EINVAL } from "../../uapi/errno.ts";
 
 const MAX_SCALE_FACTOR = 3000;
 
-export interface VmFilesDeps {
-  readonly area: SwapArea;
-  readonly vmscan: Vmscan;
+export interface VmFilesDeps extends Pick<ReclaimSubsystem, "area" | "vmscan" | "policy"> {
   readonly zones: Zones;
   readonly nrCpus: number;
 }
 
-export function registerVmFiles(registry: FileRegistry, { area, vmscan, zones, nrCpus }: VmFilesDeps): void {
+export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void {
+  const { area, vmscan, zones, nrCpus, policy } = deps;
   registry.registerText("/proc/swaps", { read: area.text });
+  registry.registerText("/sys/kernel/mm/lru_gen/enabled", {
+    read: () => (policy.name === MULTI_GEN ? "0x0001\n" : "0x0000\n"),
+  });
 
   /** A file with one whole number in [min, max]. */
   const tunable = (name: string, min: number, max: number, get: () => number, set: (value: number) => void): void =>
