@@ -22,7 +22,6 @@ import { PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NULL, type PhysAddr } from "../kernel/types.ts";
 import {
-  MM_ASID,
   MM_PGD,
   MM_RSS_ANON,
   MM_RSS_FILE,
@@ -36,6 +35,7 @@ import {
 import { type Pages, PG_ANON } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
+import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
 
@@ -46,6 +46,7 @@ export interface ForkDeps {
   readonly vmas: Vmas;
   readonly account: VmAccount;
   readonly swap: SwapLayer;
+  readonly tlb: Tlb;
   readonly interruptPoint: (ctx: Context) => void;
 }
 
@@ -54,7 +55,7 @@ export type CopyMappings = (ctx: Context, parent: PhysAddr, child: PhysAddr) => 
 
 export function createFork(deps: ForkDeps): CopyMappings {
   const { machine, pages, pageTables, vmas, account, swap } = deps;
-  const { port, mmu, harts } = machine;
+  const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const addField = (base: PhysAddr, offset: number, delta: number): void =>
@@ -123,7 +124,7 @@ export function createFork(deps: ForkDeps): CopyMappings {
     const isWhole = copyVmas(ctx, parent, child);
     // Without VM_LOCKED there may be neighbours that nothing sets apart.
     if (isWhole) vmas.joinAround(ctx, child, 0, TASK_SIZE / PAGE_SIZE);
-    for (let cpu = 0; cpu < harts.nrCpus; cpu++) mmu.flushAsid(cpu, field(parent, MM_ASID));
+    deps.tlb.flushMm(ctx, parent);
     return isWhole;
   };
 }

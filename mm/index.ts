@@ -164,7 +164,6 @@ export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } fro
 export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
 export type { SwapArea } from "./swap_area.ts";
 export type { Swiotlb } from "./swiotlb.ts";
-export { createTlbFlush } from "./tlb.ts";
 export { createVmalloc, VMALLOC_STATIC_BYTES, VMAP_AREA_BYTES, type Vmalloc } from "./vmalloc.ts";
 export { MAX_SWAPPINESS, type Vmscan } from "./vmscan.ts";
 export type { VmStat } from "./vmstat.ts";
@@ -204,6 +203,10 @@ export {
   NR_SLAB_RECLAIMABLE,
   NR_SLAB_UNRECLAIMABLE,
   NR_SWAPCACHE,
+  NR_TLB_LOCAL_FLUSH_ALL,
+  NR_TLB_LOCAL_FLUSH_ONE,
+  NR_TLB_REMOTE_FLUSH,
+  NR_TLB_REMOTE_FLUSH_RECEIVED,
   NR_UNEVICTABLE,
   NR_VMALLOC,
   NR_VMSCAN_WRITE,

@@ -80,7 +80,7 @@ import type { LruLists, PageRefs } from "./page_ref.ts";
 import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
 import { type Rmap, rssFieldOf } from "./rmap.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
-import type { FlushPage } from "./tlb.ts";
+import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
 import { PGFAULT, type VmStat } from "./vmstat.ts";
@@ -94,7 +94,7 @@ export interface UserPages {
   /** Takes every entry of `[start, end)` out; frames and slots without another holder are freed. */
   zap(ctx: Context, mm: PhysAddr, start: number, end: number): void;
   /** Gives the entries of `[start, end)` the rights `prot`; W comes back by faults only (COW-1). */
-  protect(mm: PhysAddr, start: number, end: number, prot: number): void;
+  protect(ctx: Context, mm: PhysAddr, start: number, end: number, prot: number): void;
   /** Pages present. */
   rss(mm: PhysAddr): number;
   /** A frame has got an entry in `vma`, and its counts: rss follows, VM_LOCKED locks it. */
@@ -122,12 +122,14 @@ export interface UserPagesDeps {
   readonly account: VmAccount;
   readonly swap: SwapLayer;
   readonly vmstat: VmStat;
-  readonly flushPage: FlushPage;
+  readonly tlb: Tlb;
   /** Between two pages of a long unmapping: interrupts may come. */
   readonly interruptPoint: (ctx: Context) => void;
 }
 
 const LEAF_BITS = 0x3ff;
+/** Frames that wait for one flush; half a page of the kernel's stack. */
+const GATHER_FRAMES = 512;
 
 /** Rights of an entry for `prot`. One without R and W would look like a table: X keeps it a leaf, U is missing. */
 export const leafRights = (prot: number): number =>
@@ -136,8 +138,7 @@ export const leafRights = (prot: number): number =>
     : PTE_V | PTE_U | PTE_R | ((prot & PROT_WRITE) !== 0 ? PTE_W : 0) | ((prot & PROT_EXEC) !== 0 ? PTE_X : 0);
 
 export function createUserPages(deps: UserPagesDeps): UserPages {
-  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, flushPage } =
-    deps;
+  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, tlb } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -211,20 +212,19 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     rmap.addNewAnon(to, vma, page);
     lru.add(ctx, to);
     pageTables.writePte(pte, pteOf(to, leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D));
-    flushPage(mm, page);
+    tlb.flushPage(ctx, mm, page);
     addField(mm, MM_COW_FAULTS, 1);
     entered(ctx, mm, vma, to);
     return 0;
   };
 
-  /** An entry that mapped the frame is gone. */
+  /** An entry that mapped the frame is gone; its reference is still the caller's to put. */
   const left = (ctx: Context, mm: PhysAddr, pfn: Pfn): void => {
     addField(mm, rssField(pfn), -1);
     rmap.remove(pfn);
     unlockPage(ctx, pfn);
     // A page that nobody maps or names leaves the swap cache.
     if ((pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.mapcount(pfn) === 0) swap.release(ctx, pfn);
-    refs.putPage(ctx, pfn);
   };
 
   /** COW-2 */
@@ -242,13 +242,15 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     const from = pfnOfPte(old);
     if (isOnlyHolder(ctx, from)) {
       pageTables.writePte(pte, pteOf(from, leafRights(field(vma, VMA_PROT)) | PTE_A | PTE_D));
-      flushPage(mm, page);
+      tlb.flushPage(ctx, mm, page);
       return 0;
     }
     if (!rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
     const result = copyTo(ctx, mm, vma, page, pte, from);
-    if (result === 0) left(ctx, mm, from);
-    return result;
+    if (result !== 0) return result;
+    left(ctx, mm, from);
+    refs.putPage(ctx, from);
+    return 0;
   };
 
   /** The page is there. */
@@ -258,7 +260,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     if (isWrite && (old & PTE_W) === 0 && !isShared) return breakCow(ctx, mm, vma, page, pte);
     const rights = leafRights(field(vma, VMA_PROT)) & (isWrite ? LEAF_BITS : (old & PTE_W) | ~PTE_W);
     pageTables.writePte(pte, pteOf(pfnOfPte(old), rights | (old & PTE_D) | PTE_A | (isWrite ? PTE_D : 0)));
-    flushPage(mm, page);
+    tlb.flushPage(ctx, mm, page);
     return 0;
   };
 
@@ -287,12 +289,40 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
 
   // ── Taking pages away ────────────────────────────────────────────────────────────────────────────────────────────
 
-  const zapPage = (ctx: Context, mm: PhysAddr, page: number, pte: PhysAddr, word: number): void => {
+  const zapPage = (ctx: Context, mm: PhysAddr, pte: PhysAddr, word: number): Pfn => {
     const pfn = pfnOfPte(word);
     pageTables.writePte(pte, 0);
-    flushPage(mm, page);
     if ((word & PTE_D) !== 0 && (pages.flags(pfn) & PG_ANON) === 0) pages.addFlags(pfn, PG_DIRTY);
     left(ctx, mm, pfn);
+    return pfn;
+  };
+
+  /** Takes out the entries of `[start, end)`. Their frames are held until one flush for all of them (TLB-2). */
+  const zap: UserPages["zap"] = (ctx, mm, start, end) => {
+    const gathered = new Int32Array(GATHER_FRAMES);
+    let nr = 0;
+    let first = 0;
+    const release = (last: number): void => {
+      if (nr > 0) tlb.flushRange(ctx, mm, first, last + 1);
+      for (let i = 0; i < nr; i++) refs.putPage(ctx, asPfn(gathered[i] as number));
+      nr = 0;
+      // Tens of thousands of pages at the end of a large process: no device is to wait for that.
+      deps.interruptPoint(ctx);
+    };
+    let last = start;
+    pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
+      if (isSwapPte(word)) {
+        pageTables.writePte(pte, 0);
+        addField(mm, MM_SWAPENTS, -1);
+        swap.free(ctx, slotOfPte(word));
+        return;
+      }
+      if (nr === 0) first = page;
+      gathered[nr++] = zapPage(ctx, mm, pte, word);
+      last = page;
+      if (nr === GATHER_FRAMES) release(page);
+    });
+    release(last);
   };
 
   /** A touch below a growing stack: the VMA, grown to `page`; NULL if it may not (STK-1). */
@@ -314,26 +344,19 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
 
   return {
     handleFault,
-    zap(ctx, mm, start, end) {
-      pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
-        if (!isSwapPte(word)) zapPage(ctx, mm, page, pte, word);
-        else {
-          pageTables.writePte(pte, 0);
-          addField(mm, MM_SWAPENTS, -1);
-          swap.free(ctx, slotOfPte(word));
-        }
-        // Tens of thousands of pages at the end of a large process: no device is to wait for that.
-        deps.interruptPoint(ctx);
-      });
-    },
-    protect(mm, start, end, prot) {
+    zap,
+    protect(ctx, mm, start, end, prot) {
       const rights = leafRights(prot);
+      let first = start;
+      let last = -1;
       pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
         if (isSwapPte(word)) return;
         const kept = rights & ((word & PTE_W) | ~PTE_W);
         pageTables.writePte(pte, pteOf(pfnOfPte(word), kept | (word & (PTE_A | PTE_D))));
-        flushPage(mm, page);
+        if (last < start) first = page;
+        last = page;
       });
+      if (last >= start) tlb.flushRange(ctx, mm, first, last + 1);
     },
     rss,
     entered,

@@ -28,7 +28,7 @@
  * Source: mm/migrate.c (migrate_folio, try_to_migrate, remove_migration_ptes), mm/rmap.c.
  */
 
-import { CYC_COPY_PAGE, CYC_TLB_FLUSH } from "../kernel/arch/charges.ts";
+import { CYC_COPY_PAGE } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
@@ -104,7 +104,7 @@ export function createMigration(deps: MigrationDeps): PageMover {
     bugOn(entries.length !== pages.mapcount(pfn), "MIG-1: reverse mapping is wrong", pfn, entries.length);
     for (const { mm, page, pte } of entries) {
       pageTables.writePte(pte, 0);
-      flushPage(mm, page);
+      flushPage(ctx, mm, page);
     }
     return entries;
   };
@@ -138,7 +138,7 @@ export function createMigration(deps: MigrationDeps): PageMover {
     port.copy(pfnToPhys(to), pfnToPhys(from), PAGE_SIZE);
     moveColumns(ctx, from, to);
     for (const { pte, rights } of entries) pageTables.writePte(pte, pteOf(to, rights));
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE + CYC_TLB_FLUSH * entries.length;
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE;
     pageAlloc.freePages(ctx, from, 0);
     vmstat.countEvents(ctx, PGMIGRATE_SUCCESS, 1);
     return 0;

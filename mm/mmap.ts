@@ -292,7 +292,7 @@ export function createMmapCalls({ port, vmas, files, userPages, account, vmstat 
       account.account(mm, vmas.specOf(vma), nr);
       return 0;
     });
-    userPages.protect(mm, start, end, prot);
+    userPages.protect(ctx, mm, start, end, prot);
     vmas.joinAround(ctx, mm, start, end);
     return 0;
   };

@@ -35,7 +35,7 @@ import {
 } from "./mm_struct.ts";
 import { MMAP_MIN_PAGE, type MmapCalls, pageRange } from "./mmap.ts";
 import type { PageTables } from "./pgtable.ts";
-import type { FlushPage } from "./tlb.ts";
+import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
 
@@ -45,7 +45,7 @@ export interface MremapDeps {
   readonly vmas: Vmas;
   readonly calls: MmapCalls;
   readonly account: VmAccount;
-  readonly flushPage: FlushPage;
+  readonly tlb: Tlb;
 }
 
 /** The new address, or −errno: −EINVAL, −EFAULT (the old range is not in one mapping), −ENOMEM, −EAGAIN (locked). */
@@ -59,7 +59,7 @@ export type Mremap = (
   newAddr: number,
 ) => number;
 
-export function createMremap({ port, pageTables, vmas, calls, account, flushPage }: MremapDeps): Mremap {
+export function createMremap({ port, pageTables, vmas, calls, account, tlb }: MremapDeps): Mremap {
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const pgdOf = (mm: PhysAddr) => asPfn(field(mm, MM_PGD));
 
@@ -95,9 +95,9 @@ export function createMremap({ port, pageTables, vmas, calls, account, flushPage
       const to = pageTables.walk(ctx, pgdOf(mm), page + delta, false);
       bugOn(to === NULL, "MRM-1: no table where an entry is to go", page, delta);
       pageTables.writePte(pte, 0);
-      flushPage(mm, page);
       pageTables.writePte(to, word);
     });
+    tlb.flushRange(ctx, mm, start, end);
   };
 
   /** Moves `[start, oldEnd)`, in one VMA, to `to`, `nrPages` long; nothing is there. 0 or −errno. */

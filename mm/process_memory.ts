@@ -20,7 +20,7 @@ import { initListHead, listAddTail, listDel } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP, USER_STACK_TOP } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr } from "../kernel/types.ts";
 import { MADV_DONTNEED, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
-import { SHARED_ASID, takeAsid } from "./asid.ts";
+import { takeAsid } from "./asid.ts";
 import { createFileMap, type FileMap } from "./filemap.ts";
 import { createFork } from "./fork.ts";
 import { type AdviceCalls, createAdviceCalls } from "./madvise.ts";
@@ -31,7 +31,6 @@ import {
   MM_ASID,
   MM_BRK,
   MM_COMMITTED,
-  MM_CPUS,
   MM_LIM_AS,
   MM_LIM_DATA,
   MM_LIM_MEMLOCK,
@@ -63,7 +62,7 @@ import type { PageTables } from "./pgtable.ts";
 import { createRadixTree } from "./radix.ts";
 import { createRmap, type Rmap } from "./rmap.ts";
 import { isSwapPte, type SwapLayer } from "./swap_entry.ts";
-import { createTlbFlush } from "./tlb.ts";
+import { createTlb, TLB_BYTES, type Tlb } from "./tlb.ts";
 import { createTruncate } from "./truncate.ts";
 import { createVmAccount, VM_ACCOUNT_BYTES, type VmAccount } from "./vm_account.ts";
 import { createVmas, type Vmas } from "./vma.ts";
@@ -73,10 +72,11 @@ import type { VmStat } from "./vmstat.ts";
 const STACK_PAGES = 33;
 const STACK_LIMIT_PAGES = 2048;
 
-/** Static memory, zeroed, on 8 bytes: the list of all address spaces; the last ASID; overcommit. */
+/** Static memory, zeroed, on 8 bytes: the list of all address spaces; the last ASID; overcommit; shoot-downs. */
 const LAST_ASID = 8;
 const ACCOUNT = 16;
-export const PROCESS_MEMORY_BYTES = ACCOUNT + VM_ACCOUNT_BYTES;
+const TLB = ACCOUNT + VM_ACCOUNT_BYTES;
+export const PROCESS_MEMORY_BYTES = TLB + TLB_BYTES;
 
 /** Soft limits in bytes; Infinity: none. */
 export interface MemoryLimits {
@@ -127,6 +127,7 @@ export interface ProcessMemory
   readonly files: FileMap;
   readonly account: VmAccount;
   readonly userPages: UserPages;
+  readonly tlb: Tlb;
 }
 
 /** Caches for the kinds of object, however they are allocated. */
@@ -158,6 +159,8 @@ export interface ProcessMemoryDeps {
   readonly state: PhysAddr;
   /** Between two pages of a long unmapping: interrupts may come. */
   readonly interruptPoint: (ctx: Context) => void;
+  /** Has a CPU nothing to execute? */
+  readonly isIdle?: (cpu: number) => boolean;
 }
 
 const toPages = (bytes: number): number =>
@@ -165,21 +168,21 @@ const toPages = (bytes: number): number =>
 
 export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const { machine, pageTables, caches, state } = deps;
-  const { port, mmu, harts } = machine;
+  const { port, harts } = machine;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const setField = (base: PhysAddr, offset: number, value: number): void => port.st32(base + offset, value);
   const pgdOf = (mm: PhysAddr) => asPfn(field(mm, MM_PGD));
 
-  const flushPage = createTlbFlush(machine);
+  const tlb = createTlb({ ...deps, state: asPhys(state + TLB) });
   const radix = createRadixTree({ port, ...caches });
   const files = createFileMap({ ...deps, ...caches, port, radix });
-  const rmap = createRmap({ ...deps, ...caches, flushPage });
+  const rmap = createRmap({ ...deps, ...caches, tlb });
   const vmas = createVmas({ port, rmap, files, ...caches });
   const account = createVmAccount({ ...deps, port, swapPages: deps.swap.nrPages, state: asPhys(state + ACCOUNT) });
-  const userPages = createUserPages({ ...deps, vmas, rmap, files, account, flushPage });
-  const copyMappings = createFork({ ...deps, vmas, account });
+  const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb });
+  const copyMappings = createFork({ ...deps, vmas, account, tlb });
   const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
-  const parts = { port, pageTables, vmas, files, userPages, calls, account, flushPage };
+  const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb };
   initListHead(port, state);
 
   /** An address space without VMAs; NULL without memory. */
@@ -214,7 +217,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     calls.unmapPages(ctx, mm, 0, TASK_SIZE / PAGE_SIZE);
     const nrLeft = userPages.rss(mm) + field(mm, MM_SWAPENTS);
     bugOn(nrLeft !== 0, "MMAP-2: pages left in a dead address space", mm, nrLeft);
-    for (let cpu = 0; cpu < harts.nrCpus; cpu++) mmu.flushAsid(cpu, field(mm, MM_ASID));
     pageTables.destroy(ctx, pgdOf(mm));
     listDel(port, asPhys(mm + MM_LIST));
     caches.freeMm(ctx, mm);
@@ -267,10 +269,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     activate(cpu, mm) {
       harts.satpRoot[cpu] = mm === NULL ? 0 : field(mm, MM_PGD);
       harts.satpAsid[cpu] = mm === NULL ? 0 : field(mm, MM_ASID);
-      if (mm === NULL) return;
-      if (harts.satpAsid[cpu] === SHARED_ASID) mmu.flushAsid(cpu, SHARED_ASID);
-      const word = asPhys(mm + MM_CPUS + (cpu >>> 5) * 4);
-      port.st32(word, (port.ld32(word) | (1 << (cpu & 31))) >>> 0);
+      if (mm !== NULL) tlb.begin(cpu, mm);
     },
     setLimits(mm, limits) {
       setField(mm, MM_LIM_AS, toPages(limits.as));
@@ -307,5 +306,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     files,
     account,
     userPages,
+    tlb,
   };
 }

@@ -27,6 +27,7 @@ import { LRU_ACTIVE_ANON, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE,
 import { type Pages, PG_ACTIVE, PG_REFERENCED, PG_UNEVICTABLE, PG_WORKINGSET } from "./page.ts";
 import type { PageRefs } from "./page_ref.ts";
 import type { Rmap } from "./rmap.ts";
+import type { TlbBatch } from "./tlb.ts";
 import { PGACTIVATE, PGDEACTIVATE, PGREFILL, type VmStat } from "./vmstat.ts";
 
 /** Name of the multi-generation policy. */
@@ -38,8 +39,8 @@ export interface ReclaimPolicy {
   readonly name: string;
   /** Evictable pages of a kind in a zone. */
   nrCandidates(zone: number, isFile: boolean): number;
-  /** Before candidates are taken: moves at most `nr` pages nearer to the end. */
-  age(ctx: Context, zone: number, isFile: boolean, nr: number): void;
+  /** Before candidates are taken: moves at most `nr` pages nearer to the end. Flushes may be owed in `flushes`. */
+  age(ctx: Context, zone: number, isFile: boolean, nr: number, flushes?: TlbBatch): void;
   /** Isolates at most `max` candidates into `out`, the one to go first first; their number. */
   isolate(ctx: Context, zone: number, isFile: boolean, max: number, out: Int32Array): number;
   /** An isolated candidate was used through `nrUsed` entries (−1: it is locked into memory): what is to be done. */
@@ -65,9 +66,9 @@ const AGE_BATCH = 32;
 export function createTwoLists({ pages, lru, rmap, refs, vmstat }: PolicyDeps): ReclaimPolicy {
   const batch = new Int32Array(AGE_BATCH);
 
-  const demote = (ctx: Context, pfn: Pfn): void => {
+  const demote = (ctx: Context, pfn: Pfn, flushes: TlbBatch | undefined): void => {
     // Whether it was used does not matter: on the inactive list it has time to be used again. Its A bits start anew.
-    const isLocked = pages.mapcount(pfn) > 0 && rmap.referenced(ctx, pfn) < 0;
+    const isLocked = pages.mapcount(pfn) > 0 && rmap.referenced(ctx, pfn, flushes) < 0;
     pages.clearFlags(pfn, PG_ACTIVE);
     pages.addFlags(pfn, isLocked ? PG_UNEVICTABLE : PG_WORKINGSET);
     lru.putBack(ctx, pfn);
@@ -77,10 +78,10 @@ export function createTwoLists({ pages, lru, rmap, refs, vmstat }: PolicyDeps): 
   return {
     name: "two lists",
     nrCandidates: (zone, isFile) => lru.size(zone, inactiveOf(isFile)) + lru.size(zone, activeOf(isFile)),
-    age(ctx, zone, isFile, nr) {
+    age(ctx, zone, isFile, nr, flushes) {
       if (lru.size(zone, inactiveOf(isFile)) >= lru.size(zone, activeOf(isFile))) return;
       const nrTaken = lru.isolateTail(ctx, zone, activeOf(isFile), Math.min(nr, AGE_BATCH), batch);
-      for (let i = 0; i < nrTaken; i++) demote(ctx, asPfn(batch[i] as number));
+      for (let i = 0; i < nrTaken; i++) demote(ctx, asPfn(batch[i] as number), flushes);
       vmstat.countEvents(ctx, PGREFILL, nrTaken);
       vmstat.countEvents(ctx, PGDEACTIVATE, nrTaken);
     },

@@ -29,7 +29,6 @@
  * here one list serves the family, as in 2.6.33.
  */
 
-import { CYC_TLB_FLUSH } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
 import { bugOn } from "../kernel/bug.ts";
@@ -59,7 +58,7 @@ import { type Pages, PG_ANON, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE } from "./pag
 import type { PageRefs } from "./page_ref.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { type SwapLayer, slotOfPte } from "./swap_entry.ts";
-import type { FlushPage } from "./tlb.ts";
+import type { Tlb, TlbBatch } from "./tlb.ts";
 import { NR_ANON_MAPPED, NR_FILE_MAPPED, type VmStat } from "./vmstat.ts";
 
 /** `pte` is the address of the entry that maps the frame as virtual page `page` of `mm`, in `vma`. */
@@ -86,13 +85,16 @@ export interface Rmap {
    * Takes all entries of a frame out and puts `entry` in their place: a swap entry of the slot that the frame has in
    * the swap cache, or 0. The caller holds a reference. PG_DIRTY says afterwards whether any entry was dirty. 0;
    * −EAGAIN if a VMA is locked, and nothing has changed; −ENOMEM if the slot takes no more users: some entries are
-   * gone.
+   * gone. With a batch the flushes are owed there: the page may neither be written out nor freed before them.
    */
-  tryToUnmap(ctx: Context, pfn: Pfn, entry: number): number;
+  tryToUnmap(ctx: Context, pfn: Pfn, entry: number, batch?: TlbBatch): number;
   /** Does a VMA with VM_LOCKED map the frame? */
   isLocked(ctx: Context, pfn: Pfn): boolean;
-  /** Number of entries through which the frame was used since the last call, which it forgets. −1: a VMA is locked. */
-  referenced(ctx: Context, pfn: Pfn): number;
+  /**
+   * Number of entries through which the frame was used since the last call, which it forgets. −1: a VMA is locked. With
+   * a batch the flushes are owed there.
+   */
+  referenced(ctx: Context, pfn: Pfn, batch?: TlbBatch): number;
 }
 
 export interface RmapDeps {
@@ -102,7 +104,7 @@ export interface RmapDeps {
   readonly pageTables: PageTables;
   readonly vmstat: VmStat;
   readonly swap: SwapLayer;
-  readonly flushPage: FlushPage;
+  readonly tlb: Tlb;
   readonly allocAnonVma: (ctx: Context) => PhysAddr;
   readonly freeAnonVma: (ctx: Context, anonVma: PhysAddr) => void;
 }
@@ -114,9 +116,8 @@ export const rssFieldOf = (flags: number): number => {
 };
 
 export function createRmap(deps: RmapDeps): Rmap {
-  const { machine, pages, refs, pageTables, vmstat, swap, flushPage } = deps;
-  const { port, harts } = machine;
-  const { clock } = harts;
+  const { machine, pages, refs, pageTables, vmstat, swap, tlb } = deps;
+  const { port } = machine;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const addField = (base: PhysAddr, offset: number, delta: number): void =>
     port.st32(base + offset, port.ld32(base + offset) + delta);
@@ -178,18 +179,21 @@ export function createRmap(deps: RmapDeps): Rmap {
     vmstat.modItem(NR_ANON_MAPPED, 1);
   };
 
-  /** Replaces one entry of a frame; 0 or −ENOMEM. */
-  const unmapOne = (ctx: Context, pfn: Pfn, entry: number, mm: PhysAddr, page: number, pte: PhysAddr): number => {
+  const flush = (ctx: Context, mm: PhysAddr, page: number, batch: TlbBatch | undefined): void => {
+    if (batch === undefined) tlb.flushPage(ctx, mm, page);
+    else tlb.collect(ctx, batch, mm, page);
+  };
+
+  /** Replaces one entry of a frame, which has been flushed or will be; 0 or −ENOMEM. */
+  const unmapOne = (ctx: Context, pfn: Pfn, entry: number, mm: PhysAddr, pte: PhysAddr): number => {
     if (entry !== 0 && swap.dup(ctx, slotOfPte(entry)) !== 0) return -ENOMEM;
     const old = pageTables.readPte(pte);
     pageTables.writePte(pte, entry);
-    flushPage(mm, page);
     if ((old & PTE_D) !== 0) pages.addFlags(pfn, PG_DIRTY);
     addField(mm, rssFieldOf(pages.flags(pfn)), -1);
     if (entry !== 0) addField(mm, MM_SWAPENTS, 1);
     remove(pfn);
     refs.putPage(ctx, pfn);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_TLB_FLUSH;
     return 0;
   };
 
@@ -231,16 +235,18 @@ export function createRmap(deps: RmapDeps): Rmap {
     remove,
     isLocked,
     forEachMapping,
-    tryToUnmap(ctx, pfn, entry) {
+    tryToUnmap(ctx, pfn, entry, batch) {
       if (isLocked(ctx, pfn)) return -EAGAIN;
       let result = 0;
       forEachMapping(ctx, pfn, (mm, _vma, page, pte) => {
-        if (result === 0) result = unmapOne(ctx, pfn, entry, mm, page, pte);
+        if (result !== 0) return;
+        result = unmapOne(ctx, pfn, entry, mm, pte);
+        if (result === 0) flush(ctx, mm, page, batch);
       });
       bugOn(result === 0 && pages.mapcount(pfn) !== 0, "RMAP-1: entries that nobody finds", pfn, pages.mapcount(pfn));
       return result;
     },
-    referenced(ctx, pfn) {
+    referenced(ctx, pfn, batch) {
       if (isLocked(ctx, pfn)) return -1;
       let nr = 0;
       forEachMapping(ctx, pfn, (mm, _vma, page, pte) => {
@@ -249,7 +255,7 @@ export function createRmap(deps: RmapDeps): Rmap {
         nr++;
         pageTables.writePte(pte, value & ~PTE_A);
         // A TLB that still knows the page would use it without telling.
-        flushPage(mm, page);
+        flush(ctx, mm, page, batch);
       });
       return nr;
     },

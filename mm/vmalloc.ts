@@ -35,6 +35,7 @@
  * tree of their own.
  */
 
+import { CYC_TLB_FLUSH } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { KERNEL_ASID, PTE_A, PTE_D, PTE_G, PTE_R, PTE_V, PTE_W } from "../kernel/arch/mmu.ts";
 import { bugOn } from "../kernel/bug.ts";
@@ -123,6 +124,7 @@ export interface VmallocDeps {
 export function createVmalloc(deps: VmallocDeps, bootCtx: Context): Vmalloc {
   const { machine, printk, pages, pageAlloc, pageTables, vmstat, statics } = deps;
   const { port, mmu, harts } = machine;
+  const { clock } = harts;
   const field = (area: PhysAddr, offset: number): number => port.ld32(area + offset);
   const setField = (area: PhysAddr, offset: number, value: number): void => port.st32(area + offset, value);
   const tree: RbTree = createRbTree(port, { less: (a, b) => field(a, VA_START) < field(b, VA_START) });
@@ -183,7 +185,10 @@ export function createVmalloc(deps: VmallocDeps, bootCtx: Context): Vmalloc {
   /** Theory 2. */
   const purge = (ctx: Context): void => {
     if (port.ld32(statics + S_LAZY) === 0) return;
-    for (let cpu = 0; cpu < harts.nrCpus; cpu++) mmu.flushAsid(cpu, KERNEL_ASID);
+    for (let cpu = 0; cpu < harts.nrCpus; cpu++) {
+      mmu.flushAsid(cpu, KERNEL_ASID);
+      clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;
+    }
     for (let area = tree.first(root); area !== NULL; ) {
       const next = tree.next(area);
       if (field(area, VA_STATE) === LAZY) {

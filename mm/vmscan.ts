@@ -53,6 +53,7 @@ import { PAGE_KEEP, PAGE_RECLAIM, type ReclaimPolicy } from "./reclaim_policy.ts
 import type { Rmap } from "./rmap.ts";
 import type { Swap } from "./swap.ts";
 import { swapPteOf } from "./swap_entry.ts";
+import { createTlbBatch, type Tlb, type TlbBatch } from "./tlb.ts";
 import {
   NR_SWAPCACHE,
   NR_VMSCAN_WRITE,
@@ -90,11 +91,18 @@ export interface ReclaimBatch {
   readonly isolated: Int32Array;
   readonly dirty: Int32Array;
   nrDirty: number;
+  /** Unmapped, and as in their slots: to be freed after the flush. */
+  readonly clean: Int32Array;
+  nrClean: number;
+  readonly flushes: TlbBatch;
 }
 export const createBatch = (): ReclaimBatch => ({
   isolated: new Int32Array(SWAP_CLUSTER_MAX),
   dirty: new Int32Array(SWAP_CLUSTER_MAX),
   nrDirty: 0,
+  clean: new Int32Array(SWAP_CLUSTER_MAX),
+  nrClean: 0,
+  flushes: createTlbBatch(),
 });
 
 export interface Vmscan {
@@ -117,6 +125,7 @@ export interface VmscanDeps {
   readonly zones: Zones;
   readonly lru: Lru;
   readonly rmap: Rmap;
+  readonly tlb: Tlb;
   readonly refs: PageRefs;
   readonly swap: Swap;
   readonly vmstat: VmStat;
@@ -126,7 +135,7 @@ export interface VmscanDeps {
 }
 
 export function createVmscan(deps: VmscanDeps): Vmscan {
-  const { machine, printk, pages, zones, lru, rmap, refs, swap, vmstat, workingSet, policy, state } = deps;
+  const { machine, printk, pages, zones, lru, rmap, tlb, refs, swap, vmstat, workingSet, policy, state } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   port.st32(state + SWAPPINESS, DEFAULT_SWAPPINESS);
@@ -151,16 +160,16 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   };
 
   /** All entries become entries of the page's slot; false if it must stay. */
-  const unmap = (ctx: Context, pfn: Pfn): boolean => {
+  const unmap = (ctx: Context, pfn: Pfn, flushes: TlbBatch): boolean => {
     if ((pages.flags(pfn) & PG_SWAPCACHE) === 0 && !swap.addToCache(ctx, pfn)) return false;
     if (pages.mapcount(pfn) === 0) return true;
-    if (rmap.tryToUnmap(ctx, pfn, swapPteOf(pages.private(pfn))) === 0) return true;
+    if (rmap.tryToUnmap(ctx, pfn, swapPteOf(pages.private(pfn)), flushes) === 0) return true;
     // Locked, or a slot with too many names: what names it has keep it; without any the page has no use for it.
     swap.layer.release(ctx, pfn);
     return false;
   };
 
-  /** What becomes of an isolated page: freed (true), put back, or added to the batch's dirty pages. */
+  /** What becomes of an isolated page: freed (true), put back, or added to the batch's dirty or clean pages. */
   const shrinkPage = (ctx: Context, pfn: Pfn, batch: ReclaimBatch): boolean => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_RECLAIM_PAGE;
     const flags = pages.flags(pfn);
@@ -174,19 +183,27 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
       refs.putPage(ctx, pfn);
       return true;
     }
-    const verdict = policy.judge(ctx, pfn, pages.mapcount(pfn) === 0 ? 0 : rmap.referenced(ctx, pfn));
-    if (verdict === PAGE_KEEP || !unmap(ctx, pfn)) {
+    const verdict = policy.judge(ctx, pfn, pages.mapcount(pfn) === 0 ? 0 : rmap.referenced(ctx, pfn, batch.flushes));
+    if (verdict === PAGE_KEEP || !unmap(ctx, pfn, batch.flushes)) {
       if (verdict === PAGE_RECLAIM) pages.addFlags(pfn, PG_ACTIVE);
       putBack(ctx, pfn);
       return false;
     }
-    if ((pages.flags(pfn) & PG_DIRTY) !== 0) {
-      batch.dirty[batch.nrDirty++] = pfn;
-      return false;
-    }
-    if (tryToFree(ctx, pfn)) return true;
-    putBack(ctx, pfn);
+    if ((pages.flags(pfn) & PG_DIRTY) !== 0) batch.dirty[batch.nrDirty++] = pfn;
+    else batch.clean[batch.nrClean++] = pfn;
     return false;
+  };
+
+  /** One flush for all that were looked at and unmapped (TLB-2); then the clean ones go. The number freed. */
+  const freeClean = (ctx: Context, batch: ReclaimBatch): number => {
+    tlb.flushBatch(ctx, batch.flushes);
+    let nrFreed = 0;
+    for (let i = 0; i < batch.nrClean; i++) {
+      if (tryToFree(ctx, asPfn(batch.clean[i] as number))) nrFreed++;
+      else putBack(ctx, asPfn(batch.clean[i] as number));
+    }
+    batch.nrClean = 0;
+    return nrFreed;
   };
 
   // ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -293,10 +310,11 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
 
   /** Isolates and judges one batch of a zone; what is dirty waits in the batch. Pages looked at, pages freed. */
   const shrinkBatch = (ctx: Context, zone: number, scan: Scan, batch: ReclaimBatch, max: number): readonly number[] => {
-    policy.age(ctx, zone, false, max);
+    policy.age(ctx, zone, false, max, batch.flushes);
     const nr = policy.isolate(ctx, zone, false, Math.min(max, SWAP_CLUSTER_MAX), batch.isolated);
     let nrFreed = 0;
     for (let i = 0; i < nr; i++) if (shrinkPage(ctx, asPfn(batch.isolated[i] as number), batch)) nrFreed++;
+    nrFreed += freeClean(ctx, batch);
     countScan(ctx, scan, nr);
     return [nr, nrFreed];
   };

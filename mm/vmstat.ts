@@ -82,7 +82,12 @@ export const SWAP_RA_HIT = 46;
 export const BALLOON_INFLATE = 47;
 export const BALLOON_DEFLATE = 48;
 export const BALLOON_MIGRATE = 49;
-export const NR_VM_EVENTS = 50;
+/** Shoot-downs that interrupted other CPUs, the interrupts they took; own flushes, of address spaces and of pages. */
+export const NR_TLB_REMOTE_FLUSH = 50;
+export const NR_TLB_REMOTE_FLUSH_RECEIVED = 51;
+export const NR_TLB_LOCAL_FLUSH_ALL = 52;
+export const NR_TLB_LOCAL_FLUSH_ONE = 53;
+export const NR_VM_EVENTS = 54;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,8 @@ export const IRQ_TIMER = 0;
 export const IRQ_RESCHEDULE = 1;
 /** Another CPU asks this one to call a function. */
 export const IRQ_CALL_FUNCTION = 2;
+/** Another CPU has changed a page table that this one uses (mm/tlb.ts). */
+export const IRQ_TLB_FLUSH = 3;
 /** Console receiver. */
 export const IRQ_UART = 4;
 /** What a CPU acknowledges when the reason of its interrupt is gone. */

@@ -74,9 +74,9 @@ export interface Mmu {
   translateKernel(cpu: number, va: number, isWrite: boolean): number;
   /** Where the table of the kernel's window is: a frame; boot only. */
   setKernelRoot(root: number): void;
-  /** sfence.vma for one page of one address space, on one CPU. */
+  /** sfence.vma for one page of one address space, on one CPU; who calls pays. */
   flushPage(cpu: number, asid: number, va: number): void;
-  /** sfence.vma for a whole address space, on one CPU. */
+  /** sfence.vma for a whole address space, on one CPU; who calls pays. */
   flushAsid(cpu: number, asid: number): void;
   /** Everything that one CPU has cached. */
   flushAll(cpu: number): void;
@@ -223,7 +223,6 @@ export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): M
       writeTag.fill(0, cpu * TLB_ENTRIES, (cpu + 1) * TLB_ENTRIES);
     },
     flushAsid(cpu, asid) {
-      clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;
       for (let slot = cpu * TLB_ENTRIES; slot < (cpu + 1) * TLB_ENTRIES; slot++) {
         const owner = Math.floor(((readTag[slot] as number) >>> 0) / ASID_FACTOR);
         if (owner === asid) {

@@ -20,7 +20,6 @@ import {
   createMigration,
   createPageRefs,
   createProcessMemory,
-  createTlbFlush,
   HUGETLB_BYTES,
   type HugePool,
   type MmCaches,
@@ -35,10 +34,11 @@ import {
   type VmStat,
   type Zones,
 } from "../../mm/index.ts";
+import { IRQ_TLB_FLUSH } from "../arch/irqchip.ts";
 import type { Machine } from "../arch/machine.ts";
 import type { ContextTracking } from "../context.ts";
 import type { KernelImage } from "../image.ts";
-import type { Irqs } from "../irq.ts";
+import { IRQ_HANDLED, type Irqs } from "../irq.ts";
 import type { Kthreads } from "../kthread.ts";
 import type { Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
@@ -134,16 +134,23 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
     swap: swap.layer,
     state: statics.processMemory,
     interruptPoint: contexts.interruptPoint,
+    isIdle: (cpu) => !scheduler.hasOtherWork(cpu),
   });
-  const flushPage = createTlbFlush(machine);
-  const { rmap, files: pageCache } = processMemory;
+  const { rmap, files: pageCache, tlb } = processMemory;
+  irqs.requestIrq(IRQ_TLB_FLUSH, {
+    name: "TLB shootdown",
+    handler(ctx) {
+      tlb.interrupted(ctx);
+      return IRQ_HANDLED;
+    },
+  });
   const migration = createMigration({
     machine,
     pages,
     pageAlloc,
     pageTables,
     vmstat,
-    flushPage,
+    flushPage: tlb.flushPage,
     rmap,
     files: pageCache,
     lru,

@@ -195,6 +195,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       { label: "SPU", text: "Spurious interrupts", counts: irqs.countsOf(IRQ_SPURIOUS) },
       { label: "RES", text: "Rescheduling interrupts", counts: irqs.countsOf(IRQ_RESCHEDULE) },
       { label: "CAL", text: "Function call interrupts", counts: irqs.countsOf(IRQ_CALL_FUNCTION) },
+      { label: "TLB", text: "TLB shootdowns", counts: processMemory.tlb.received() },
     ],
     interruptErrors: irqs.nrSpurious,
     swapTotals: deps.swapTotals,

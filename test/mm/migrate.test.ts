@@ -8,7 +8,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { USER_HEAP_BASE } from "../../kernel/params.ts";
-import { asPfn, NO_PFN, type Pfn, type PhysAddr } from "../../kernel/types.ts";
+import { asPfn, type Context, NO_PFN, type Pfn, type PhysAddr } from "../../kernel/types.ts";
 import { EBUSY, EINVAL, ENOMEM } from "../../kernel/uapi/errno.ts";
 import { PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import { GFP_KERNEL } from "../../mm/gfp.ts";
@@ -114,7 +114,7 @@ describe("one page", () => {
     [
       "flushes one CPU only",
       (deps: MigrationDeps) => ({
-        flushPage: (mm: PhysAddr, page: number) =>
+        flushPage: (_ctx: Context, mm: PhysAddr, page: number) =>
           deps.machine.mmu.flushPage(0, deps.machine.port.ld32(mm + MM_ASID), page * PAGE),
       }),
     ],

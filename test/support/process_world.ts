@@ -33,7 +33,6 @@ import {
   type ProcessMemoryDeps,
 } from "../../mm/process_memory.ts";
 import { noSwap } from "../../mm/swap_entry.ts";
-import { createTlbFlush } from "../../mm/tlb.ts";
 import { bootPageLevel, type PageLevelMachine, type PageLevelOptions } from "./page_level.ts";
 
 export interface ProcessWorld extends PageLevelMachine {
@@ -106,7 +105,7 @@ export function bootProcessWorld(
     interruptPoint: contexts.interruptPoint,
   };
   const processMemory = createProcessMemory({ ...memoryDeps, ...overrideMemory(memoryDeps) });
-  const flushPage = createTlbFlush(machine);
+  const { flushPage } = processMemory.tlb;
   const { rmap, files } = processMemory;
   const deps: MigrationDeps = { machine, pages, pageAlloc, pageTables, vmstat, flushPage, rmap, files, lru };
   const mover = createMigration({ ...deps, ...override(deps) });

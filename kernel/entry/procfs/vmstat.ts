@@ -23,6 +23,10 @@ import {
   KCOMPACTD_WAKE,
   MAX_NR_ZONES,
   NR_INACTIVE_ANON,
+  NR_TLB_LOCAL_FLUSH_ALL,
+  NR_TLB_LOCAL_FLUSH_ONE,
+  NR_TLB_REMOTE_FLUSH,
+  NR_TLB_REMOTE_FLUSH_RECEIVED,
   NUMA_HIT,
   OOM_KILL,
   PAGEOUTRUN,
@@ -84,6 +88,7 @@ const EVENTS: readonly string[] = [
     thp_deferred_split_page thp_underused_split_page thp_split_pmd thp_scan_exceed_none_pte thp_scan_exceed_swap_pte
     thp_scan_exceed_share_pte thp_split_pud thp_zero_page_alloc thp_zero_page_alloc_failed thp_swpout
     thp_swpout_fallback balloon_inflate balloon_deflate balloon_migrate
+    nr_tlb_remote_flush nr_tlb_remote_flush_received nr_tlb_local_flush_all nr_tlb_local_flush_one
     swap_ra swap_ra_hit swpin_zero swpout_zero ksm_swpin_copy cow_ksm direct_map_level2_splits direct_map_level3_splits
     nr_unstable
   `),
@@ -130,6 +135,10 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["compact_daemon_wake", KCOMPACTD_WAKE],
   ["compact_daemon_migrate_scanned", KCOMPACTD_MIGRATE_SCANNED],
   ["compact_daemon_free_scanned", KCOMPACTD_FREE_SCANNED],
+  ["nr_tlb_remote_flush", NR_TLB_REMOTE_FLUSH],
+  ["nr_tlb_remote_flush_received", NR_TLB_REMOTE_FLUSH_RECEIVED],
+  ["nr_tlb_local_flush_all", NR_TLB_LOCAL_FLUSH_ALL],
+  ["nr_tlb_local_flush_one", NR_TLB_LOCAL_FLUSH_ONE],
 ]);
 
 /** The counters of the contiguous area follow this one, on a machine that has one. */
