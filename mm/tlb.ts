@@ -10,10 +10,10 @@
  *
  * 2. *When.* On hardware the sender spins until the last handler has answered, for the frame must not be freed before.
  *    One host thread executes all CPUs here, and a CPU that is not executed stands between two instructions with
- *    interrupts on. So the sender flushes the other TLB on its behalf, at once, and the rest is accounts: the sender pays
- *    for each request (CYC_IPI), and once for the wait, which is as long as one handler, as they run side by side. The
- *    receiver has the interrupt pending, takes it at its next checkpoint, and pays for its handler then: entry, flush,
- *    and an entry more for each further request that came before it looked.
+ *    interrupts on. So the sender flushes the other TLB on its behalf, at once, and the rest is accounts: the sender
+ *    pays for each request (CYC_IPI), and once for the wait, which is as long as one handler, as they run side by side.
+ *    The receiver has the interrupt pending, takes it at its next checkpoint, and pays for its handler then: entry,
+ *    flush, and an entry more for each further request that came before it looked.
  *
  * 3. *How much.* Up to SINGLE_PAGE_CEILING pages are flushed one by one; for more, the whole address space is
  *    forgotten: it costs one flush, and walks (40 cycles each) for what is still needed of 256 entries.
