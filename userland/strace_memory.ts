@@ -36,13 +36,28 @@ import type { ProgramEnv } from "../kernel/uapi/program.ts";
 import {
   SC_BRK,
   SC_MADVISE,
+  SC_MLOCK,
+  SC_MLOCKALL,
   SC_MMAP,
   SC_MPROTECT,
   SC_MREMAP,
+  SC_MUNLOCK,
+  SC_MUNLOCKALL,
   SC_MUNMAP,
   type SyscallRecording,
 } from "../kernel/uapi/recording.ts";
-import { SYS_brk, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap } from "../kernel/uapi/syscall.ts";
+import {
+  SYS_brk,
+  SYS_madvise,
+  SYS_mlock,
+  SYS_mlockall,
+  SYS_mmap,
+  SYS_mprotect,
+  SYS_mremap,
+  SYS_munlock,
+  SYS_munlockall,
+  SYS_munmap,
+} from "../kernel/uapi/syscall.ts";
 import type { TouchModel } from "./heap_replay.ts";
 import { forget, gapsOf, pageUp, partsOf, type RecordedSpace, remember, type Segment } from "./recorded_space.ts";
 
@@ -320,6 +335,13 @@ export function createMemoryPlayer(
     });
   };
 
+  /** mlock and munlock take whole pages, wherever in them the range begins and ends. */
+  const lock = (space: RecordedSpace, i: number, nr: number): number => {
+    const start = Math.floor((addr[i] as number) / PAGE_SIZE) * PAGE_SIZE;
+    const end = pageUp((addr[i] as number) + (bytes[i] as number));
+    return onParts(wholeRange(space, start, end), (segment) => sys(nr, segment.at, segment.end - segment.start));
+  };
+
   const mremap = (space: RecordedSpace, i: number): number => {
     const start = addr[i] as number;
     const end = start + pageUp(bytes[i] as number);
@@ -363,6 +385,14 @@ export function createMemoryPlayer(
           return mremap(space, i);
         case SC_MADVISE:
           return madvise(space, i, start, end);
+        case SC_MLOCK:
+          return lock(space, i, SYS_mlock);
+        case SC_MUNLOCK:
+          return lock(space, i, SYS_munlock);
+        case SC_MLOCKALL:
+          return sys(SYS_mlockall, arg[i] as number);
+        case SC_MUNLOCKALL:
+          return sys(SYS_munlockall, 0);
         default:
           return -ENOSYS;
       }

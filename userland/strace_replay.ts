@@ -35,9 +35,12 @@ import {
   SC_EXIT,
   SC_EXIT_GROUP,
   SC_FORK,
+  SC_KILL,
   SC_KILLED,
+  SC_MLOCK,
   SC_MMAP,
   SC_MREMAP,
+  SC_MUNLOCKALL,
   SC_NOBODY,
   SC_THREAD,
   SC_VFORK,
@@ -91,6 +94,11 @@ export const SYSCALL_KINDS: readonly string[] = [
   "exit_group",
   "wait",
   "killed",
+  "mlock",
+  "munlock",
+  "mlockall",
+  "munlockall",
+  "kill",
 ];
 
 /** How long somebody waits for its turn before it looks whether the one before it still lives. */
@@ -340,7 +348,7 @@ function* playRow(player: Player, i: number): Sleeping<void> {
   const { recording } = replay;
   const code = recording.call[i] as number;
   const start = env.now();
-  if (code < SC_FORK) {
+  if (code < SC_FORK || (code >= SC_MLOCK && code <= SC_MUNLOCKALL)) {
     const got = memory.play(spaceOf(player), i);
     env.observer?.operation(code, env.now() - start, got < 0);
     compare(replay, i, got);
@@ -349,6 +357,7 @@ function* playRow(player: Player, i: number): Sleeping<void> {
   }
   if (code === SC_FORK || code === SC_VFORK || code === SC_THREAD) yield* startTask(player, i);
   else if (code === SC_WAIT) yield* waitForChild(player, i);
+  else if (code === SC_KILL) yield* probe(player, i);
   else if (code === SC_EXECVE) yield* execute(player, i);
   else yield* end(player, i);
 }
@@ -434,6 +443,18 @@ function* waitForChild(player: Player, i: number): Sleeping<void> {
   } else if (got !== replay.pid[child]) {
     const reaped = got > 0 ? `process ${replay.taskOfPid.get(got)}` : got === 0 ? "nobody" : outcome(got);
     differs(replay, i, `process ${child}`, reaped);
+  }
+  yield* passOn(env, replay, i);
+}
+
+/** A signal sent: is its receiver there? If it dies of it, it does so in a row of its own. */
+function* probe({ env, replay }: Player, i: number): Sleeping<void> {
+  const receiver = replay.recording.target[i] as number;
+  const start = env.now();
+  if (replay.isLost[receiver] === 0) {
+    const got = yield* call(env, SYS_kill, replay.pid[receiver] as number, 0);
+    env.observer?.operation(SC_KILL, env.now() - start, got < 0);
+    compare(replay, i, got);
   }
   yield* passOn(env, replay, i);
 }

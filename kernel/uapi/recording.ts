@@ -129,7 +129,14 @@ export const SC_EXIT_GROUP = 11;
 export const SC_WAIT = 12;
 /** A signal ended the process here. */
 export const SC_KILLED = 13;
-export const NR_RECORDED_CALLS = 14;
+/** mlock and its family are calls about memory, like those before SC_FORK. */
+export const SC_MLOCK = 14;
+export const SC_MUNLOCK = 15;
+export const SC_MLOCKALL = 16;
+export const SC_MUNLOCKALL = 17;
+/** A signal was sent; what it did to the receiver is a row of that. */
+export const SC_KILL = 18;
+export const NR_RECORDED_CALLS = 19;
 
 /** In `target` and `child`: no task, or one that the recording does not know. */
 export const SC_NOBODY = -1;
@@ -161,12 +168,12 @@ export interface SyscallRecording {
   readonly bytes: Float64Array;
   /** SC_MREMAP: the new size. SC_MMAP: the offset in the file. */
   readonly extra: Float64Array;
-  /** prot; advice; options of a wait; exit status; signal. */
+  /** prot; advice; flags of mlockall; options of a wait; exit status; signal. */
   readonly arg: Int32Array;
   readonly flags: Int32Array;
   /** SC_MMAP: a file descriptor, −1 for anonymous memory. */
   readonly fd: Int32Array;
-  /** SC_WAIT: the child waited for, or SC_NOBODY for any. */
+  /** SC_WAIT: the child waited for, or SC_NOBODY for any. SC_KILL: the receiver. */
   readonly target: Int32Array;
   /** Task made by SC_FORK, SC_VFORK, SC_THREAD; reaped by SC_WAIT; else, and if there was none, SC_NOBODY. */
   readonly child: Int32Array;

@@ -10,6 +10,7 @@ import {
   SC_EXIT,
   SC_EXIT_GROUP,
   SC_FORK,
+  SC_KILL,
   SC_KILLED,
   SC_NOBODY,
   SC_THREAD,
@@ -39,6 +40,8 @@ export function checkSyscallRecording(rec: SyscallRecording): void {
     } else if (call === SC_WAIT && child !== SC_NOBODY) {
       ensure(hasEnded[child] === true && isReaped[child] === false, "SYR-4 reaped", i);
       isReaped[child] = true;
+    } else if (call === SC_KILL) {
+      ensure(at(rec.target, i) !== SC_NOBODY && hasEnded[at(rec.target, i)] === false, "SYR-3 receiver", i);
     } else if (call === SC_EXIT) {
       ensure(leader !== task, "SYR-3 exit of a thread", i);
       hasEnded[task] = true;

@@ -24,11 +24,16 @@ import {
   SC_EXIT,
   SC_EXIT_GROUP,
   SC_FORK,
+  SC_KILL,
   SC_KILLED,
   SC_MADVISE,
+  SC_MLOCK,
+  SC_MLOCKALL,
   SC_MMAP,
   SC_MPROTECT,
   SC_MREMAP,
+  SC_MUNLOCK,
+  SC_MUNLOCKALL,
   SC_MUNMAP,
   SC_NOBODY,
   SC_THREAD,
@@ -36,7 +41,17 @@ import {
   SC_WAIT,
   type SyscallRecording,
 } from "../../kernel/uapi/recording.ts";
-import { flagsOf, MADV_WORDS, MAP_WORDS, MREMAP_WORDS, numberOf, PROT_WORDS, WAIT_WORDS } from "./strace_words.ts";
+import {
+  flagsOf,
+  MADV_WORDS,
+  MAP_WORDS,
+  MCL_WORDS,
+  MREMAP_WORDS,
+  numberOf,
+  PROT_WORDS,
+  signalOf,
+  WAIT_WORDS,
+} from "./strace_words.ts";
 
 /** A whole call. */
 export interface RecordedCall {
@@ -235,7 +250,9 @@ export class EventBuilder {
       ? this.#waitRow(call)
       : name === "execve"
         ? this.#execRow(call)
-        : memoryRow(name, args);
+        : name === "kill"
+          ? this.#killRow(call)
+          : memoryRow(name, args);
     if (row === undefined) return;
     const numbers = [row.addr, row.bytes, row.extra].filter((value) => value !== undefined);
     if (!numbers.every((value) => Number.isSafeInteger(value) && value >= 0) || Number.isNaN(row.arg)) {
@@ -289,18 +306,25 @@ export class EventBuilder {
     for (const waiting of early) this.#take(waiting);
   }
 
-  #waitRow({ name, args, result }: RecordedCall): Row | undefined {
-    // waitid(P_PID, pid, …) does not say in its result whom it reaped.
-    if (name === "waitid") return undefined;
-    const asked = numberOf(args[0]);
+  #waitRow(call: RecordedCall): Row | undefined {
+    const wait = call.name === "waitid" ? waitidOf(call) : waitOf(call);
+    if (wait === undefined) return undefined;
+    const { asked, reaped, options } = wait;
     const target = asked > 0 ? (this.#taskOf.get(asked) ?? SC_NOBODY) : SC_NOBODY;
-    const options = flagsOf(args[2], WAIT_WORDS);
-    const child = result > 0 ? this.#taskOf.get(result) : undefined;
+    const child = reaped > 0 ? this.#taskOf.get(reaped) : undefined;
     const state = child === undefined ? undefined : this.#states[child];
-    if (result > 0 && (state === undefined || !state.hasEnded || state.isReaped)) return undefined;
+    if (reaped > 0 && (state === undefined || !state.hasEnded || state.isReaped)) return undefined;
     if (state !== undefined) state.isReaped = true;
-    const arg = Number.isNaN(options) ? 0 : options;
-    return { call: SC_WAIT, target, arg, ...(child === undefined ? {} : { child }) };
+    const arg = flagsOf(options, WAIT_WORDS);
+    return { call: SC_WAIT, target, arg: Number.isNaN(arg) ? 0 : arg, ...(child === undefined ? {} : { child }) };
+  }
+
+  /** A signal to one process that is there; groups, and who is not recorded, are passed over. */
+  #killRow({ args }: RecordedCall): Row | undefined {
+    const target = this.#taskOf.get(numberOf(args[0]));
+    if (target === undefined || !this.#isAlive(target) || this.#states[target]?.leader !== target) return undefined;
+    const signal = args[1] ?? "";
+    return { call: SC_KILL, target, arg: /^\d/.test(signal) ? numberOf(signal) : signalOf(signal) };
   }
 
   #execRow({ args }: RecordedCall): Row {
@@ -314,6 +338,29 @@ export class EventBuilder {
     const known = this.#names.indexOf(comm);
     return { call: SC_EXECVE, nameIndex: known >= 0 ? known : this.#names.push(comm) - 1 };
   }
+}
+
+interface RecordedWait {
+  /** Pids: the child that was asked for (not positive: any), and the one that was reaped (or not positive). */
+  readonly asked: number;
+  readonly reaped: number;
+  readonly options: string | undefined;
+}
+
+const waitOf = ({ args, result }: RecordedCall): RecordedWait => ({
+  asked: numberOf(args[0]),
+  reaped: result,
+  options: args[2],
+});
+
+/** `waitid(P_ALL, 0, {si_signo=SIGCHLD, …, si_pid=5, …}, WEXITED, NULL) = 0`; undefined if nobody's end is taken. */
+function waitidOf({ args, result }: RecordedCall): RecordedWait | undefined {
+  const [kind, id, info = "", options = ""] = args;
+  if (!/\bWEXITED\b/.test(options) || /\bWNOWAIT\b/.test(options)) return undefined;
+  const found = Number(/\bsi_pid=(\d+)/.exec(info)?.[1] ?? 0);
+  const reaped = result === 0 ? found : result;
+  const asked = kind === "P_PID" ? numberOf(id) : kind === "P_PIDFD" ? found : -1;
+  return { asked, reaped, options };
 }
 
 /** The row of a call about memory; undefined for one that is not replayed. */
@@ -349,6 +396,17 @@ function memoryRow(name: string, args: readonly string[]): Row | undefined {
       const advice = MADV_WORDS.get(args[2] ?? "");
       return advice === undefined ? undefined : { call: SC_MADVISE, addr, bytes, arg: advice };
     }
+    case "mlock":
+      return { call: SC_MLOCK, addr, bytes };
+    case "mlock2":
+      // Locked when touched: nothing that this kernel could do.
+      return args[2] === "0" ? { call: SC_MLOCK, addr, bytes } : undefined;
+    case "munlock":
+      return { call: SC_MUNLOCK, addr, bytes };
+    case "mlockall":
+      return args[0]?.includes("MCL_ONFAULT") ? undefined : { call: SC_MLOCKALL, arg: flagsOf(args[0], MCL_WORDS) };
+    case "munlockall":
+      return { call: SC_MUNLOCKALL };
     default:
       return undefined;
   }

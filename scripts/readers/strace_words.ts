@@ -108,6 +108,11 @@ export const MADV_WORDS: ReadonlyMap<string, number> = new Map([
   ["MADV_NOHUGEPAGE", 15],
 ]);
 
+export const MCL_WORDS: ReadonlyMap<string, number> = new Map([
+  ["MCL_CURRENT", 1],
+  ["MCL_FUTURE", 2],
+]);
+
 export const WAIT_WORDS: ReadonlyMap<string, number> = new Map([["WNOHANG", 1]]);
 
 const SIGNAL_NAMES =

@@ -162,6 +162,26 @@ describe("replay", () => {
     });
   });
 
+  it("waitid, kill, mlock and its family", () => {
+    const result = replay(
+      recordingOf(
+        "1 mmap(NULL, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f0000000000",
+        "1 mlock(0x7f0000001010, 5000) = 0",
+        "1 munlock(0x7f0000002000, 4096) = 0",
+        "1 mlockall(MCL_CURRENT|MCL_FUTURE) = 0",
+        "1 mmap(NULL, 65536, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7e0000000000",
+        "1 munlockall() = 0",
+        "1 fork() = 2",
+        "1 kill(2, SIGTERM) = 0",
+        "2 +++ killed by SIGTERM +++",
+        "1 waitid(P_PID, 2, {si_signo=SIGCHLD, si_code=CLD_KILLED, si_pid=2, si_uid=0}, WEXITED, NULL) = 0",
+        "1 kill(1, 0) = 0",
+        "1 exit_group(3) = ?",
+      ),
+    );
+    expect(result).toMatchObject({ status: 3, nrDifferent: 0, nrCorrupt: 0, nrSkipped: 0, nrPlayed: 12 });
+  });
+
   it("the touch model decides what is written", () => {
     const touched = (touch: "none" | "first" | "all"): number => replay(FAMILY, { options: { touch } }).nrTouched;
     expect(touched("none")).toBe(0);

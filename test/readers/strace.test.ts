@@ -17,7 +17,10 @@ import { cpuMsOf, HANG_MS } from "../support/cpu_time.ts";
 import { inputErrorOf, textFile } from "./fixtures.ts";
 
 const STRICT = { lenient: false };
-const CALLS = "brk mmap munmap mprotect mremap madvise fork vfork thread execve exit exit_group wait killed".split(" ");
+const CALLS = (
+  "brk mmap munmap mprotect mremap madvise fork vfork thread execve exit exit_group wait killed " +
+  "mlock munlock mlockall munlockall kill"
+).split(" ");
 
 function read(...lines: string[]): SyscallRecording {
   const recording = readStrace(textFile(`${lines.join("\n")}\n`, "p.strace"), STRICT);
@@ -72,6 +75,75 @@ describe("calls", () => {
       "0 exit_group arg 3",
     ]);
     expect(recording).toMatchObject({ name: "t", names: ["my_prog"], warnings: [], nrImplied: 0 });
+  });
+
+  test("mlock and its family; what is locked when touched is passed over", () => {
+    const recording = read(
+      "7 mlock(0x7fc6935a8010, 5000) = 0",
+      "7 mlock2(0x7fc6935a8000, 4096, 0) = -1 ENOMEM (Cannot allocate memory)",
+      "7 mlock2(0x7fc6935a8000, 4096, MLOCK_ONFAULT) = 0",
+      "7 munlock(0x7fc6935a8010, 5000) = 0",
+      "7 mlockall(MCL_CURRENT|MCL_FUTURE) = 0",
+      "7 mlockall(MCL_FUTURE|MCL_ONFAULT) = 0",
+      "7 munlockall() = 0",
+      "7 mlockall(nonsense) = 0",
+      "7 exit_group(0) = ?",
+    );
+    expect(rows(recording)).toEqual([
+      "0 mlock 0x7fc6935a8010 5000",
+      "0 mlock 0x7fc6935a8000 4096 = -12",
+      "0 munlock 0x7fc6935a8010 5000",
+      "0 mlockall arg 3",
+      "0 munlockall",
+      "0 mlockall",
+      "0 exit_group",
+    ]);
+  });
+
+  test("waitid names whom it reaps in its third argument", () => {
+    const recording = read(
+      "1 fork() = 2",
+      "1 fork() = 3",
+      "1 waitid(P_ALL, 0, {}, WNOHANG|WEXITED, NULL) = 0",
+      "2 exit_group(4) = ?",
+      "1 waitid(P_PID, 2, {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=2, si_uid=0}, WEXITED|WNOWAIT, NULL) = 0",
+      "1 waitid(P_PID, 2, {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=2, si_uid=0}, WEXITED, NULL) = 0",
+      "1 waitid(P_PID, 3, {si_signo=SIGCHLD, si_code=CLD_STOPPED, si_pid=3, si_uid=0}, WSTOPPED, NULL) = 0",
+      "1 waitid(P_PIDFD, 9,  <unfinished ...>",
+      "3 exit_group(0) = ?",
+      "1 <... waitid resumed>{si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=3, si_uid=0}, WEXITED, NULL) = 0",
+      "1 waitid(P_ALL, 0, 0x7ffd, WEXITED, NULL) = -1 ECHILD (No child processes)",
+      "1 exit_group(0) = ?",
+    );
+    expect(rows(recording).filter((row) => row.includes("wait"))).toEqual([
+      "0 wait arg 1",
+      "0 wait of 1 child 1",
+      "0 wait of 2 child 2",
+      "0 wait = -10",
+    ]);
+  });
+
+  test("kill is taken if its receiver is a recorded process that lives", () => {
+    const recording = read(
+      "1 fork() = 2",
+      "1 kill(2, SIGTERM) = 0",
+      "2 --- SIGTERM {si_signo=SIGTERM, si_code=SI_USER, si_pid=1, si_uid=0} ---",
+      "2 +++ killed by SIGTERM +++",
+      "1 kill(2, 0) = 0",
+      "1 kill(77, SIGTERM) = -1 ESRCH (No such process)",
+      "1 kill(-1, SIGTERM) = 0",
+      "1 kill(1, 0) = 0",
+      "1 wait4(-1, [{WIFSIGNALED(s)}], 0, NULL) = 2",
+      "1 exit_group(0) = ?",
+    );
+    expect(rows(recording)).toEqual([
+      "0 fork child 1",
+      "0 kill arg 15 of 1",
+      "1 killed arg 15",
+      "0 kill of 0",
+      "0 wait child 1",
+      "0 exit_group",
+    ]);
   });
 
   test.each([
