@@ -108,6 +108,7 @@ export {
 export type { CpuCacheStats } from "./object_cache.ts";
 export {
   type OomCandidate,
+  oomBadness,
   oomHeader,
   oomMemoryText,
   oomReapedText,

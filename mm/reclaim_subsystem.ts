@@ -63,6 +63,8 @@ export interface ReclaimSubsystem {
   readonly area: SwapArea;
   readonly shrinkers: Shrinkers;
   readonly policy: ReclaimPolicy;
+  /** Page-table entries that stand for a swap slot. */
+  swapNames(slot: number): number;
   /** Invariants of lists, slots and cache: a sentence, or null. */
   check(): string | null;
 }
@@ -109,7 +111,8 @@ export function composeSwap(parts: ReclaimParts): SwapParts {
       bringAllIn: (task) => processMemory.bringAllIn(task.ctx),
       startKswapd: reclaim.startKswapd,
     });
-    return { reclaim, vmscan, area, shrinkers, policy, check: () => lru.check() ?? slots.check() };
+    const swapNames = slots.names;
+    return { reclaim, vmscan, area, shrinkers, policy, swapNames, check: () => lru.check() ?? slots.check() };
   };
   return { layer: swap.layer, bind };
 }

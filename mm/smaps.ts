@@ -12,11 +12,12 @@
 
 import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import { asPfn, type PhysAddr } from "../kernel/types.ts";
-import { MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_PGOFF } from "./mm_struct.ts";
+import { asPfn, fromGranule, NULL, type PhysAddr } from "../kernel/types.ts";
+import { AS_FLAGS, AS_SHMEM, MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_MAPPING, VMA_PGOFF } from "./mm_struct.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import type { ProcessMemory } from "./process_memory.ts";
+import { slotOfPte } from "./swap_entry.ts";
 
 /** Pages of a VMA by what they are; `pss*` are in units of 2^-12 pages. */
 export interface VmaPages {
@@ -33,6 +34,8 @@ export interface VmaPages {
   referenced: number;
   anonymous: number;
   swap: number;
+  /** Like `pss`, of the pages in swap. */
+  swapPss: number;
   locked: number;
 }
 
@@ -46,6 +49,9 @@ export interface VmaReport {
   /** VM_ bits. */
   readonly flags: number;
   readonly pgoff: number;
+  /** address_space that it shows, and whether that is shared memory without a file; NULL: private anonymous memory. */
+  readonly mapping: PhysAddr;
+  readonly isShmem: boolean;
   readonly pages: VmaPages;
 }
 
@@ -66,6 +72,7 @@ export const noPages = (): VmaPages => ({
   referenced: 0,
   anonymous: 0,
   swap: 0,
+  swapPss: 0,
   locked: 0,
 });
 
@@ -74,12 +81,14 @@ export interface SmapsDeps {
   readonly pages: Pages;
   readonly pageTables: PageTables;
   readonly processMemory: Pick<ProcessMemory, "forEachVma" | "field">;
+  /** Entries of all page tables that name a swap slot. */
+  readonly swapNames: (slot: number) => number;
 }
 
 /** The VMAs of an address space, in order; without `withPages` their page counts stay 0. */
 export type Smaps = (mm: PhysAddr, withPages: boolean) => VmaReport[];
 
-export function createSmaps({ port, pages, pageTables, processMemory }: SmapsDeps): Smaps {
+export function createSmaps({ port, pages, pageTables, processMemory, swapNames }: SmapsDeps): Smaps {
   const countPage = (counts: VmaPages, word: number, isLocked: boolean): void => {
     const pfn = pfnOfPte(word);
     const flags = pages.flags(pfn);
@@ -111,11 +120,16 @@ export function createSmaps({ port, pages, pageTables, processMemory }: SmapsDep
       const counts = noPages();
       if (withPages) {
         pageTables.forEachEntry(root, start, end, (_pte, _page, word) => {
-          if ((word & PTE_V) === 0) counts.swap++;
-          else countPage(counts, word, (flags & VM_LOCKED) !== 0);
+          if ((word & PTE_V) === 0) {
+            counts.swap++;
+            counts.swapPss += Math.floor(PSS_PER_PAGE / Math.max(1, swapNames(slotOfPte(word))));
+          } else countPage(counts, word, (flags & VM_LOCKED) !== 0);
         });
       }
-      reports.push({ start, end, prot, kind, flags, pgoff: port.ld32(vma + VMA_PGOFF), pages: counts });
+      const mapping = fromGranule(port.ld32(vma + VMA_MAPPING));
+      const isShmem = mapping !== NULL && (port.ld32(mapping + AS_FLAGS) & AS_SHMEM) !== 0;
+      const pgoff = port.ld32(vma + VMA_PGOFF);
+      reports.push({ start, end, prot, kind, flags, pgoff, mapping, isShmem, pages: counts });
     });
     return reports;
   };

@@ -7,6 +7,7 @@
 
 import type { FileRegistry, OpenFile } from "../file.ts";
 import { formatLogLine, type Printk } from "../printk.ts";
+import type { PhysAddr } from "../types.ts";
 import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR } from "../uapi/errno.ts";
 import { O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import type { WaitQueues } from "../wait.ts";
@@ -31,6 +32,8 @@ export interface KernelFiles extends FileTree {
   readText(path: string): string | null;
   /** Removes every file of the ramfs. */
   removeAll(): void;
+  /** Path of the file with these pages, also after unlink; "" for none. */
+  nameOf(mapping: PhysAddr): string;
 }
 
 const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
@@ -51,6 +54,8 @@ function normalize(path: string): string | null {
 export function createFileTree(deps: FileTreeDeps): KernelFiles {
   const { memory, waits, procfs, consoleDevice, registry, printk, programPaths } = deps;
   const ramfs = new Map<string, RamfsNode>();
+  /** The last name of each address_space that has been a file. */
+  const names = new Map<PhysAddr, string>();
 
   const directory = (path: string): readonly string[] | null => {
     if (path === "/") return [...ROOT, ...namesBelow("/")];
@@ -60,7 +65,10 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     }
     if (path === "/tmp") return namesBelow("/tmp/");
     if (path.startsWith("/tmp/")) return null;
-    return procfs.list(path);
+    const listed = procfs.list(path);
+    if (path !== "/proc" || listed === null) return listed;
+    const at = listed.findIndex((name) => !/^\d/.test(name) && name > "self");
+    return listed.toSpliced(at < 0 ? listed.length : at, 0, "self");
   };
   const namesBelow = (prefix: string): string[] =>
     [...ramfs.keys()]
@@ -94,15 +102,17 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       node = createNode(memory);
       if (node === undefined) return -ENOMEM;
       ramfs.set(path, node);
+      names.set(node.mapping, path);
     }
     if ((flags & O_TRUNC) !== 0) memory.processMemory.truncate(memory.context(), node.mapping, 0);
     return openNode(memory, node, flags);
   };
 
   return {
-    open(rawPath, flags) {
-      const path = normalize(rawPath);
-      if (path === null) return -ENOENT;
+    open(rawPath, flags, pid) {
+      // Linux: a symbolic link that leads everybody elsewhere.
+      const path = normalize(rawPath)?.replace(/^\/proc\/self(?=\/|$)/, `/proc/${pid}`);
+      if (path === undefined) return -ENOENT;
       if (path.length > 200) return -ENAMETOOLONG;
       const device = special(path, flags);
       if (device !== undefined) return device;
@@ -124,12 +134,15 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       if (path === null || node === undefined) return path !== null && directory(path) !== null ? -EISDIR : -ENOENT;
       dropNode(memory, node);
       ramfs.delete(path);
+      names.set(node.mapping, `${path} (deleted)`);
       return 0;
     },
     removeAll() {
       for (const node of ramfs.values()) dropNode(memory, node);
       ramfs.clear();
+      names.clear();
     },
+    nameOf: (mapping) => names.get(mapping) ?? "",
     readText(rawPath) {
       const path = normalize(rawPath);
       if (path === null) return null;

@@ -6,12 +6,16 @@ import type { PerCpuPages, VmaReport, VmStat, Zones } from "../../mm/index.ts";
 import type { Harts } from "../arch/harts.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import type { Printk } from "../printk.ts";
+import type { PhysAddr } from "../types.ts";
 import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
 import type { Rlimits } from "./rlimit.ts";
 
 export interface ProcessSettings {
   readonly rlimits: Rlimits;
   readonly oomScoreAdj: number;
+  readonly isInit: boolean;
+  /** Set when it is decided how it ends. */
+  readonly ending: number | undefined;
 }
 
 export interface ProcSources {
@@ -38,6 +42,8 @@ export interface ProcSources {
   vmas(pid: number, withPages: boolean): readonly VmaReport[];
   /** Resource limits, and the OOM killer's adjustment, of a process; null if there is none of this number. */
   process(pid: number): ProcessSettings | null;
+  /** Path of the file whose pages a mapping shows; with ` (deleted)` behind if that is gone. */
+  fileName(mapping: PhysAddr): string;
   setOomScoreAdj(pid: number, adj: number): void;
   /** Text of /proc/modules. */
   modules(): string;

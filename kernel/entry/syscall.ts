@@ -29,8 +29,8 @@ const MAX_IO = 1024 * 1024;
 
 /** What system calls need of the file tree. */
 export interface FileTree {
-  /** An open file with one reference, or −errno. */
-  open(path: string, flags: number): OpenFile | number;
+  /** An open file with one reference, or −errno. `pid` is who asks: /proc/self is its directory. */
+  open(path: string, flags: number, pid: number): OpenFile | number;
   pipe(): { readEnd: OpenFile; writeEnd: OpenFile } | null;
   unlink(path: string): number;
 }
@@ -60,7 +60,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     if (typeof path === "number") return path;
     const fd = lowestFd(caller);
     if (fd < 0 || fd >= NR_OPEN) return -EMFILE;
-    const file = files.open(path, flags & (O_CREAT | O_TRUNC | O_APPEND | 3));
+    const file = files.open(path, flags & (O_CREAT | O_TRUNC | O_APPEND | 3), caller.process.pid);
     if (typeof file === "number") return file;
     caller.process.fds[fd] = file;
     return fd;

@@ -68,6 +68,7 @@ export interface SystemInfoDeps {
   readonly softirqs: Softirqs;
   readonly modules: () => string;
   readonly swapTotals: ProcSources["swapTotals"];
+  readonly fileName: ProcSources["fileName"];
   readonly nmis: Nmis;
   readonly cmdline: string;
   readonly percpuBytes: number;
@@ -199,6 +200,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
     ],
     interruptErrors: irqs.nrSpurious,
     swapTotals: deps.swapTotals,
+    fileName: deps.fileName,
     softirqs: () =>
       Array.from({ length: NR_SOFTIRQS }, (_, nr) =>
         Array.from({ length: machine.harts.nrCpus }, (_cpu, cpu) => deps.softirqs.count(nr, cpu)),

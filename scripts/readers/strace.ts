@@ -40,8 +40,8 @@ const RESULT = /^\s*=\s*(?:(\?)|(0x[0-9a-f]+|-?\d+))(?:\s+([A-Z][A-Z0-9_]+))?/;
 /** Calls that take effect where they begin. */
 const EARLY = /^(?:munmap|v?fork|clone3?|execve(?:at)?|exit|exit_group)$/;
 const OURS = new RegExp(
-  "^(?:brk|mmap2?|munmap|mprotect|mremap|madvise|mlock2?|munlock|m(?:un)?lockall|v?fork|clone3?|execve|exit|exit_group|" +
-    "_exit|wait4|waitpid|waitid|kill)$",
+  "^(?:brk|mmap2?|munmap|mprotect|mremap|madvise|mlock2?|munlock|m(?:un)?lockall|v?fork|clone3?|execve|exit|" +
+    "exit_group|_exit|wait4|waitpid|waitid|kill)$",
 );
 
 /** True if `line` looks like a call in this format that we replay. */

@@ -14,6 +14,7 @@ import { RLIM_INFINITY, RLIMIT_NPROC, RLIMIT_STACK } from "../../kernel/uapi/res
 import * as sys from "../../kernel/uapi/syscall.ts";
 import { createLibc } from "../../userland/libc.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
+import { bootDrivers } from "../support/driver_kernel.ts";
 
 /** Runs `programs["/bin/main"]`, which must end with `status`, and looks for leaks. */
 function run(programs: Readonly<Record<string, Program>>, status = 0, nrCpus = 2) {
@@ -349,6 +350,116 @@ describe("files of a process", () => {
       },
     });
     expect(t.output()).toBe("1000\n");
+  });
+
+  it("/proc/self is the directory of whoever opens it", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const pid = yield* libc.getpid();
+        const self = (file: string): string => `/proc/self/${file}`;
+        if (!((yield* libc.readFile(self("status"))) as string).includes(`\nPid:\t${pid}\n`)) return 1;
+        if ((yield* libc.readFile(self("maps"))) !== (yield* libc.readFile(`/proc/${pid}/maps`))) return 2;
+        if ((yield* libc.writeFile(self("oom_score_adj"), "7")) !== 1) return 3;
+        if ((yield* libc.readFile("/proc/selfish/maps")) !== -ENOENT) return 4;
+        const child = yield* libc.fork(function* (own) {
+          const theirs = createLibc(own);
+          const status = (yield* theirs.readFile("//proc/./self/status")) as string;
+          return status.includes(`\nPid:\t${yield* theirs.getpid()}\n`) ? 0 : 1;
+        });
+        if ((yield* libc.wait(child)).status !== 0) return 5;
+        const names = ((yield* libc.readFile("/proc")) as string).split("\0");
+        return names.includes("self") && ((yield* libc.readFile("/proc/self")) as string).includes("smaps\0") ? 0 : 6;
+      },
+    });
+  });
+
+  it("maps and smaps name files, with offset and inode; deleted files and shared memory as Linux does", () => {
+    run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        yield* libc.writeFile("/tmp/data", "x".repeat(3 * 4096));
+        const fd = yield* libc.open("/tmp/data", 0);
+        const at = yield* libc.call(sys.SYS_mmap, 0, 4096, 1, 2, fd, 8192);
+        const shared = yield* libc.call(sys.SYS_mmap, 0, 4096, 3, 0x21, -1, 0);
+        const lineOf = function* (file: string, start: number) {
+          const text = (yield* libc.readFile(`/proc/self/${file}`)) as string;
+          return text.split("\n").find((line) => line.startsWith(`${start.toString(16).padStart(8, "0")}-`)) ?? "";
+        };
+        const line = yield* lineOf("maps", at);
+        if (!/ r--p 00002000 00:02 [1-9]\d* +\/tmp\/data$/.test(line)) return 1;
+        if (line.indexOf("/tmp") !== 73 || (yield* lineOf("smaps", at)) !== line) return 2;
+        if (!/ rw-s 00000000 00:01 [1-9]\d* +\/dev\/zero \(deleted\)$/.test(yield* lineOf("maps", shared))) return 3;
+        yield* libc.unlink("/tmp/data");
+        return (yield* lineOf("maps", at)) === `${line} (deleted)` ? 0 : 4;
+      },
+    });
+  });
+
+  it("SwapPss shares a page in swap among those that have it (was all of it)", () => {
+    const programs: Record<string, Program> = {
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const bytes = 40 << 20;
+        const p = yield* libc.call(sys.SYS_mmap, 0, bytes, 3, 0x22, -1, 0);
+        for (let at = 0; at < bytes; at += 4096) {
+          env.mem.st32(p + at, at + 1);
+          if (env.timeIsUp()) yield PREEMPTED;
+        }
+        const report = function* (own: typeof libc) {
+          const text = (yield* own.readFile("/proc/self/smaps_rollup")) as string;
+          const kib = (name: string): number => Number(new RegExp(`^${name}: +(\\d+)`, "m").exec(text)?.[1]);
+          yield* own.print(`${kib("Swap")} ${kib("SwapPss")}\n`);
+        };
+        yield* report(libc);
+        const child = yield* libc.fork(function* (own) {
+          yield* report(createLibc(own));
+          return 0;
+        });
+        return (yield* libc.wait(child)).status;
+      },
+    };
+    const options = { ramBytes: 32 << 20, cmdline: "quiet modules=disk swiotlb=256K" };
+    const t = bootDrivers({ ...options, devices: { disk0: { seek_cycles: 2_000, kib_cycles: 200 } } }, programs);
+    expect(t.sh("mkswap /dev/sda; swapon /dev/sda")).toBe(0);
+    const nrBefore = t.output().length;
+    expect(t.run("/bin/main")).toBe(0);
+    const [alone, shared] = t
+      .output()
+      .slice(nrBefore)
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" ").map(Number) as [number, number]);
+    expect(alone?.[0]).toBeGreaterThan(8 << 10);
+    expect(alone?.[1]).toBe(alone?.[0]);
+    expect(shared?.[0]).toBeGreaterThan(8 << 10);
+    expect(shared?.[1]).toBeLessThanOrEqual((shared?.[0] ?? 0) / 2);
+    expect(shared?.[1]).toBeGreaterThan((shared?.[0] ?? 0) / 2 - 1024);
+  });
+
+  it("oom_score is made of the OOM killer's points; 0 for who is never killed", () => {
+    const t = run({
+      *"/bin/main"(env) {
+        const libc = createLibc(env);
+        const score = function* () {
+          return Number(yield* libc.readFile("/proc/self/oom_score"));
+        };
+        const before = yield* score();
+        // A thousandth of all memory is two thirds of a point.
+        const p = yield* libc.call(sys.SYS_mmap, 0, 8 << 20, 3, 0x22, -1, 0);
+        env.mem.fill(p, 1, 8 << 20);
+        const more = (yield* score()) - before;
+        yield* libc.writeFile("/proc/self/oom_score_adj", "-1000");
+        yield* libc.print(`${before} ${more} ${yield* score()}`);
+        return 0;
+      },
+    });
+    const managed = t.kernel.memory.zones.totalManaged();
+    const [before = 0, more = 0, never] = t.output().split(" ").map(Number);
+    expect(before).toBeGreaterThan(600);
+    expect(more).toBeGreaterThanOrEqual(Math.floor((2048 * 2000) / managed / 3) - 1);
+    expect(more).toBeLessThanOrEqual(Math.ceil((2056 * 2000) / managed / 3) + 1);
+    expect(never).toBe(0);
   });
 
   it("a zombie has no memory lines (had them, all 0)", () => {

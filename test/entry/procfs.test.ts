@@ -13,7 +13,7 @@ import type { ProcSources } from "../../kernel/entry/proc_sources.ts";
 import { createProcfs, PROCFS_FILES } from "../../kernel/entry/procfs/index.ts";
 import { initialRlimits } from "../../kernel/entry/rlimit.ts";
 import type { LogRecord, Printk } from "../../kernel/printk.ts";
-import { asPhys } from "../../kernel/types.ts";
+import { asPhys, NULL } from "../../kernel/types.ts";
 import { extfragIndex, unusableIndex } from "../../mm/extfrag.ts";
 import { MIGRATE_CMA, NR_MIGRATETYPES } from "../../mm/migratetype.ts";
 import { VMA_ANON, VMA_HEAP, VMA_STACK } from "../../mm/mm_struct.ts";
@@ -152,7 +152,13 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     task: (pid) => fake.tasks.find((task) => task.pid === pid),
     nrThreads: (tgid) => fake.tasks.filter((task) => task.tgid === tgid).length,
     vmas: (pid) => (pid === 7 ? fake.vmas : []),
-    process: () => ({ rlimits: initialRlimits(128 * 1024 * 1024, 64), oomScoreAdj: 0 }),
+    process: () => ({
+      rlimits: initialRlimits(128 * 1024 * 1024, 64),
+      oomScoreAdj: 0,
+      isInit: false,
+      ending: undefined,
+    }),
+    fileName: () => "",
     setOomScoreAdj: unused,
     interrupts: () => [
       { line: 4, name: "ttyS0", counts: [0, 15] },
@@ -477,7 +483,7 @@ const SHELL: TaskInfo = {
 
 const vma = (start: number, end: number, prot: number, kind: number, rss: number): VmaReport => {
   const pages = { ...noPages(), rss, pss: rss * PSS_PER_PAGE, privateDirty: rss, anonymous: rss };
-  return { start: start / 4096, end: end / 4096, prot, kind, flags: 0, pgoff: 0, pages };
+  return { start: start / 4096, end: end / 4096, prot, kind, flags: 0, pgoff: 0, mapping: NULL, isShmem: false, pages };
 };
 const SHELL_VMAS = [
   vma(0x10000, 0x11000, 5, VMA_ANON, 0),

@@ -13,6 +13,7 @@ import {
   type VmaReport,
 } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
+import { NULL, type PhysAddr, toGranule } from "../../types.ts";
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../../uapi/mman.ts";
 import { pagesToKib, right } from "./columns.ts";
 
@@ -22,17 +23,37 @@ const KIB_PER_PSS = PAGE_SIZE / 1024 / PSS_PER_PAGE;
 const rangeText = (start: number, end: number): string =>
   [start, end].map((page) => (page * PAGE_SIZE).toString(16).padStart(8, "0")).join("-");
 
-const nameOf = (kind: number): string => (kind === VMA_HEAP ? "[heap]" : kind === VMA_STACK ? "[stack]" : "");
+export type FileName = (mapping: PhysAddr) => string;
 
-function mapsLine({ start, end, prot, kind, flags }: VmaReport): string {
+/** Devices of the two file systems that mappings come from, in Linux's numbers: tmpfs inside the kernel, the ramfs. */
+const SHMEM_DEVICE = "00:01";
+const RAMFS_DEVICE = "00:02";
+/** Linux's name for shared memory without a file. */
+const SHMEM_NAME = "/dev/zero (deleted)";
+
+function nameOf({ kind, mapping, isShmem }: VmaReport, fileName: FileName): string {
+  if (mapping !== NULL) return isShmem ? SHMEM_NAME : fileName(mapping);
+  return kind === VMA_HEAP ? "[heap]" : kind === VMA_STACK ? "[stack]" : "";
+}
+
+/** Offset, device, inode; zeros for private anonymous memory. */
+function placeOf({ mapping, isShmem, pgoff }: VmaReport): string {
+  if (mapping === NULL) return "00000000 00:00 0";
+  const offset = (pgoff * PAGE_SIZE).toString(16).padStart(8, "0");
+  return `${offset} ${isShmem ? SHMEM_DEVICE : RAMFS_DEVICE} ${toGranule(mapping)}`;
+}
+
+function mapsLine(vma: VmaReport, fileName: FileName): string {
+  const { start, end, prot, flags } = vma;
   const bit = (mask: number, letter: string): string => ((prot & mask) !== 0 ? letter : "-");
   const sharing = (flags & VM_SHARED) !== 0 ? "s" : "p";
   const rights = bit(PROT_READ, "r") + bit(PROT_WRITE, "w") + bit(PROT_EXEC, "x") + sharing;
-  const name = nameOf(kind);
-  return `${`${rangeText(start, end)} ${rights} 00000000 00:00 0 `.padEnd(name === "" ? 0 : NAME_COLUMN)}${name}\n`;
+  const name = nameOf(vma, fileName);
+  return `${`${rangeText(start, end)} ${rights} ${placeOf(vma)} `.padEnd(name === "" ? 0 : NAME_COLUMN)}${name}\n`;
 }
 
-export const formatMaps = (vmas: readonly VmaReport[]): string => vmas.map(mapsLine).join("");
+export const formatMaps = (vmas: readonly VmaReport[], fileName: FileName): string =>
+  vmas.map((vma) => mapsLine(vma, fileName)).join("");
 
 const row = (name: string, kib: number): string => `${`${name}:`.padEnd(16)}${right(kib, 8)} kB\n`;
 const pssKib = (pss: number): number => Math.floor(pss * KIB_PER_PSS);
@@ -54,9 +75,9 @@ function commonRows(pages: VmaPages): string {
     ["Shared_Hugetlb", 0],
     ["Private_Hugetlb", 0],
     ["Swap", pages.swap],
-    ["SwapPss", pages.swap],
   ];
-  return kib.map(([name, nr]) => row(name, pagesToKib(nr))).join("") + row("Locked", pagesToKib(pages.locked));
+  const rows = kib.map(([name, nr]) => row(name, pagesToKib(nr))).join("");
+  return rows + row("SwapPss", pssKib(pages.swapPss)) + row("Locked", pagesToKib(pages.locked));
 }
 
 /** Rights, the rights that mprotect may give, growth, locks, accounting: Linux's two letters each. */
@@ -72,12 +93,12 @@ function vmFlags({ prot, kind, flags }: VmaReport): string {
   return `VmFlags: ${words.map((word) => `${word} `).join("")}\n`;
 }
 
-export function formatSmaps(vmas: readonly VmaReport[]): string {
+export function formatSmaps(vmas: readonly VmaReport[], fileName: FileName): string {
   return vmas
     .map((vma) => {
       const { pages } = vma;
       return (
-        mapsLine(vma) +
+        mapsLine(vma, fileName) +
         row("Size", pagesToKib(vma.end - vma.start)) +
         row("KernelPageSize", 4) +
         row("MMUPageSize", 4) +

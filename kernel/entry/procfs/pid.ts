@@ -129,7 +129,8 @@ function limitsText(s: ProcSources, task: TaskInfo): string {
   return process === null ? "" : formatLimits(process.rlimits);
 }
 
-const memoryPages = ({ zones }: ProcSources): number => zones.totalManaged();
+/** RAM and swap, as the OOM killer counts. */
+const memoryPages = (s: ProcSources): number => s.zones.totalManaged() + s.swapTotals().total;
 
 /** Takes what was written to a file of /proc/<pid>: 0 or −errno; undefined for a file that is only read. */
 export function pidFileWriter(s: ProcSources, task: TaskInfo, file: string): ((text: string) => number) | undefined {
@@ -146,11 +147,11 @@ export function pidFileWriter(s: ProcSources, task: TaskInfo, file: string): ((t
 export const PID_FILES: ReadonlyMap<string, (s: ProcSources, task: TaskInfo) => string> = new Map([
   ["comm", (_s: ProcSources, task: TaskInfo) => `${task.comm}\n`],
   ["limits", (s: ProcSources, task: TaskInfo) => limitsText(s, task)],
-  ["maps", (s: ProcSources, task: TaskInfo) => formatMaps(s.vmas(task.tgid, false))],
+  ["maps", (s: ProcSources, task: TaskInfo) => formatMaps(s.vmas(task.tgid, false), s.fileName)],
   ["oom_adj", (s: ProcSources, task: TaskInfo) => `${toOomAdj(adjOf(s, task))}\n`],
-  ["oom_score", (s: ProcSources, task: TaskInfo) => `${oomScore(task, adjOf(s, task), memoryPages(s))}\n`],
+  ["oom_score", (s: ProcSources, task: TaskInfo) => `${oomScore(task, s.process(task.tgid), memoryPages(s))}\n`],
   ["oom_score_adj", (s: ProcSources, task: TaskInfo) => `${adjOf(s, task)}\n`],
-  ["smaps", (s: ProcSources, task: TaskInfo) => formatSmaps(s.vmas(task.tgid, true))],
+  ["smaps", (s: ProcSources, task: TaskInfo) => formatSmaps(s.vmas(task.tgid, true), s.fileName)],
   ["smaps_rollup", (s: ProcSources, task: TaskInfo) => formatSmapsRollup(s.vmas(task.tgid, true))],
   ["stat", formatPidStat],
   ["statm", formatStatm],

@@ -1,11 +1,12 @@
 /**
  * What binds a process, and how gladly the OOM killer takes it: /proc/<pid>/limits, oom_score, oom_score_adj, oom_adj.
  *
- * The score is Linux's: resident pages, swap entries and page tables, shifted by the adjustment (thousandths of all
- * memory), then scaled so that 0 … 2000 means nothing … everything. Source: fs/proc/base.c, mm/oom_kill.c.
+ * The score is the OOM killer's points (mm/oom.ts), scaled as Linux does so that 0 … 2000 means nothing … everything. Source: fs/proc/base.c, mm/oom_kill.c.
  */
 
+import { oomBadness } from "../../../mm/index.ts";
 import type { TaskInfo } from "../kernel.ts";
+import type { ProcessSettings } from "../proc_sources.ts";
 import type { Rlimits } from "../rlimit.ts";
 import { softLimit } from "../rlimit.ts";
 
@@ -44,11 +45,27 @@ export function formatLimits(limits: Rlimits): string {
   return head + rows.join("");
 }
 
-/** 0 for who is never killed; `totalPages` counts RAM and swap. */
-export function oomScore(task: TaskInfo, adj: number, totalPages: number): number {
-  if (task.isKernelThread || adj === OOM_SCORE_ADJ_MIN || task.vmPages === 0) return 0;
-  const points = task.rssPages + task.vm.swapPages + task.tablePages + adj * Math.floor(totalPages / 1000);
-  return Math.trunc(((1000 + Math.trunc((points * 1000) / totalPages)) * 2) / 3);
+/** 0 for who is never killed; `totalPages` counts RAM and swap. The points are those of the OOM killer (mm/oom.ts). */
+export function oomScore(task: TaskInfo, process: ProcessSettings | null, totalPages: number): number {
+  if (process === null || task.isKernelThread || task.vmPages === 0) return 0;
+  const { rssPages, vm, tablePages } = task;
+  const badness = oomBadness(
+    {
+      pid: task.tgid,
+      comm: task.comm,
+      totalVm: task.vmPages,
+      rssAnon: rssPages - vm.rssFilePages - vm.rssShmemPages,
+      rssFile: vm.rssFilePages,
+      rssShmem: vm.rssShmemPages,
+      swapEnts: vm.swapPages,
+      tablePages,
+      adj: process.oomScoreAdj,
+      isSpared: process.isInit || process.ending !== undefined,
+    },
+    totalPages,
+  );
+  if (badness === Number.NEGATIVE_INFINITY) return 0;
+  return Math.trunc(((1000 + Math.trunc((badness * 1000) / totalPages)) * 2) / 3);
 }
 
 export const toOomAdj = (adj: number): number =>
