@@ -3,15 +3,15 @@
  */
 
 import type { SwapArea } from "../../mm/index.ts";
+import type { OpenFile } from "../file.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
 import { O_RDWR } from "../uapi/mman.ts";
 import { SYS_swapon } from "../uapi/syscall.ts";
 import type { Caller } from "./process.ts";
 import { MAX_PATH } from "./process_calls.ts";
-import type { FileTree } from "./syscall.ts";
 
 export interface SwapCallDeps {
-  readonly files: Pick<FileTree, "open">;
+  readonly files: { open(path: string, flags: number, pid: number): OpenFile | number };
   readonly swapArea: SwapArea;
 }
 

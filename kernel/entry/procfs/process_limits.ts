@@ -1,7 +1,8 @@
 /**
  * What binds a process, and how gladly the OOM killer takes it: /proc/<pid>/limits, oom_score, oom_score_adj, oom_adj.
  *
- * The score is the OOM killer's points (mm/oom.ts), scaled as Linux does so that 0 … 2000 means nothing … everything. Source: fs/proc/base.c, mm/oom_kill.c.
+ * The score is the OOM killer's points (mm/oom.ts), scaled as Linux does: 0 … 2000 means nothing … everything.
+ * Source: fs/proc/base.c, mm/oom_kill.c.
  */
 
 import { oomBadness } from "../../../mm/index.ts";
