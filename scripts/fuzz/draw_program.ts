@@ -54,6 +54,8 @@ const WRITABLE = [
   ...["/dev/null", "/sys/devices/nic0/traffic", "/sys/kernel/debug/dma-api/driver_filter", "/dev/kmsg", "/tmp/a/b"],
 ];
 
+const DISKS = ["/dev/sda", "/dev/sda", "/dev/sdb", "/tmp/a", "/dev/null", "/nope"];
+
 const cycles = (d: Draw): string => String(d.spread(1, 200_000_000));
 const size = (d: Draw): string => `${d.spread(1, 64)}${d.of(["K", "K", "M", ""])}`;
 const number = (d: Draw, max: number): string => String(d.spread(0, max));
@@ -83,7 +85,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   grep: (d) => [...flags(d, ["-i", "-v", "-c", "-E"]), d.of(["a", ".*", "[", "(", "free", "^$", "a*b|c"]), file(d)],
   wc: (d) => [file(d)],
   free: (d) => flags(d, ["-b", "-k", "-m"]),
-  vmstat: (d) => flags(d, ["-m"]),
+  vmstat: (d) => (d.chance(50) ? flags(d, ["-m"]) : ["1", number(d, 3)]),
   slabtop: (d) => ["-o", ...option(d, "-s", d.of(["a", "b", "c", "n", "u", "z"]))],
   buddyinfo: () => [],
   uptime: () => [],
@@ -138,6 +140,12 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
     d.chance(50)
       ? ["--requests", count(d, 1000), ...option(d, "--seed", number(d, 99))]
       : ["--nic", ...option(d, "--requests", number(d, 500))],
+  mkswap: (d) => [d.of(DISKS)],
+  swapon: (d) => d.list(0, 1, () => d.of(DISKS)),
+  swapoff: (d) => [d.of(["-a", ...DISKS])],
+  pmap: (d) => [...flags(d, ["-x"]), ...d.list(1, 2, () => number(d, 8))],
+  forkbomb: () => [],
+  usertests: (d) => d.of([["-q"], ["-l"], ["forktest"], ["mem"], ["page-parallel"], ["mmap-shuffle"], ["nope"]]),
   help: () => [],
   sh: (d) =>
     d.of([["-c", "true"], ["-c", ""], ["/tmp/a"], ["/proc/meminfo"], [], ["-c", "exit 3"], ["-c", "sh -c 'ps; ps'"]]),
