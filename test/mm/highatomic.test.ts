@@ -8,7 +8,7 @@
 import { describe, expect, it } from "vitest";
 import { asPfn, asPhys, NO_PFN, type Pfn } from "../../kernel/types.ts";
 import type { FrameAllocator } from "../../mm/frame_allocator.ts";
-import { __GFP_DMA, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
+import { __GFP_DMA, __GFP_NOMEMALLOC, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
 import { createHighAtomic, highatomicCap } from "../../mm/highatomic.ts";
 import { MIGRATE_HIGHATOMIC, MIGRATE_MOVABLE, MIGRATE_UNMOVABLE } from "../../mm/migratetype.ts";
 import {
@@ -135,11 +135,12 @@ describe("B10 reserving and giving up", () => {
   it("G3 W4 GFP_NOWAIT leaves the reserve alone, a request that may sleep gets it before it fails", () => {
     const m = bootLow();
     m.take(2, QUIET_ATOMIC);
-    while (m.take(0, GFP_NOWAIT) !== 0);
+    // Without rights to reserves: for them free pages of the reserve are none, and it stays as it is above min.
+    while (m.take(0, GFP_NOWAIT | __GFP_NOMEMALLOC) !== 0);
     m.pageAlloc.drainAllPages(m.ctx);
     expect(m.reserved()).toBe(512);
     const kept = m.freeHighatomic();
-    expect(kept).toBeGreaterThan(0);
+    expect(kept).toBeGreaterThan(64);
     let nr = 0;
     while (m.take(0, QUIET_KERNEL) !== 0) nr++;
     expect(nr).toBeGreaterThanOrEqual(kept - 64);
