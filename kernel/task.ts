@@ -6,12 +6,14 @@
  *
  *   TSK-1  every live pid has one task_struct and one body; pids are not reused within a run
  *   TSK-2  a task is on a runqueue exactly when it is TASK_RUNNING and not on a CPU
+ *   TSK-3  pid 1 is kept for the first process: init, even if kernel threads were made before
  */
 
 import type { Machine } from "./arch/machine.ts";
 import { bugOn } from "./bug.ts";
 import type { ContextTracking } from "./context.ts";
 import {
+  PF_KTHREAD,
   setTaskComm,
   TASK_CPU,
   TASK_FLAGS,
@@ -69,12 +71,28 @@ export function createTasks(machine: Machine, contexts: ContextTracking, memory:
   const byPid = new Map<number, Task>();
   const byStruct = new Map<number, Task>();
   let lastPid = 0;
+  let hasProcess = false;
+
+  /** TSK-3. */
+  const takePid = (isThread: boolean): number => {
+    if (isThread && lastPid === 0) lastPid = 1;
+    if (isThread || hasProcess) return ++lastPid;
+    hasProcess = true;
+    lastPid = Math.max(lastPid, 1);
+    return 1;
+  };
+  /** Keeps the map ascending: what was made before has higher pids. */
+  const putFirst = (task: Task): void => {
+    const others = [...byPid];
+    byPid.clear();
+    for (const [pid, other] of [[1, task] as const, ...others]) byPid.set(pid, other);
+  };
 
   return {
     create(ctx, { comm, tgid, parent, flags, body }) {
       const struct = memory.alloc(ctx);
       if (struct === NULL) return undefined;
-      const pid = ++lastPid;
+      const pid = takePid((flags & PF_KTHREAD) !== 0);
       port.st32(struct + TASK_PID, pid);
       port.st32(struct + TASK_TGID, tgid ?? pid);
       port.st32(struct + TASK_STATE, TASK_RUNNING);
@@ -84,7 +102,8 @@ export function createTasks(machine: Machine, contexts: ContextTracking, memory:
       setTaskComm(port, struct, comm);
       const taskCtx = contexts.createTaskContext(ctx.cpu);
       const task: Task = { pid, struct, ctx: taskCtx, code: body(taskCtx) };
-      byPid.set(pid, task);
+      if (pid === 1) putFirst(task);
+      else byPid.set(pid, task);
       byStruct.set(struct, task);
       return task;
     },

@@ -16,6 +16,7 @@ import {
   PG_LARGE_KMALLOC,
   PG_PCP,
   PG_SLAB,
+  PG_SWAPCACHE,
   PG_TABLE,
 } from "./page.ts";
 import { NR_KERNEL_STACK_KB, type VmStat } from "./vmstat.ts";
@@ -50,7 +51,7 @@ export function takeCensus(pages: Pages, zones: Zones, vmstat: VmStat, dmaPools:
       else if (!isBlock) reserved += nrPages;
       else if ((flags & PG_SLAB) !== 0) slab += nrPages;
       else if ((flags & PG_LARGE_KMALLOC) !== 0) largeKmalloc += nrPages;
-      else if ((flags & PG_ANON) !== 0) anon += nrPages;
+      else if ((flags & (PG_ANON | PG_SWAPCACHE)) !== 0) anon += nrPages;
       else if ((flags & PG_TABLE) !== 0) pageTables += nrPages;
       else other += nrPages;
       pfn += nrPages;

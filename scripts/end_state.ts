@@ -22,6 +22,13 @@ export interface EndState {
   readonly objects: ReadonlyMap<string, number>;
 }
 
+/** Pages that are on a swap disk and not in RAM: what one run has there another may have in RAM. */
+function nrSwappedOut(kernel: Kernel): number {
+  const [, usedKib = 0] = /^\S+\s+partition\s+\d+\s+(\d+)/m.exec(kernel.readFile("/proc/swaps") ?? "") ?? [];
+  const [, nrCached = 0] = /^nr_swapcached (\d+)$/m.exec(kernel.readFile("/proc/vmstat") ?? "") ?? [];
+  return Number(usedKib) / 4 - Number(nrCached);
+}
+
 /** What is in use at the end, after every cache has given back what it can. */
 export function endState(kernel: Kernel): EndState {
   const { slab } = kernel.memory;
@@ -37,7 +44,7 @@ export function endState(kernel: Kernel): EndState {
   const { largeKmalloc, anon, pageTables, kernelStacks, dmaPools, other } = kernel.census();
   const stacks = kernelStacks - STACK_PAGES * nrPermanent;
   // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
-  const pages = { largeKmalloc, anon, pageTables, stacks, other: other + dmaPools };
+  const pages = { largeKmalloc, anon: anon + nrSwappedOut(kernel), pageTables, stacks, other: other + dmaPools };
   const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
   return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
 }

@@ -57,7 +57,9 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
     if (error instanceof ExitRequest) return (error.status & 0xff) << 8;
     if (error instanceof FatalSignal) {
       if (error.isOutOfMemory) vmstat.countEvents(hostContext(), OOM_KILL, 1);
-      if (error.message !== "") printk(KERN_INFO, `${taskComm(port, task.struct)}[${task.pid}]: ${error.message}`);
+      // Init's end is the system's: its cause goes to the console.
+      const level = processOf(task)?.isInit === true ? KERN_ALERT : KERN_INFO;
+      if (error.message !== "") printk(level, `${taskComm(port, task.struct)}[${task.pid}]: ${error.message}`);
       return error.signal;
     }
     if (error instanceof KernelBug || error instanceof BadAccess) {
@@ -87,7 +89,8 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
       child.parent = !process.isInit && processes.get(1)?.isInit === true ? 1 : 0;
       if (child.parent === 0 && child.status !== undefined) reap(child);
     }
-    if (process.isInit) onPanic("Attempted to kill init!");
+    const word = process.status.toString(16).padStart(8, "0");
+    if (process.isInit) onPanic(`Attempted to kill init! exitcode=0x${word}`);
     if (process.parent === 0) reap(process);
     waits.wakeUp(exitQueue);
   };

@@ -57,6 +57,19 @@ describe("fault sweep", () => {
     expect(result.nrPersistent).toBeGreaterThan(9);
   });
 
+  // Found by this sweep: with swap=SIZE a kernel thread was process 1, so that init was refused memory, and died.
+  it("memory on a swap disk: one failure, and no allocation from there on", async () => {
+    const machine = { ...MACHINE, cmdline: "swap=16M" };
+    const result = await sweep(initSet("memhog 18M\n"), {
+      machine,
+      step: 4000,
+      nrPersistent: Number.POSITIVE_INFINITY,
+    });
+    expect(result.findings).toEqual([]);
+    expect(result.nrRequests).toBeGreaterThan(5000);
+    expect([result.nrOnce, result.nrPersistent]).toEqual([3, 3]);
+  });
+
   it("a heap recording: failing programs are fine; FIN-3, SWP-1, SWP-2 the same again", async () => {
     const set = await loadWorkloads([], { ops: "+100,+5000,+70000,-1,+24,-0,-2,-3", verify: true });
     const whole = await sweep(set);

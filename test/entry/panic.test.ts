@@ -10,6 +10,7 @@ import type { Program } from "../../kernel/uapi/program.ts";
 import { SYS_mmap } from "../../kernel/uapi/syscall.ts";
 import { MAX_NR_ZONES, Z_LOCK } from "../../mm/mmzone.ts";
 import { PAGE_ROW_SHIFT, PG_BUDDY } from "../../mm/page.ts";
+import { builtinPrograms } from "../../userland/index.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 
 const MIB = 1 << 20;
@@ -63,5 +64,34 @@ describe("PAN-1 a bug of the kernel does not leave it as an exception", () => {
     );
     expect(["panic", "idle", "input"]).toContain(stop);
     expect(kernel.nrReports() > 0 || kernel.panicReport !== null).toBe(true);
+  });
+});
+
+describe("the end of init", () => {
+  it("says on the console what killed it, and its exit code in the panic", () => {
+    const t = bootKernel({
+      // biome-ignore lint/correctness/useYield: it dies at its first load
+      *"/sbin/init"(env) {
+        return env.mem.ld8(0);
+      },
+    });
+    const pid = t.kernel.spawn("/sbin/init", ["init"]);
+    expect(t.kernel.run({ untilCycles: 1e9 })).toBe("panic");
+    expect(t.kernel.panicReport).toBe("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b");
+    expect(pid).toBe(1);
+    expect(t.output()).toContain("init[1]: segfault at ");
+  });
+
+  // With swap=SIZE the thread that switches it on was process 1: init was not known as such, and orphans had no parent.
+  it("TSK-3 init is process 1, though a kernel thread was there before", () => {
+    const t = bootKernel(Object.fromEntries(builtinPrograms()), { cmdline: "quiet swap=8M" });
+    t.kernel.run({ untilCycles: t.kernel.now() + 1e6 });
+    expect(t.kernel.tasks().length).toBeGreaterThan(0);
+    expect(t.kernel.spawn("/sbin/init", ["init", "-c", "ps"])).toBe(1);
+    const pids = t.kernel.tasks().map((task) => task.pid);
+    expect(pids).toEqual([...pids].sort((a, b) => a - b));
+    expect(pids[0]).toBe(1);
+    t.kernel.run({ untilCycles: 1e9 });
+    expect(t.kernel.panicReport).toBeNull();
   });
 });
