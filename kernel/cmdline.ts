@@ -42,6 +42,7 @@ export const PARAMETERS = {
   fail_page_alloc: "interval,probability,space,times: page allocations that fail on purpose, as in Linux",
   fail_nth: "the N-th allocation since boot fails; with N+ all later ones too",
   reclaim: "lists (default) or mglru: are pages aged on active and inactive lists, or in generations",
+  transparent_hugepage: "madvise (default), always or never: where faults may bring 2 MiB at once",
   swap: "size of a disk that is the swap area from boot on, e.g. 256M",
   "sysctl.vm.overcommit_memory": "0 (default), 1, 2: refuse absurd promises of memory, none, unsafe ones",
   "sysctl.vm.overcommit_ratio": "with overcommit_memory=2: processes may have so much of RAM, in percent; default 50",

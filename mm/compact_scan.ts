@@ -36,7 +36,7 @@ import type { PageMover } from "./contig_range.ts";
 import type { FrameAllocator } from "./frame_allocator.ts";
 import { MIGRATE_CMA, MIGRATE_ISOLATE, MIGRATE_MOVABLE } from "./migratetype.ts";
 import { PAGEBLOCK_NR_PAGES, Z_LOCK, Z_START_PFN, type Zones } from "./mmzone.ts";
-import { orderOfFlags, type Pages, PG_ALLOCATED, PG_BUDDY, PG_PCP } from "./page.ts";
+import { orderOfFlags, type Pages, PG_ALLOCATED, PG_ANON, PG_BUDDY, PG_HEAD, PG_PCP } from "./page.ts";
 import type { Pageblocks } from "./pageblock.ts";
 
 /** Free frames that are taken in one go (SWAP_CLUSTER_MAX). */
@@ -193,7 +193,9 @@ export function createCompactScanners(deps: CompactScannersDeps): CompactScanner
     const end = alignDown(start, run.span) + run.span;
     run.nrMigrateScanned += end - start;
     charge(ctx, end - start);
-    const isOff = pageblocks.migratetype(asPfn(start)) === MIGRATE_ISOLATE;
+    // A huge page is what others would be moved for; it is not taken apart (thp.ts).
+    const isHuge = (flagsOf(blockOf(start)) & (PG_HEAD | PG_ANON)) === (PG_HEAD | PG_ANON);
+    const isOff = isHuge || pageblocks.migratetype(asPfn(start)) === MIGRATE_ISOLATE;
     if (isOff || (run.isPicky && !canBecomeFree(start, end))) {
       run.migratePfn = end;
       return true;

@@ -165,6 +165,7 @@ export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } fro
 export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
 export type { SwapArea } from "./swap_area.ts";
 export type { Swiotlb } from "./swiotlb.ts";
+export { THP_POLICIES, type Thp } from "./thp.ts";
 export { createVmalloc, VMALLOC_STATIC_BYTES, VMAP_AREA_BYTES, type Vmalloc } from "./vmalloc.ts";
 export { MAX_SWAPPINESS, type Vmscan } from "./vmscan.ts";
 export type { VmStat } from "./vmstat.ts";
@@ -189,6 +190,7 @@ export {
   NR_ACTIVE_ANON,
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
+  NR_ANON_THPS,
   NR_COMMITTED,
   NR_FILE_MAPPED,
   NR_FILE_PAGES,
@@ -242,6 +244,11 @@ export {
   SLABS_SCANNED,
   SWAP_RA,
   SWAP_RA_HIT,
+  THP_COLLAPSE_ALLOC,
+  THP_COLLAPSE_ALLOC_FAILED,
+  THP_FAULT_ALLOC,
+  THP_FAULT_FALLBACK,
+  THP_SPLIT,
   WORKINGSET_ACTIVATE_ANON,
   WORKINGSET_REFAULT_ANON,
   WORKINGSET_RESTORE_ANON,

@@ -5,6 +5,7 @@
  *   MADV_FREE       the same, and allowed on anonymous private memory only: the content may be lost at any time, and
  *                   here it is lost at once
  *   MADV_WILLNEED   what is in swap is brought in
+ *   MADV_COLLAPSE   512 pages side by side become a huge page (thp.ts)
  *   the others      a flag of the VMA: DONTFORK and DOFORK for fork, the rest for whoever cares
  *
  *   ADV-1  a hole in the range: the parts that are mapped are served, the result is −ENOMEM
@@ -36,6 +37,7 @@ import {
 } from "./mm_struct.ts";
 import type { PageTables } from "./pgtable.ts";
 import { isSwapPte } from "./swap_entry.ts";
+import type { Thp } from "./thp.ts";
 import type { Vmas } from "./vma.ts";
 
 /** Flags that an advice sets and clears. */
@@ -64,6 +66,7 @@ export interface AdviceDeps {
   readonly vmas: Vmas;
   readonly files: FileMap;
   readonly userPages: UserPages;
+  readonly thp: Thp;
 }
 
 /** Range of a call that takes any length, 0 too; −errno. */
@@ -75,13 +78,13 @@ function adviceRange(addr: number, bytes: number, onOverflow: number): readonly 
   return [addr / PAGE_SIZE, Math.ceil((addr + bytes) / PAGE_SIZE)];
 }
 
-export function createAdviceCalls({ port, pageTables, vmas, files, userPages }: AdviceDeps): AdviceCalls {
+export function createAdviceCalls({ port, pageTables, vmas, files, userPages, thp }: AdviceDeps): AdviceCalls {
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
 
   /** MADV_WILLNEED for the swapped pages of a range. */
   const bringIn = (ctx: Context, mm: PhysAddr, start: number, end: number): number => {
     const absent: number[] = [];
-    pageTables.forEachEntry(asPfn(field(mm, MM_PGD)), start, end, (_pte, page, word) => {
+    pageTables.forEachPage(asPfn(field(mm, MM_PGD)), start, end, (_pte, page, word) => {
       if (isSwapPte(word)) absent.push(page);
     });
     for (const page of absent) userPages.handleFault(ctx, mm, page * PAGE_SIZE, false);
@@ -97,6 +100,7 @@ export function createAdviceCalls({ port, pageTables, vmas, files, userPages }: 
       return 0;
     }
     if (advice === mman.MADV_WILLNEED) return bringIn(ctx, mm, start, end);
+    if (advice === mman.MADV_COLLAPSE) return thp.collapse(ctx, mm, vma, start, end);
     if ((flags & VM_LOCKED) !== 0) return -EINVAL;
     const isAnon = field(vma, VMA_MAPPING) === 0;
     if (advice === mman.MADV_FREE && !isAnon) return -EINVAL;
@@ -108,12 +112,15 @@ export function createAdviceCalls({ port, pageTables, vmas, files, userPages }: 
     FLAG_ADVICE.has(advice) ||
     advice === mman.MADV_WILLNEED ||
     advice === mman.MADV_DONTNEED ||
-    advice === mman.MADV_FREE;
+    advice === mman.MADV_FREE ||
+    advice === mman.MADV_COLLAPSE;
 
   /** Is the page of a VMA in memory, mapped or only in its file? */
-  const isInCore = (ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number): boolean => {
-    const pte = pageTables.walk(ctx, asPfn(field(mm, MM_PGD)), page, false);
-    const word = pte === NULL ? 0 : pageTables.readPte(pte);
+  const isInCore = (mm: PhysAddr, vma: PhysAddr, page: number): boolean => {
+    let word = 0;
+    pageTables.forEachPage(asPfn(field(mm, MM_PGD)), page, page + 1, (_pte, _page, found) => {
+      word = found;
+    });
     if (word !== 0) return !isSwapPte(word);
     const mapping = fromGranule(field(vma, VMA_MAPPING));
     const index = field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
@@ -144,14 +151,14 @@ export function createAdviceCalls({ port, pageTables, vmas, files, userPages }: 
       if (isFlag) vmas.joinAround(ctx, mm, start, end);
       return result !== 0 || covered >= end ? result : -ENOMEM;
     },
-    mincore(ctx, mm, addr, bytes) {
+    mincore(_ctx, mm, addr, bytes) {
       const range = adviceRange(addr, bytes, ENOMEM);
       if (typeof range === "number") return range;
       const [start, end] = range;
       if (!vmas.isCovered(mm, start, end)) return -ENOMEM;
       const vec = new Uint8Array(end - start);
       for (let page = start; page < end; page++) {
-        vec[page - start] = isInCore(ctx, mm, vmas.at(mm, page), page) ? 1 : 0;
+        vec[page - start] = isInCore(mm, vmas.at(mm, page), page) ? 1 : 0;
       }
       return vec;
     },

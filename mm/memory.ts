@@ -46,11 +46,11 @@
 
 import { CYC_COPY_PAGE, CYC_FAULT } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
-import { PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X } from "../kernel/arch/mmu.ts";
+import { PTE_A, PTE_D, PTE_W } from "../kernel/arch/mmu.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, type Context, fromGranule, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
 import { EFAULT, ENOMEM, ENXIO } from "../kernel/uapi/errno.ts";
-import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
+import { PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
 import type { FileMap } from "./filemap.ts";
 import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import {
@@ -77,9 +77,10 @@ import {
 import { type Pages, PG_ANON, PG_DIRTY, PG_MLOCKED, PG_SWAPCACHE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import type { LruLists, PageRefs } from "./page_ref.ts";
-import { type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
+import { leafRights, type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
 import { type Rmap, rssFieldOf } from "./rmap.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
+import type { Thp } from "./thp.ts";
 import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
@@ -123,6 +124,7 @@ export interface UserPagesDeps {
   readonly swap: SwapLayer;
   readonly vmstat: VmStat;
   readonly tlb: Tlb;
+  readonly thp: Thp;
   /** Between two pages of a long unmapping: interrupts may come. */
   readonly interruptPoint: (ctx: Context) => void;
 }
@@ -131,14 +133,8 @@ const LEAF_BITS = 0x3ff;
 /** Frames that wait for one flush; half a page of the kernel's stack. */
 const GATHER_FRAMES = 512;
 
-/** Rights of an entry for `prot`. One without R and W would look like a table: X keeps it a leaf, U is missing. */
-export const leafRights = (prot: number): number =>
-  (prot & (PROT_READ | PROT_WRITE)) === 0
-    ? PTE_V | PTE_X
-    : PTE_V | PTE_U | PTE_R | ((prot & PROT_WRITE) !== 0 ? PTE_W : 0) | ((prot & PROT_EXEC) !== 0 ? PTE_X : 0);
-
 export function createUserPages(deps: UserPagesDeps): UserPages {
-  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, tlb } = deps;
+  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, tlb, thp } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -273,6 +269,10 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     if (vma === NULL) vma = growStack(ctx, mm, page);
     if (vma === NULL) return -EFAULT;
     if ((field(vma, VMA_PROT) & (isWrite ? PROT_WRITE : PROT_READ | PROT_WRITE)) === 0) return -EFAULT;
+    if (thp.fault(ctx, mm, vma, page, isWrite, entered)) {
+      addField(mm, MM_FAULTS, 1);
+      return 0;
+    }
     const pte = pageTables.walk(ctx, pgdOf(mm), page, true);
     if (pte === NULL) return -ENOMEM;
     const old = pageTables.readPte(pte);

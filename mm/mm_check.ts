@@ -11,7 +11,7 @@
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
-import { PTE_W } from "../kernel/arch/mmu.ts";
+import { PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import { listCount, listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, fromGranule, NULL, type Pfn, type PhysAddr } from "../kernel/types.ts";
@@ -43,11 +43,21 @@ import {
   VMA_STACK,
   VMA_START,
 } from "./mm_struct.ts";
-import { type Pages, PG_ALLOCATED, PG_ANON, PG_MLOCKED, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE } from "./page.ts";
+import {
+  type Pages,
+  PG_ALLOCATED,
+  PG_ANON,
+  PG_HEAD,
+  PG_MLOCKED,
+  PG_SWAPBACKED,
+  PG_SWAPCACHE,
+  PG_TABLE,
+  PG_UNEVICTABLE,
+} from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { isSwapPte } from "./swap_entry.ts";
 import type { Vmas } from "./vma.ts";
-import { NR_ANON_MAPPED, NR_COMMITTED, NR_FILE_MAPPED, NR_SHMEM, type VmStat } from "./vmstat.ts";
+import { NR_ANON_MAPPED, NR_ANON_THPS, NR_COMMITTED, NR_FILE_MAPPED, NR_SHMEM, type VmStat } from "./vmstat.ts";
 
 export interface MmCheckDeps {
   readonly machine: Machine;
@@ -68,6 +78,7 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
   const { port } = machine;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
 
+  let nrHuge = 0;
   const indexIn = (vma: PhysAddr, page: number): number => field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
 
   /** What is wrong with the entry that maps `pfn` as `page` of `vma`, or null. */
@@ -91,11 +102,22 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
     return null;
   };
 
+  /** THP-1 of a huge page that begins in `pfn`, in the VMA of its first page. */
+  const hugeProblem = (pfn: Pfn, vma: PhysAddr): string | null => {
+    nrHuge++;
+    const table = asPfn(pages.private(pfn));
+    const isHead = pfn % PTES_PER_TABLE === 0 && (pages.flags(pfn) & PG_HEAD) !== 0;
+    if (!isHead || table === 0 || (pages.flags(table) & PG_TABLE) === 0) return `THP-1: frame ${pfn} has no table`;
+    if (vma !== NULL && field(vma, VMA_MAPPING) !== 0) return `THP-1: frame ${pfn} is a huge page of a file`;
+    return null;
+  };
+
   /** Walks the entries of `mm`; counts them per frame in `counts`. */
   const checkEntries = (mm: PhysAddr, counts: Uint32Array): string | null => {
     const nr = { anon: 0, file: 0, shmem: 0, swap: 0 };
     let problem: string | null = null;
-    pageTables.forEachEntry(asPfn(field(mm, MM_PGD)), 0, TASK_SIZE / PAGE_SIZE, (_pte, page, word) => {
+    pageTables.forEachPage(asPfn(field(mm, MM_PGD)), 0, TASK_SIZE / PAGE_SIZE, (_pte, page, word, isHuge) => {
+      if (isHuge && page % PTES_PER_TABLE === 0) problem ??= hugeProblem(asPfn(pfnOfPte(word)), vmas.at(mm, page));
       const vma = vmas.at(mm, page);
       if (vma === NULL) problem ??= `VMA-1: page ${page} has an entry and no VMA`;
       if (isSwapPte(word)) nr.swap++;
@@ -178,9 +200,13 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
   const checkAll = (): string | null => {
     const counts = new Uint32Array(pages.nrFrames);
     let problem: string | null = null;
+    nrHuge = 0;
     forEachMm((mm) => {
       problem ??= checkMm(mm, counts);
     });
+    if (problem === null && nrHuge !== vmstat.item(NR_ANON_THPS)) {
+      problem = `THP-3: ${nrHuge} huge pages, ${vmstat.item(NR_ANON_THPS)} counted`;
+    }
     const nr = { anon: 0, file: 0, shmem: 0 };
     for (let pfn = 1; pfn < pages.nrFrames && problem === null; pfn++) {
       problem = frameProblem(asPfn(pfn), counts[pfn] as number);

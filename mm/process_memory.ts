@@ -62,6 +62,7 @@ import type { PageTables } from "./pgtable.ts";
 import { createRadixTree } from "./radix.ts";
 import { createRmap, type Rmap } from "./rmap.ts";
 import { isSwapPte, type SwapLayer } from "./swap_entry.ts";
+import { createThp, THP_BYTES, type Thp } from "./thp.ts";
 import { createTlb, TLB_BYTES, type Tlb } from "./tlb.ts";
 import { createTruncate } from "./truncate.ts";
 import { createVmAccount, VM_ACCOUNT_BYTES, type VmAccount } from "./vm_account.ts";
@@ -72,11 +73,12 @@ import type { VmStat } from "./vmstat.ts";
 const STACK_PAGES = 33;
 const STACK_LIMIT_PAGES = 2048;
 
-/** Static memory, zeroed, on 8 bytes: the list of all address spaces; the last ASID; overcommit; shoot-downs. */
+/** Static memory, zeroed: the list of all address spaces; the last ASID; overcommit; shoot-downs; huge pages. */
 const LAST_ASID = 8;
 const ACCOUNT = 16;
 const TLB = ACCOUNT + VM_ACCOUNT_BYTES;
-export const PROCESS_MEMORY_BYTES = TLB + TLB_BYTES;
+const THP = TLB + TLB_BYTES;
+export const PROCESS_MEMORY_BYTES = THP + THP_BYTES;
 
 /** Soft limits in bytes; Infinity: none. */
 export interface MemoryLimits {
@@ -128,6 +130,7 @@ export interface ProcessMemory
   readonly account: VmAccount;
   readonly userPages: UserPages;
   readonly tlb: Tlb;
+  readonly thp: Thp;
 }
 
 /** Caches for the kinds of object, however they are allocated. */
@@ -173,17 +176,18 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const setField = (base: PhysAddr, offset: number, value: number): void => port.st32(base + offset, value);
   const pgdOf = (mm: PhysAddr) => asPfn(field(mm, MM_PGD));
 
+  initListHead(port, state);
   const tlb = createTlb({ ...deps, state: asPhys(state + TLB) });
   const radix = createRadixTree({ port, ...caches });
   const files = createFileMap({ ...deps, ...caches, port, radix });
   const rmap = createRmap({ ...deps, ...caches, tlb });
   const vmas = createVmas({ port, rmap, files, ...caches });
   const account = createVmAccount({ ...deps, port, swapPages: deps.swap.nrPages, state: asPhys(state + ACCOUNT) });
-  const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb });
+  const thp = createThp({ ...deps, rmap, vmas, tlb, mms: state, state: asPhys(state + THP) });
+  const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb, thp });
   const copyMappings = createFork({ ...deps, vmas, account, tlb });
   const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
-  const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb };
-  initListHead(port, state);
+  const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb, thp };
 
   /** An address space without VMAs; NULL without memory. */
   const emptyMm = (ctx: Context): PhysAddr => {
@@ -291,7 +295,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       let error = 0;
       forEachMm((mm) => {
         if (field(mm, MM_SWAPENTS) === 0) return;
-        pageTables.forEachEntry(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page, word) => {
+        pageTables.forEachPage(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page, word) => {
           if (error === 0 && isSwapPte(word)) error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
         });
       });
@@ -307,5 +311,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     account,
     userPages,
     tlb,
+    thp,
   };
 }

@@ -33,6 +33,8 @@ export interface VmaPages {
   privateDirty: number;
   referenced: number;
   anonymous: number;
+  /** Of all: pages of huge pages. */
+  huge: number;
   swap: number;
   /** Like `pss`, of the pages in swap. */
   swapPss: number;
@@ -71,6 +73,7 @@ export const noPages = (): VmaPages => ({
   privateDirty: 0,
   referenced: 0,
   anonymous: 0,
+  huge: 0,
   swap: 0,
   swapPss: 0,
   locked: 0,
@@ -119,7 +122,8 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
       const flags = port.ld32(vma + VMA_FLAGS);
       const counts = noPages();
       if (withPages) {
-        pageTables.forEachEntry(root, start, end, (_pte, _page, word) => {
+        pageTables.forEachPage(root, start, end, (_pte, _page, word, isHuge) => {
+          if (isHuge) counts.huge++;
           if ((word & PTE_V) === 0) {
             counts.swap++;
             counts.swapPss += Math.floor(PSS_PER_PAGE / Math.max(1, swapNames(slotOfPte(word))));

@@ -35,7 +35,6 @@ import { asPfn, type Context, NO_PFN, type Pfn, type PhysAddr, type TaskContext 
 import { EIO, ENOMEM } from "../kernel/uapi/errno.ts";
 import { __GFP_NORETRY, __GFP_NOWARN, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import type { Lru } from "./lru.ts";
-import { leafRights } from "./memory.ts";
 import { MM_MAJ_FAULTS, MM_RSS_ANON, MM_SWAPENTS, VMA_PROT } from "./mm_struct.ts";
 import { MAX_NR_ZONES, WMARK_LOW, type Zones } from "./mmzone.ts";
 import {
@@ -52,7 +51,7 @@ import {
 } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import type { PageRefs } from "./page_ref.ts";
-import { type PageTables, pteOf } from "./pgtable.ts";
+import { leafRights, type PageTables, pteOf } from "./pgtable.ts";
 import type { Rmap } from "./rmap.ts";
 import { type SwapLayer, slotOfPte } from "./swap_entry.ts";
 import type { SwapSlots } from "./swap_slots.ts";

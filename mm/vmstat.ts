@@ -87,7 +87,12 @@ export const NR_TLB_REMOTE_FLUSH = 50;
 export const NR_TLB_REMOTE_FLUSH_RECEIVED = 51;
 export const NR_TLB_LOCAL_FLUSH_ALL = 52;
 export const NR_TLB_LOCAL_FLUSH_ONE = 53;
-export const NR_VM_EVENTS = 54;
+/** Faults that got a huge page, and those that found none; collapses (thp.ts). */
+export const THP_FAULT_ALLOC = 54;
+export const THP_FAULT_FALLBACK = 55;
+export const THP_COLLAPSE_ALLOC = 56;
+export const THP_COLLAPSE_ALLOC_FAILED = 57;
+export const NR_VM_EVENTS = 58;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -127,7 +132,10 @@ export const WORKINGSET_RESTORE_ANON = 23;
 /** Pages of files, and of shared memory, that some page table maps; pages of shared memory. */
 export const NR_FILE_MAPPED = 24;
 export const NR_SHMEM = 25;
-export const NR_VM_ITEMS = 26;
+/** Huge pages that processes map, of 2 MiB each; those that were split, ever (pgtable.ts). */
+export const NR_ANON_THPS = 26;
+export const THP_SPLIT = 27;
+export const NR_VM_ITEMS = 28;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

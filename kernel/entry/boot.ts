@@ -26,6 +26,7 @@ import {
   PAGE_STRUCT_BYTES,
   registerDmaFiles,
   slabSubsystemStaticBytes,
+  THP_POLICIES,
   takeCensus,
   VMALLOC_STATIC_BYTES,
   Z_PRESENT,
@@ -278,6 +279,8 @@ export function boot(options: BootOptions): Kernel {
   }); // address spaces, and what moves and evicts pages
   const { processMemory, reclaim, balloonPages } = userMemory;
   processMemory.account.setMode(Number(parameters.choice("sysctl.vm.overcommit_memory", ["0", "1", "2"])));
+  const policy = parameters.choice("transparent_hugepage", ["madvise", "always", "never"]);
+  processMemory.thp.setPolicy(THP_POLICIES.indexOf(policy));
   processMemory.account.setRatio(parameters.number("sysctl.vm.overcommit_ratio", processMemory.account.ratio()));
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {

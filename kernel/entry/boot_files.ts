@@ -11,6 +11,7 @@ import type { ObjectUsers } from "./object_users.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { registerOvercommitFiles } from "./procfs/overcommit.ts";
+import { registerThpFiles } from "./procfs/thp.ts";
 import { registerVmFiles } from "./procfs/vm_files.ts";
 
 export interface KernelFileOwners {
@@ -31,6 +32,7 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   registerOvercommitFiles(registry, processMemory.account);
   if (isCompacting) registerCompactionFiles(registry, compaction);
   registerHugePoolFile(registry, hugePool);
+  registerThpFiles(registry, processMemory.thp);
   registerVmallocinfo(registry, users.vmalloc);
   registerLkdtm(registry, { port, ...users, panic });
   registerVmFiles(registry, { ...reclaim, zones, nrCpus });

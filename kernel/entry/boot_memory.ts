@@ -46,6 +46,7 @@ import type { Spinlocks } from "../spinlock.ts";
 import type { PhysAddr } from "../types.ts";
 import type { WaitQueues } from "../wait.ts";
 import { startKcompactd } from "./kcompactd.ts";
+import { startKhugepaged } from "./khugepaged.ts";
 import { hookReclaim } from "./reclaim_hooks.ts";
 import type { MakeRoom } from "./user_mode.ts";
 
@@ -57,6 +58,7 @@ export interface UserMemoryStatics {
   readonly balloon: PhysAddr;
   readonly hugePool: PhysAddr;
   readonly kcompactd: PhysAddr;
+  readonly khugepaged: PhysAddr;
 }
 
 export const takeUserMemoryStatics = (image: KernelImage): UserMemoryStatics => ({
@@ -66,6 +68,7 @@ export const takeUserMemoryStatics = (image: KernelImage): UserMemoryStatics => 
   balloon: image.bss("balloon", BALLOON_PAGES_BYTES, 8),
   hugePool: image.bss("hugetlb", HUGETLB_BYTES, 8),
   kcompactd: image.bss("kcompactd", 8, 8),
+  khugepaged: image.bss("khugepaged", 8, 8),
 });
 
 export interface UserMemoryDeps {
@@ -180,6 +183,7 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
     pageAlloc.onCompact(compaction);
     startKcompactd({ machine, compaction, irqs, waits, kthreads, queue: statics.kcompactd });
   }
+  startKhugepaged({ machine, thp: processMemory.thp, irqs, waits, kthreads, queue: statics.khugepaged });
   const hugePool = createHugePool(port, pages, pageAlloc, vmstat, statics.hugePool); // nr_hugepages
   const reclaim = swap.bind({ processMemory, pageTables, waits, scheduler, kthreads }); // kswapd, direct reclaim
   const makeRoom = hookReclaim({ pageAlloc, slab, reclaim, vmstat });

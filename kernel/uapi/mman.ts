@@ -31,6 +31,7 @@ export const MADV_DONTFORK = 10;
 export const MADV_DOFORK = 11;
 export const MADV_HUGEPAGE = 14;
 export const MADV_NOHUGEPAGE = 15;
+export const MADV_COLLAPSE = 25;
 
 export const MS_ASYNC = 1;
 export const MS_INVALIDATE = 2;

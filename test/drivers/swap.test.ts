@@ -45,6 +45,16 @@ describe("swap on a disk", () => {
     swapOff(t);
   });
 
+  it("THP-2 huge pages go out in pieces, with every CPU's TLB flushed in time, and come back right", () => {
+    const t = bootSwap({}, { seed: "thp", cmdline: "quiet modules=disk swiotlb=256K debug_tlb=on" });
+    expect(t.sh("memhog 40M --huge")).toBe(0);
+    expect(t.kernel.readFile("/proc/vmstat")).toMatch(/thp_fault_alloc [1-9]/);
+    expect(t.kernel.readFile("/proc/vmstat")).toMatch(/thp_split_page [1-9]/);
+    expect(t.kernel.readFile("/proc/vmstat")).toMatch(/pswpout [1-9]\d{3}/);
+    expect(t.kernel.nrReports()).toBe(0);
+    swapOff(t);
+  });
+
   it("SWAP-2 GEN-1 GEN-2 the same with pages in generations: two processes lose nothing", () => {
     const t = bootSwap({}, { seed: "gen", cmdline: "quiet modules=disk swiotlb=256K reclaim=mglru" });
     const { kernel } = t;

@@ -5,11 +5,20 @@
 import { PAGE_SIZE } from "../../kernel/params.ts";
 import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
-import { MAP_ANONYMOUS, MAP_PRIVATE, O_CREAT, O_WRONLY, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
+import {
+  MADV_HUGEPAGE,
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  O_CREAT,
+  O_WRONLY,
+  PROT_READ,
+  PROT_WRITE,
+} from "../../kernel/uapi/mman.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
 import {
   SYS_clone,
   SYS_getpid,
+  SYS_madvise,
   SYS_mmap,
   SYS_nanosleep,
   SYS_thread_join,
@@ -50,21 +59,22 @@ function timed(env: ProgramEnv, latency: Latency, touch: () => void): void {
   latency.longest = Math.max(latency.longest, took);
 }
 
-/** Maps and stamps `bytes` in pieces. */
-function* hog(tool: Tool, bytes: number, latency: Latency): Sleeping<Hog> {
+/** Maps and stamps `bytes`, in pieces of a MiB, or in one for which huge pages are asked. */
+function* hog(tool: Tool, bytes: number, isHuge: boolean, latency: Latency): Sleeping<Hog> {
   const { mem, timeIsUp } = tool.env;
   const got: Hog = { pieces: [], gotBytes: 0, error: 0 };
   while (got.gotBytes < bytes) {
-    const piece = Math.min(MIB, bytes - got.gotBytes);
+    const piece = Math.min(isHuge ? bytes : MIB, bytes - got.gotBytes);
     const va = yield* tool.sys(SYS_mmap, 0, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (va < 0) return { ...got, error: va };
+    if (isHuge) yield* tool.sys(SYS_madvise, va, piece, MADV_HUGEPAGE);
     for (let at = 0; at < piece; at += PAGE_SIZE) {
       const stamp = stampOf((got.gotBytes + at) / PAGE_SIZE);
       timed(tool.env, latency, () => mem.st32(va + at, stamp));
       mem.st32(va + at + PAGE_SIZE - 4, stamp);
       if (timeIsUp()) yield PREEMPTED;
     }
-    got.pieces.push(va);
+    for (let at = 0; at < piece; at += MIB) got.pieces.push(va + at);
     got.gotBytes += piece;
   }
   return got;
@@ -92,14 +102,19 @@ const newLatency = (): Latency => ({ nr: 0, total: 0, longest: 0 });
 
 const memhog: ToolDefinition = {
   name: "memhog",
-  synopsis: "SIZE [--hold CYCLES]",
+  synopsis: "SIZE [--huge] [--hold CYCLES]",
   summary: "map and write SIZE bytes (64M), hold them, verify them",
   *main(tool) {
-    const options = parseOptions(tool.args, { values: { "--hold": parseCount }, minOperands: 1, maxOperands: 1 });
+    const options = parseOptions(tool.args, {
+      flags: ["--huge"],
+      values: { "--hold": parseCount },
+      minOperands: 1,
+      maxOperands: 1,
+    });
     const bytes = parseSize(options?.operands[0] ?? "");
     if (options === null || bytes === null || bytes === 0) return yield* tool.usage();
     const [first, second]: [Latency, Latency] = [newLatency(), newLatency()];
-    const got = yield* hog(tool, bytes, first);
+    const got = yield* hog(tool, bytes, options.flags.has("--huge"), first);
     const { gotBytes, error } = got;
     const kib = (n: number): string => `${Math.ceil(n / 1024)} KiB`;
     if (error < 0) yield* tool.complain(`stopped at ${kib(gotBytes)} of ${kib(bytes)}: ${strerror(error)}`);

@@ -10,6 +10,7 @@ import {
   NR_ACTIVE_ANON,
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
+  NR_ANON_THPS,
   NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_INACTIVE_ANON,
@@ -95,6 +96,7 @@ const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
   ["nr_shmem", NR_SHMEM],
   ["nr_kernel_stack", NR_KERNEL_STACK_KB],
   ["nr_page_table_pages", NR_PAGETABLE],
+  ["nr_anon_transparent_hugepages", NR_ANON_THPS],
 ]);
 
 export function nodeCounter(vmstat: VmStat, name: string): number {

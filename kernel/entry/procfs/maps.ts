@@ -69,7 +69,7 @@ function commonRows(pages: VmaPages): string {
     ["Anonymous", pages.anonymous],
     ["KSM", 0],
     ["LazyFree", 0],
-    ["AnonHugePages", 0],
+    ["AnonHugePages", pages.huge],
     ["ShmemPmdMapped", 0],
     ["FilePmdMapped", 0],
     ["Shared_Hugetlb", 0],

@@ -52,6 +52,11 @@ import {
   SLABS_SCANNED,
   SWAP_RA,
   SWAP_RA_HIT,
+  THP_COLLAPSE_ALLOC,
+  THP_COLLAPSE_ALLOC_FAILED,
+  THP_FAULT_ALLOC,
+  THP_FAULT_FALLBACK,
+  THP_SPLIT,
 } from "../../../mm/index.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
@@ -135,6 +140,10 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["compact_daemon_wake", KCOMPACTD_WAKE],
   ["compact_daemon_migrate_scanned", KCOMPACTD_MIGRATE_SCANNED],
   ["compact_daemon_free_scanned", KCOMPACTD_FREE_SCANNED],
+  ["thp_fault_alloc", THP_FAULT_ALLOC],
+  ["thp_fault_fallback", THP_FAULT_FALLBACK],
+  ["thp_collapse_alloc", THP_COLLAPSE_ALLOC],
+  ["thp_collapse_alloc_failed", THP_COLLAPSE_ALLOC_FAILED],
   ["nr_tlb_remote_flush", NR_TLB_REMOTE_FLUSH],
   ["nr_tlb_remote_flush_received", NR_TLB_REMOTE_FLUSH_RECEIVED],
   ["nr_tlb_local_flush_all", NR_TLB_LOCAL_FLUSH_ALL],
@@ -167,7 +176,8 @@ export function formatVmstat(s: ProcSources): string {
   rows.push(["nr_memmap_pages", 0], ["nr_memmap_boot_pages", 0]);
   for (const name of EVENTS) {
     const id = EVENT_IDS.get(name);
-    rows.push([name, id === undefined ? 0 : vmstat.event(id)]);
+    const isSplit = name === "thp_split_page" || name === "thp_split_pmd";
+    rows.push([name, isSplit ? vmstat.item(THP_SPLIT) : id === undefined ? 0 : vmstat.event(id)]);
     if (name !== LAST_BEFORE_CMA || zones.totalCma() === 0) continue;
     rows.push(["cma_alloc_success", vmstat.event(CMA_ALLOC_SUCCESS)], ["cma_alloc_fail", vmstat.event(CMA_ALLOC_FAIL)]);
   }

@@ -1,0 +1,44 @@
+/**
+ * Files below /sys/kernel/mm/transparent_hugepage (theory: mm/thp.ts).
+ *
+ *   enabled                 always [madvise] never: one of the three is written, the one that holds is in brackets
+ *   hpage_pmd_size          bytes of a huge page
+ *   khugepaged/             pages_to_scan, scan_sleep_millisecs: may be written; pages_collapsed, full_scans: counts
+ *
+ * Source: Documentation/admin-guide/mm/transhuge.rst.
+ */
+
+import { THP_POLICIES, type Thp } from "../../../mm/index.ts";
+import type { FileRegistry } from "../../file.ts";
+import { PAGE_SIZE } from "../../params.ts";
+import { EINVAL } from "../../uapi/errno.ts";
+
+const DIR = "/sys/kernel/mm/transparent_hugepage";
+
+export function registerThpFiles(registry: FileRegistry, thp: Thp): void {
+  const { scanner } = thp;
+  registry.registerText(`${DIR}/enabled`, {
+    read: () => `${THP_POLICIES.map((name, policy) => (policy === thp.policy() ? `[${name}]` : name)).join(" ")}\n`,
+    *write(_task, text) {
+      const policy = THP_POLICIES.indexOf(text.trim());
+      if (policy < 0) return -EINVAL;
+      thp.setPolicy(policy);
+      return 0;
+    },
+  });
+  registry.registerText(`${DIR}/hpage_pmd_size`, { read: () => `${512 * PAGE_SIZE}\n` });
+  const tunable = (name: string, min: number, get: () => number, set: (value: number) => void): void =>
+    registry.registerText(`${DIR}/khugepaged/${name}`, {
+      read: () => `${get()}\n`,
+      *write(_task, text) {
+        const value = /^\d{1,9}$/.test(text.trim()) ? Number(text.trim()) : -1;
+        if (value < min) return -EINVAL;
+        set(value);
+        return 0;
+      },
+    });
+  tunable("pages_to_scan", 1, scanner.pagesToScan, scanner.setPagesToScan);
+  tunable("scan_sleep_millisecs", 0, scanner.sleepMillis, scanner.setSleepMillis);
+  registry.registerText(`${DIR}/khugepaged/pages_collapsed`, { read: () => `${scanner.nrCollapsed()}\n` });
+  registry.registerText(`${DIR}/khugepaged/full_scans`, { read: () => `${scanner.nrFullScans()}\n` });
+}
