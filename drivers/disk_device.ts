@@ -122,7 +122,11 @@ function createDisk(env: DeviceEnv): DeviceModel {
       at += n;
     }
   };
+  /** What is there now: to be used at once, it may be the medium itself. */
   const readMedia = (position: number, bytes: number): Uint8Array => {
+    const inPiece = position % MEDIA_PIECE;
+    const piece = inPiece + bytes <= MEDIA_PIECE ? media.get((position - inPiece) / MEDIA_PIECE) : undefined;
+    if (piece !== undefined) return piece.subarray(inPiece, inPiece + bytes);
     const out = new Uint8Array(bytes);
     eachPart(position, bytes, (piece, offset, at, n) => {
       const content = media.get(piece);

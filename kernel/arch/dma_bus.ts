@@ -161,7 +161,7 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
     report(fault);
   };
 
-  /** Splits a transfer where the pages behind it end; null once any part was refused. */
+  /** Splits a transfer into runs of RAM that are one behind the other; null once any part was refused. */
   const route = (port: Port, bus: number, bytes: number, access: BusAccess): readonly [number, number][] | null => {
     const why = port.isAttached ? limitBroken(port.limits, bus, bytes) : "comes from a device that is gone";
     if (why !== null) {
@@ -169,6 +169,8 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
       return null;
     }
     const parts: [number, number][] = [];
+    let isRam = true;
+    let end = -1;
     for (let done = 0; done < bytes; ) {
       const at = bus + done;
       const length = Math.min(bytes - done, PAGE_BYTES - (at % PAGE_BYTES));
@@ -177,11 +179,14 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
         refuse(port, access, at, bytes, "has no translation", -phys);
         return null;
       }
-      parts.push([phys, length]);
+      if (ramPages[Math.floor(phys / PAGE_BYTES)] !== 1) isRam = false;
+      const last = parts.length - 1;
+      if (phys === end) (parts[last] as [number, number])[1] += length;
+      else parts.push([phys, length]);
+      end = phys + length;
       done += length;
     }
     const missing = windowMissing(port, bus, bytes, access);
-    const isRam = parts.every(([phys]) => ramPages[Math.floor(phys / PAGE_BYTES)] === 1);
     if (missing === null && isRam) return parts;
     refuse(port, access, bus, bytes, missing ?? "reaches no RAM");
     return null;
@@ -203,13 +208,16 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
     read(bus, bytes) {
       const parts = route(port, bus, bytes, BUS_READ);
       if (parts === null) return null;
+      nrBytes += bytes;
+      const [first] = parts as [[number, number]];
+      // One run is copied as it is, without an array of zeros before.
+      if (parts.length === 1) return u8.slice(first[0], first[0] + bytes);
       const out = new Uint8Array(bytes);
       let done = 0;
       for (const [phys, length] of parts) {
         out.set(u8.subarray(phys, phys + length), done);
         done += length;
       }
-      nrBytes += bytes;
       return out;
     },
     write(bus, source) {
