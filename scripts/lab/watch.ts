@@ -12,6 +12,8 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Paint } from "../paint.ts";
+import { UsageError } from "../usage_error.ts";
+import { SourceError } from "./compile.ts";
 import { type Grade, gradeFolder, type Row } from "./grade.ts";
 import { reset, snapshots, tryToKeep } from "./history.ts";
 import { rowLine } from "./human.ts";
@@ -32,10 +34,12 @@ export interface WatchRequest {
 }
 
 const POLL_MS = 60;
+/** `q`, Ctrl-C and Ctrl-D, which are keys as others while the terminal is raw. */
+const ENDS: ReadonlySet<string> = new Set(["q", "\u0003", "\u0004"]);
 const KEYS =
   "n next · r run · h hint · l list · c check all · v memory · t step · p predict · d diff · x reset · q quit";
 
-/** Watches until `q`; the last grade. */
+/** Watches until `q`; the last whole grade. */
 export async function watchFolder(request: WatchRequest): Promise<Grade | null> {
   const watcher = new Watcher(request);
   try {
@@ -48,6 +52,8 @@ export async function watchFolder(request: WatchRequest): Promise<Grade | null> 
 class Watcher {
   readonly #request: WatchRequest;
   readonly #sandbox: Sandbox = createSandbox();
+  /** Keys that wait for their turn. */
+  readonly #typed: string[] = [];
   #grade: Grade | null = null;
   /** Rows of the last run that need work, and which one is shown. */
   #failing: readonly Row[] = [];
@@ -63,7 +69,7 @@ class Watcher {
 
   async serve(): Promise<Grade | null> {
     const { keys, isStopped } = this.#request;
-    const typed: string[] = [];
+    const typed = this.#typed;
     const onData = (chunk: Buffer | string): void => {
       typed.push(...String(chunk));
     };
@@ -75,8 +81,8 @@ class Watcher {
       await this.#run("quick");
       while (keys !== undefined && !isStopped()) {
         const key = typed.shift();
-        if (key === "q" || key === "\u0003" || key === "\u0004") break;
-        if (key !== undefined) await this.#press(key);
+        if (key !== undefined && ENDS.has(key)) break;
+        if (key !== undefined) await this.#tryPress(key);
         const now = this.#mark();
         if (now !== mark) {
           mark = now;
@@ -109,11 +115,14 @@ class Watcher {
   }
 
   async #run(depth: "quick" | "visible"): Promise<void> {
-    const { lab, dir, out, paint, isStopped } = this.#request;
+    const { lab, dir, out, paint } = this.#request;
     const first = this.#failing[this.#at]?.check.id;
+    // A long run is left after the check at hand.
+    const isStopped = (): boolean => this.#request.isStopped() || this.#typed.some((key) => ENDS.has(key));
     let isFirst = true;
+    let grade: Grade;
     try {
-      this.#grade = await gradeFolder({
+      grade = await gradeFolder({
         lab,
         dir,
         depth,
@@ -130,7 +139,9 @@ class Watcher {
       out(`no verdict: ${error.message}\n`);
       return;
     }
-    const { problem, rows, score, max } = this.#grade;
+    if (isStopped()) return;
+    this.#grade = grade;
+    const { problem, rows, score, max } = grade;
     tryToKeep(lab, dir, `${score}/${max}`);
     const broken = rows.filter(({ status }) => status !== "passed");
     this.#failing = [
@@ -144,7 +155,7 @@ class Watcher {
     this.#step = 0;
     if (problem !== null) out(`${paint.bad(`✗ ${problem}`)}\n`);
     else this.#show();
-    for (const line of this.#grade.typeErrors) out(`${paint.dim(`type error (costs nothing): ${line}`)}\n`);
+    for (const line of grade.typeErrors) out(`${paint.dim(`type error (costs nothing): ${line}`)}\n`);
     out(
       `${score}/${max} points of ${depth === "quick" ? "the quick run" : "the visible checks"}\n${paint.dim(KEYS)}\n`,
     );
@@ -159,6 +170,19 @@ class Watcher {
     }
     const [headline = "", ...rest] = row.lines;
     out(`${paint.bad(headline)}\n${rest.join("\n")}\n`);
+  }
+
+  /** A key that cannot be obeyed says why: files may be gone, or other ones than the verdict was about. */
+  async #tryPress(key: string): Promise<void> {
+    try {
+      await this.#press(key);
+    } catch (error) {
+      const isOfFiles = error instanceof Error && "code" in error;
+      if (error instanceof SourceError) this.#request.out(`${error.file}:${error.line}: ${error.message}\n`);
+      else if (isOfFiles || error instanceof UsageError || error instanceof InfrastructureError)
+        this.#request.out(`${error.message}\n`);
+      else throw error;
+    }
   }
 
   async #press(key: string): Promise<void> {

@@ -81,21 +81,7 @@ describe.skipIf(!isBuilt)("two graders in one folder", () => {
 
   it("two watches: each save is judged by both, nothing is lost", async () => {
     const dir = folder();
-    const watches = [0, 1].map(() => {
-      const keys = new PassThrough() as unknown as NodeJS.ReadStream;
-      let shown = "";
-      const done = watchFolder({
-        lab,
-        dir,
-        paint: createPaint(0),
-        out: (text) => {
-          shown += text;
-        },
-        keys,
-        isStopped: () => false,
-      });
-      return { keys, done, shown: () => shown };
-    });
+    const watches = [watchOf(dir), watchOf(dir)];
     const hasVerdicts = (n: number) => (): boolean =>
       watches.every(({ shown }) => shown().split("of the quick run").length > n);
     expect(await eventually(hasVerdicts(1), 30_000)).toBe(true);
@@ -106,6 +92,39 @@ describe.skipIf(!isBuilt)("two graders in one folder", () => {
     for (const { shown } of watches) expect(shown()).toContain("merge-all");
     const kept = wholeSnapshots(dir);
     expect(kept.map((name) => readFileSync(join(dir, ".lab/history", name, "buddy.ts"), "utf8"))).toContain(right);
+  }, 90_000);
+
+  /** A watch over `dir` with keys that the test types. */
+  function watchOf(dir: string) {
+    const keys = new PassThrough() as unknown as NodeJS.ReadStream;
+    let shown = "";
+    const out = (text: string): void => {
+      shown += text;
+    };
+    const done = watchFolder({ lab, dir, paint: createPaint(0), out, keys, isStopped: () => false });
+    return { keys, done, shown: () => shown, says: (text: string) => eventually(() => shown.includes(text), 30_000) };
+  }
+
+  it("keys about a file that is gone, or another one by now, say so (bug: the watch ended with an error)", async () => {
+    const dir = folder(wrongFiles(lab, "merge-once").get("buddy.ts") as string);
+    const watch = watchOf(dir);
+    expect(await watch.says("of the quick run")).toBe(true);
+    rmSync(join(dir, "buddy.ts"));
+    watch.keys.push("vtdp");
+    expect(await watch.says("is missing in")).toBe(true);
+    writeFileSync(join(dir, "buddy.ts"), right);
+    expect(await watch.says("all that was run passes")).toBe(true);
+    watch.keys.push("q");
+    await watch.done;
+  }, 90_000);
+
+  it("q and Ctrl-C end a run after the check at hand (bug: not before its last), and it is not kept", async () => {
+    const dir = folder();
+    const watch = watchOf(dir);
+    expect(await watch.says("of the quick run")).toBe(true);
+    watch.keys.push("c\u0003");
+    expect((await watch.done)?.rows.every(({ status }) => status === "passed")).toBe(true);
+    expect(watch.shown()).not.toContain("of the visible checks");
   }, 90_000);
 
   function wholeSnapshots(dir: string): string[] {
