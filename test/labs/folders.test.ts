@@ -53,7 +53,7 @@ describe.skipIf(!isBuilt)("a grade that is interrupted", () => {
       const dir = folder(SPINNING);
       const { child, ended } = start(["lab", "grade", dir, "--format", "json"]);
       const pid = child.pid as number;
-      expect(await eventually(() => descendants(pid).length > 0)).toBe(true);
+      expect(await eventually(() => descendants(pid).length > 0, 30_000)).toBe(true);
       await new Promise((resolve) => setTimeout(resolve, 300));
       const below = descendants(pid);
       child.kill(signal);
@@ -64,9 +64,9 @@ describe.skipIf(!isBuilt)("a grade that is interrupted", () => {
         expect(err).toContain("this is no grade");
       }
       expect(existsSync(join(dir, ".lab", "history"))).toBe(false);
-      expect(await eventually(() => !below.some(isRunning))).toBe(true);
+      expect(await eventually(() => !below.some(isRunning), 30_000)).toBe(true);
     },
-    60_000,
+    90_000,
   );
 });
 

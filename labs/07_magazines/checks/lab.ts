@@ -54,6 +54,8 @@ const ALONE: readonly Check[] = [
     cause: "a round that is taken is still counted, a magazine that is put away twice or not at all",
     kinds: ["one-twice", "one-foreign", "one-lost", "one-early", "bad-claim"],
     program(random, nr) {
+      // Each CPU has as much at hand as there is room for: does the one end where the other begins?
+      if (nr % 8 === 2) return explored(["p|u", "ppppppppuuuuuuuu|pp", 18, 4], 0);
       // Every other one fills and empties both magazines.
       const there = nr % 2 === 0 ? "" : "pppppuuuuu";
       return explored([`${there}${word(random, 4 + (nr % 12), 5)}`, "", 6 + (nr % 4), 1 + (nr % 3)], 0);

@@ -21,10 +21,10 @@ export interface History extends RunHistory {
   readonly log: readonly number[];
 }
 
-/** The nodes that an operation gave to its CPU. */
+/** The nodes that an operation gave to its CPU. A 0 is pop's word for none; a refill that gives none is empty. */
 export function takenBy(op: HistoryOp): readonly (number | string)[] {
-  if (op.name === "push") return [];
-  return [op.result].flat().filter((node) => node !== 0);
+  if (op.name === "push" || op.result === 0) return [];
+  return [op.result].flat();
 }
 
 /** Can the operations be put in a row? Which nodes are free follows from which operations are in it. */

@@ -79,7 +79,7 @@ function nodesVerdict({ ops, left }: History, { free, hold = [] }: LockfreeConfi
     if (op.name === "refill" && !Array.isArray(op.result))
       return { kind: "bad-claim", message: `refill(${op.arg}) returns ${op.result}, which is no list` };
     for (const node of takenBy(op)) {
-      if (typeof node !== "number" || !Number.isInteger(node) || node < 0)
+      if (typeof node !== "number" || !Number.isInteger(node) || node <= 0)
         return { kind: op.name === "pop" ? "bad-zero" : "bad-claim", message: `${whose(op)}: that is no node` };
       if (!isNode(node)) return { kind: "foreign", message: `${whose(op)}: nobody ever had a node ${node}` };
       room[node] = (room[node] as number) - 1;
