@@ -15,12 +15,11 @@
  * Context: process context; the interrupt handler is the queue's serve().
  */
 
-import type { OpenFile } from "../kernel/file.ts";
+import { type OpenFile, seekFrom } from "../kernel/file.ts";
 import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
 import type { Task } from "../kernel/task.ts";
 import { NULL, type Sleeping } from "../kernel/types.ts";
-import { EINVAL, ENODEV, ENOMEM, ENOSPC } from "../kernel/uapi/errno.ts";
-import { SEEK_CUR, SEEK_END, SEEK_SET } from "../kernel/uapi/mman.ts";
+import { ENODEV, ENOMEM, ENOSPC } from "../kernel/uapi/errno.ts";
 import { GFP_KERNEL, NO_MEMPOOL } from "../mm/index.ts";
 import {
   DISK_BOUNDARY_BYTES,
@@ -124,11 +123,9 @@ function createDiskDriver(platform: Platform): Driver {
         return done;
       },
       seek(offset, whence) {
-        const base =
-          whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? capacity(disk) : -1;
-        if (base < 0 || base + offset < 0) return -EINVAL;
-        position = base + offset;
-        return position;
+        const to = seekFrom(position, capacity(disk), offset, whence);
+        if (to >= 0) position = to;
+        return to;
       },
       release() {
         pages?.close();

@@ -31,7 +31,7 @@
  */
 
 import { CYC_PER_LINE } from "../kernel/arch/charges.ts";
-import type { OpenFile } from "../kernel/file.ts";
+import { type OpenFile, seekFrom } from "../kernel/file.ts";
 import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import type { Task } from "../kernel/task.ts";
@@ -79,9 +79,6 @@ const NR_PICTURES = 2;
 const ADDRESS_LINES = 32;
 /** Periods after which a pan gives up. */
 const PAN_PERIODS = 8;
-const SEEK_SET = 0;
-const SEEK_CUR = 1;
-const SEEK_END = 2;
 
 interface Mode {
   readonly width: number;
@@ -205,10 +202,9 @@ function createFramebuffer(platform: Platform, mode: Mode): Driver {
         return nr;
       },
       seek(offset, whence) {
-        const from = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? blockBytes : -1;
-        if (from < 0 || from + offset < 0) return -EINVAL;
-        position = from + offset;
-        return position;
+        const to = seekFrom(position, blockBytes, offset, whence);
+        if (to >= 0) position = to;
+        return to;
       },
       release: () => release(fb),
     };

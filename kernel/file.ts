@@ -12,6 +12,8 @@
 import { bugOn } from "./bug.ts";
 import type { Task } from "./task.ts";
 import type { PhysAddr, Sleeping, TaskContext } from "./types.ts";
+import { EINVAL, EOVERFLOW } from "./uapi/errno.ts";
+import { SEEK_CUR, SEEK_END, SEEK_SET } from "./uapi/mman.ts";
 
 export interface OpenFile {
   refs: number;
@@ -31,6 +33,16 @@ export interface OpenFile {
   openPages?(task: Task): Sleeping<PageIo | number>;
   /** The last descriptor is gone. */
   release(): void;
+}
+
+/**
+ * Where lseek() leads in a file of `end` bytes: the new position, −EINVAL before the beginning or for no `whence`,
+ * −EOVERFLOW for a position that no register of this machine holds.
+ */
+export function seekFrom(position: number, end: number, offset: number, whence: number): number {
+  const base = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? end : -1;
+  if (base < 0 || base + offset < 0) return -EINVAL;
+  return Number.isSafeInteger(base + offset) ? base + offset : -EOVERFLOW;
 }
 
 /**

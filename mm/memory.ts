@@ -56,7 +56,9 @@ import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import {
   MM_COW_FAULTS,
   MM_FAULTS,
+  MM_LIM_MEMLOCK,
   MM_LIM_STACK,
+  MM_LOCKED_VM,
   MM_PEAK_RSS,
   MM_PGD,
   MM_RSS_ANON,
@@ -335,9 +337,12 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     const nrPages = field(vma, VMA_START) - page;
     const spec = vmas.specOf(vma);
     if (page < floor || field(vma, VMA_END) - page > field(mm, MM_LIM_STACK)) return NULL;
+    const isLocked = (spec.flags & VM_LOCKED) !== 0;
+    if (isLocked && field(mm, MM_LOCKED_VM) + nrPages > field(mm, MM_LIM_MEMLOCK)) return NULL;
     if (!account.mayExpand(mm, spec, nrPages) || !account.mayCommit(nrPages)) return NULL;
     vmas.resize(vma, page, field(vma, VMA_END));
     account.account(mm, spec, nrPages);
+    if (isLocked) addField(mm, MM_LOCKED_VM, nrPages);
     vmas.joinAround(ctx, mm, page, page);
     return vmas.at(mm, page);
   };

@@ -16,6 +16,7 @@ import { PROCESS_TOOLS } from "./programs/processes.ts";
 import { REPORT_TOOLS } from "./programs/reports.ts";
 import { SENSORD } from "./programs/sensord.ts";
 import { SWAP_TOOLS } from "./programs/swap_tools.ts";
+import { SYSFUZZ } from "./programs/sysfuzz.ts";
 import { TEXT_TOOLS } from "./programs/text_tools.ts";
 import { programOf, type ToolDefinition } from "./programs/tool.ts";
 import { WEBSERVER } from "./programs/webserver.ts";
@@ -50,6 +51,7 @@ const TOOLS: readonly ToolDefinition[] = [
   USERTESTS,
   FRAGMENT,
   SENSORD,
+  SYSFUZZ,
   WEBSERVER,
 ];
 

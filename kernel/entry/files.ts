@@ -7,11 +7,10 @@
 
 import { GFP_KERNEL, NR_FILE_PAGES, type PageAllocator, type VmStat } from "../../mm/index.ts";
 import type { MemoryPort } from "../arch/port.ts";
-import type { OpenFile, TextFile } from "../file.ts";
+import { type OpenFile, seekFrom, type TextFile } from "../file.ts";
 import { PAGE_SIZE } from "../params.ts";
 import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
 import { EBADF, EINVAL, EPIPE } from "../uapi/errno.ts";
-import { SEEK_CUR, SEEK_SET } from "../uapi/mman.ts";
 import { decodeUtf8, encodeUtf8 } from "../uapi/utf8.ts";
 import type { WaitQueues } from "../wait.ts";
 
@@ -41,8 +40,9 @@ export function textFile(text: string, onWrite?: TextFile["write"]): OpenFile {
       return (yield* onWrite(task, decodeUtf8(source))) || source.length;
     },
     seek(offset, whence) {
-      position = Math.max(0, (whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : bytes.length) + offset);
-      return position;
+      const to = seekFrom(position, bytes.length, offset, whence);
+      if (to >= 0) position = to;
+      return to;
     },
     release() {},
   };

@@ -12,11 +12,11 @@
 
 import { type FileMap, fileByte, MAX_FILE_BYTES, type ProcessMemory } from "../../mm/index.ts";
 import type { MemoryPort } from "../arch/port.ts";
-import type { OpenFile } from "../file.ts";
+import { type OpenFile, seekFrom } from "../file.ts";
 import { PAGE_SIZE } from "../params.ts";
 import { type Context, NO_PFN, NULL, type PhysAddr } from "../types.ts";
-import { EFBIG, EINVAL, ENOSPC } from "../uapi/errno.ts";
-import { O_APPEND, O_RDWR, O_WRONLY, SEEK_CUR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
+import { EFBIG, ENOSPC } from "../uapi/errno.ts";
+import { O_APPEND, O_RDWR, O_WRONLY } from "../uapi/mman.ts";
 
 export interface RamfsMemory {
   readonly port: MemoryPort;
@@ -109,11 +109,9 @@ export function openNode(memory: RamfsMemory, { mapping }: RamfsNode, flags: num
       return done;
     },
     seek(offset, whence) {
-      const end = files.sizeBytes(mapping);
-      const base = whence === SEEK_SET ? 0 : whence === SEEK_CUR ? position : whence === SEEK_END ? end : -1;
-      if (base < 0 || base + offset < 0) return -EINVAL;
-      position = base + offset;
-      return position;
+      const to = seekFrom(position, files.sizeBytes(mapping), offset, whence);
+      if (to >= 0) position = to;
+      return to;
     },
     release() {
       files.put(context(), mapping);

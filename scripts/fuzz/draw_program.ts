@@ -146,6 +146,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   pmap: (d) => [...flags(d, ["-x"]), ...d.list(1, 2, () => number(d, 8))],
   forkbomb: () => [],
   usertests: (d) => d.of([["-q"], ["-l"], ["forktest"], ["mem"], ["page-parallel"], ["mmap-shuffle"], ["nope"]]),
+  sysfuzz: (d) => [number(d, 9999), `0-${number(d, 400)}`],
   help: () => [],
   sh: (d) =>
     d.of([["-c", "true"], ["-c", ""], ["/tmp/a"], ["/proc/meminfo"], [], ["-c", "exit 3"], ["-c", "sh -c 'ps; ps'"]]),

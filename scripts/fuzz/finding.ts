@@ -4,8 +4,10 @@
 
 import type { Failure } from "./run_case.ts";
 
-export const FUZZ_TARGETS = ["machines", "readers", "scenarios", "cli"] as const;
+export const FUZZ_TARGETS = ["machines", "syscalls", "readers", "scenarios", "cli"] as const;
 export type FuzzTarget = (typeof FUZZ_TARGETS)[number];
+/** Those whose runs are machines. */
+export type MachineTarget = "machines" | "syscalls";
 
 export interface Finding {
   readonly run: number;

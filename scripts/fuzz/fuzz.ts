@@ -4,8 +4,9 @@
  *   number and seed ──▶ draw ──▶ run ──▶ fine ──────────────▶ count
  *                                  └──▶ failed ──▶ shrink ──▶ a finding: a file, and the line that shows it again
  *
- * Four kinds of runs: machines (fuzz_case.ts), and the borders of the program: recordings that are damaged, scenarios
- * that are, command lines that make no sense (border_*.ts).
+ * Five kinds of runs: machines (fuzz_case.ts), machines whose programs make random system calls (draw_syscalls.ts), and
+ * the borders of the program: recordings that are damaged, scenarios that are, command lines that make no sense
+ * (border_*.ts).
  *
  *   FUZ-2  run k of a seed is the same run whenever and wherever it is made; the clock decides only when to stop
  *   FUZ-3  a finding's file fails in the same way when `slabtown run` is given it
@@ -17,7 +18,8 @@ import { READER_BORDER } from "./border_readers.ts";
 import { SCENARIO_BORDER } from "./border_scenarios.ts";
 import { createDraw } from "./draw.ts";
 import { drawCase, FUZZ_DRIVERS } from "./draw_machine.ts";
-import type { Border, BorderFinding, Finding, FuzzTarget } from "./finding.ts";
+import { drawSyscallCase } from "./draw_syscalls.ts";
+import type { Border, BorderFinding, Finding, FuzzTarget, MachineTarget } from "./finding.ts";
 import { caseText, type FuzzCase, runText } from "./fuzz_case.ts";
 import { type Activity, type Failure, NO_ACTIVITY, runCase } from "./run_case.ts";
 import { shrink, smallerCases } from "./shrink.ts";
@@ -52,7 +54,7 @@ export interface FuzzResult {
   readonly isInterrupted: boolean;
 }
 
-const BORDERS: Readonly<Record<Exclude<FuzzTarget, "machines">, Border>> = {
+const BORDERS: Readonly<Record<Exclude<FuzzTarget, MachineTarget>, Border>> = {
   readers: READER_BORDER,
   scenarios: SCENARIO_BORDER,
   cli: CLI_BORDER,
@@ -74,7 +76,7 @@ export const signatureOf = ({ kind, what }: Failure): string =>
 
 class Tally {
   readonly coverage = new Map<string, Map<string, number>>();
-  readonly nrRuns: Record<FuzzTarget, number> = { machines: 0, readers: 0, scenarios: 0, cli: 0 };
+  readonly nrRuns: Record<FuzzTarget, number> = { machines: 0, syscalls: 0, readers: 0, scenarios: 0, cli: 0 };
   activity = NO_ACTIVITY;
   nrInputs = 0;
   nrRunsRefused = 0;
@@ -107,7 +109,9 @@ export async function fuzz(request: FuzzRequest): Promise<FuzzResult> {
   for (let run = first; run < first + nrRuns && !isStopped() && !request.isTimeUp(); run++) {
     const target = targetOf(run, targets);
     const found =
-      target === "machines" ? await machineRun(request, run, tally) : await borderRun(target, seed, run, tally);
+      target === "machines" || target === "syscalls"
+        ? await machineRun(request, target, run, tally)
+        : await borderRun(target, seed, run, tally);
     if (found === "interrupted") break;
     tally.nrRuns[target]++;
     if (found !== null) {
@@ -123,7 +127,7 @@ export async function fuzz(request: FuzzRequest): Promise<FuzzResult> {
 }
 
 async function borderRun(
-  target: Exclude<FuzzTarget, "machines">,
+  target: Exclude<FuzzTarget, MachineTarget>,
   seed: string,
   run: number,
   tally: Tally,
@@ -135,10 +139,12 @@ async function borderRun(
 
 async function machineRun(
   request: FuzzRequest,
+  target: MachineTarget,
   run: number,
   tally: Tally,
 ): Promise<BorderFinding | null | "interrupted"> {
-  const { seed, stop, draw = (from, nr) => drawCase(createDraw(from, nr)) } = request;
+  const drawOf = target === "machines" ? drawCase : drawSyscallCase;
+  const { seed, stop, draw = (from, nr) => drawOf(createDraw(from, nr)) } = request;
   const fuzzCase = draw(seed, run);
   const { failure, activity, isInterrupted } = await runCase(caseText(fuzzCase, FUZZ_DRIVERS), stop);
   if (isInterrupted) return "interrupted";

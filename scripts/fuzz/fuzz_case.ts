@@ -43,6 +43,8 @@ export interface FuzzCase {
 }
 
 const OPERATORS: ReadonlySet<string> = new Set(["|", "&", "&&", "||", ">", ">>", "<", "2>&1"]);
+/** Disks that may hold a swap area: the driver's first, and that of the kernel parameter swap=. */
+const SWAP_NODES = ["/dev/sda", "/dev/sdb"];
 const CMA_FREE = "/sys/kernel/debug/cma/reserved/free";
 
 const wordText = (word: string): string => (OPERATORS.has(word) ? word : shellQuote(word));
@@ -74,7 +76,11 @@ function finallyOf(fuzzCase: FuzzCase, drivers: readonly string[]): string[] {
   }
   if (text.includes("/debug/cma/")) writes.push(`echo 999999 > ${CMA_FREE}`);
   const script = writes.length === 0 ? [] : [`sh -c ${shellQuote(writes.join("; "))}`];
-  const commands = [...script, ...loadable(drivers, text).map((name) => `rmmod ${name}`)];
+  // The driver of a swap disk keeps pools that have grown, until it goes.
+  const hasSwap = fuzzCase.params.some((param) => param.startsWith("swap=")) || text.includes("swapon");
+  const swap = hasSwap ? SWAP_NODES.map((node) => `swapoff ${node}`) : [];
+  const modules = loadable(drivers, hasSwap ? `${text} disk` : text);
+  const commands = [...script, ...swap, ...modules.map((name) => `rmmod ${name}`)];
   return commands.length === 0 ? ["true"] : commands;
 }
 

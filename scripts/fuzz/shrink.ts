@@ -69,8 +69,14 @@ function* eachSmaller<T>(list: readonly T[], smallerOf: (entry: T) => Iterable<T
   }
 }
 
-/** A word with a smaller number in it. */
+/** A word with a smaller number in it; the halves of a range `A-B`. */
 function* smallerWord(word: string): Generator<string> {
+  const [range, from, to] = /^(\d{1,9})-(\d{1,9})$/.exec(word) ?? [];
+  if (range !== undefined) {
+    const middle = Math.floor((Number(from) + Number(to)) / 2);
+    if (Number(from) < Number(to)) yield* [`${from}-${middle}`, `${middle + 1}-${to}`];
+    return;
+  }
   const [, before = "", digits = "", behind = ""] = /^(.*?)(\d{1,15})(\D*)$/.exec(word) ?? [];
   if (digits === "") return;
   for (const value of lower(Number(digits), 0)) yield `${before}${value}${behind}`;

@@ -7,7 +7,8 @@
 
 import { describe, expect, it } from "vitest";
 import { PARAMETERS } from "../../kernel/cmdline.ts";
-import type { Program } from "../../kernel/uapi/program.ts";
+import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
+import * as sys from "../../kernel/uapi/syscall.ts";
 import { createDraw } from "../../scripts/fuzz/draw.ts";
 import { drawCase, FUZZ_DRIVERS, PARAMETER_VALUES } from "../../scripts/fuzz/draw_machine.ts";
 import { PROGRAM_ARGUMENTS } from "../../scripts/fuzz/draw_program.ts";
@@ -23,6 +24,7 @@ import { runWorkloads } from "../../scripts/run_workloads.ts";
 import { loadScenario } from "../../scripts/workloads.ts";
 import { builtinPrograms } from "../../userland/index.ts";
 import { createLibc } from "../../userland/libc.ts";
+import { FUZZED_CALLS } from "../../userland/programs/sysfuzz_calls.ts";
 
 const run = (options: Partial<FuzzRequest>): Promise<FuzzResult> =>
   fuzz({
@@ -112,6 +114,40 @@ describe("what is drawn", () => {
     expect(turns.filter((target) => target === "machines")).toHaveLength(12);
     expect(new Set(turns).size).toBe(4);
     expect(targetOf(5, ["cli"])).toBe("cli");
+  });
+});
+
+describe("system calls", () => {
+  it("each has its turn, but for the one that ends the machine", () => {
+    const fuzzed = new Set(FUZZED_CALLS.map(({ nr }) => nr));
+    const missing = Object.entries(sys).filter(([name, nr]) => name.startsWith("SYS_") && !fuzzed.has(nr));
+    expect(missing.map(([name]) => name)).toEqual(["SYS_reboot"]);
+  });
+
+  it("SYS-1 thousands of them, on machines with swap and without: nothing found, the same again", async () => {
+    const result = await run({ targets: ["syscalls"], seed: "short", nrRuns: 3 });
+    expect(result.findings).toEqual([]);
+    expect(result.activity.syscalls).toBeGreaterThan(4000);
+    const again = await run({ targets: ["syscalls"], seed: "short", nrRuns: 1 });
+    expect(await run({ targets: ["syscalls"], seed: "short", nrRuns: 1 })).toEqual(again);
+  });
+
+  it("a result that is no errno is told of as wrong, and which call it was", async () => {
+    const set = await loadScenario(inputFromBytes("wrong.yaml", "programs: [{ run: sysfuzz 7 0-300 }]\n"));
+    const sysfuzz = set.programs.get("/bin/sysfuzz") as Program;
+    // A kernel whose getppid() fails with an errno that does not exist, in this program and in its children.
+    const lieTo = (env: ProgramEnv): ProgramEnv => ({
+      ...env,
+      syscall: (nr, ...args) => (nr === sys.SYS_getppid ? -999 : env.syscall(nr, ...args)),
+      entryOf: (fn) => env.entryOf((child) => fn(lieTo(child))),
+    });
+    const programs = new Map([...set.programs, ["/bin/sysfuzz", (env: ProgramEnv) => sysfuzz(lieTo(env))] as const]);
+    const machine = { nrCpus: 1, ramBytes: 16 * 2 ** 20, seed: "1", cmdline: "quiet" };
+    const { result, kernel } = await runWorkloads({ machine, set: { ...set, programs } });
+    expect(result.nrCorrupt).toBeGreaterThan(0);
+    expect(kernel.check()).toBeNull();
+    const honest = await runWorkloads({ machine, set });
+    expect(honest.result.nrCorrupt).toBe(0);
   });
 });
 

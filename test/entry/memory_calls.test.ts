@@ -8,8 +8,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Sleeping } from "../../kernel/types.ts";
+import { EINVAL, EOVERFLOW } from "../../kernel/uapi/errno.ts";
 import * as mman from "../../kernel/uapi/mman.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
+import { RLIMIT_MEMLOCK } from "../../kernel/uapi/resource.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 
@@ -74,6 +76,54 @@ describe("the kernel's own copies", () => {
       },
     });
     expect(t.run("/bin/parent")).toBe(0);
+    t.kernel.removeFiles();
+    t.expectNoLeak();
+  });
+});
+
+describe("found by sysfuzz", () => {
+  it("LCK-2 a locked stack that grows counts as locked, and not beyond RLIMIT_MEMLOCK", () => {
+    const t = bootKernel({
+      *"/bin/grower"(env) {
+        const top = 0x3010_0000;
+        const flags = ANON | mman.MAP_FIXED | mman.MAP_GROWSDOWN | mman.MAP_LOCKED;
+        if ((yield* call(env, sys.SYS_mmap, top, PAGE, RW, flags, -1, 0)) !== top) return 1;
+        env.mem.st32(top - 3 * PAGE, 1);
+        if (t.kernel.check() !== null) return 2;
+        // Four pages are locked. The limit becomes five: two more are too many.
+        env.mem.st32(top, 5 * PAGE);
+        env.mem.st32(top + 4, 0);
+        env.mem.st32(top + 8, 5 * PAGE);
+        env.mem.st32(top + 12, 0);
+        if ((yield* call(env, sys.SYS_prlimit64, 0, RLIMIT_MEMLOCK, top, 0)) !== 0) return 3;
+        // Limits reach the address space at the next call about memory.
+        if ((yield* call(env, sys.SYS_brk, 0)) < 0) return 4;
+        env.mem.st32(top - 4 * PAGE, 1);
+        if (t.kernel.check() !== null) return 6;
+        env.mem.st32(top - 5 * PAGE, 1);
+        return 7;
+      },
+    });
+    expect(t.run("/bin/grower")).toBe(128 + mman.SIGSEGV);
+    t.expectNoLeak();
+  });
+
+  it("SYS-1 SYS-2 lseek to where no register points is EOVERFLOW, and the position stays", () => {
+    const t = bootKernel({
+      *"/bin/seeker"(env) {
+        const p = yield* call(env, sys.SYS_mmap, 0, PAGE, RW, ANON, -1, 0);
+        const fd = yield* openFile(env, p);
+        if ((yield* call(env, sys.SYS_lseek, fd, 5, mman.SEEK_SET)) !== 5) return 1;
+        if ((yield* call(env, sys.SYS_lseek, fd, Number.MAX_SAFE_INTEGER, mman.SEEK_CUR)) !== -EOVERFLOW) return 2;
+        if ((yield* call(env, sys.SYS_lseek, fd, -6, mman.SEEK_CUR)) !== -EINVAL) return 3;
+        if ((yield* call(env, sys.SYS_lseek, fd, 0, 3)) !== -EINVAL) return 4;
+        env.mem.write(p, new TextEncoder().encode("/proc/uptime\0"));
+        const text = yield* call(env, sys.SYS_openat, -100, p, 0);
+        if ((yield* call(env, sys.SYS_lseek, text, -1, mman.SEEK_SET)) !== -EINVAL) return 5;
+        return (yield* call(env, sys.SYS_lseek, fd, 0, mman.SEEK_CUR)) === 5 ? 0 : 6;
+      },
+    });
+    expect(t.run("/bin/seeker")).toBe(0);
     t.kernel.removeFiles();
     t.expectNoLeak();
   });
