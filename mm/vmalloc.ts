@@ -103,6 +103,8 @@ export interface Vmalloc {
   purge(ctx: Context): void;
   /** Live areas, by address. */
   areas(): readonly VmapArea[];
+  /** Page tables of the window: they stay where areas are, and one set stays always. O(tables). */
+  nrTables(): number;
   /** VML-1 … VML-3, VML-6: a sentence, or null. O(pages). */
   check(): string | null;
 }
@@ -300,6 +302,7 @@ export function createVmalloc(deps: VmallocDeps, bootCtx: Context): Vmalloc {
   mmu.setKernelRoot(top);
 
   return {
+    nrTables: () => pageTables.count(table()),
     vmalloc,
     vfree,
     purge,

@@ -214,6 +214,8 @@ export interface Kernel {
   /** What each CPU's magazines served and what they did not, over all caches; by CPU number. */
   magazineStats(): readonly CpuCacheStats[];
   census(): PageCensus;
+  /** Page tables of the kernel's own window, where stacks are: among those of the census, and of no process. */
+  nrKernelTables(): number;
   /** Whose every page frame is, in words. */
   owners(): PageOwners;
   /** Requests that fault injection has seen and refused; null without one of its parameters. */

@@ -197,6 +197,7 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
     drivers: deps.drivers,
     magazineStats: () => Array.from({ length: harts.nrCpus }, (_, cpu) => memory.slab.cpuStats(cpu)),
     census: deps.census,
+    nrKernelTables: deps.users.vmalloc.nrTables,
     faultStats: () => deps.faults?.stats() ?? null,
     peakPages: () => deps.census().reserved + deps.peakUsed(),
     check: () =>

@@ -63,10 +63,9 @@ const alloc = (p: Platform, ctx: Context, bytes: number): PhysAddr => {
 const expectRest = (t: TestKernel): void => {
   expect(t.kernel.check()).toBeNull();
   const { anon, pageTables, kernelStacks, largeKmalloc, other } = t.kernel.census();
-  expect({ anon, pageTables, kernelStacks, largeKmalloc, other }).toEqual({
+  expect({ anon, pageTables: pageTables - t.kernel.nrKernelTables(), kernelStacks, largeKmalloc, other }).toEqual({
     anon: 0,
-    // Of the kernel's own window, where stacks are: they stay (vmalloc.ts).
-    pageTables: 3,
+    pageTables: 0,
     kernelStacks: permanentStackPages(t.kernel),
     largeKmalloc: 0,
     other: 0,
