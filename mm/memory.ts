@@ -306,10 +306,12 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     let first = 0;
     const release = (last: number): void => {
       if (nr > 0) tlb.flushRange(ctx, mm, first, last + 1);
-      for (let i = 0; i < nr; i++) refs.putPage(ctx, asPfn(gathered[i] as number));
+      for (let i = 0; i < nr; i++) {
+        refs.putPage(ctx, asPfn(gathered[i] as number));
+        // Tens of thousands of pages at the end of a large process: no device is to wait for that.
+        deps.interruptPoint(ctx);
+      }
       nr = 0;
-      // Tens of thousands of pages at the end of a large process: no device is to wait for that.
-      deps.interruptPoint(ctx);
     };
     let last = start;
     pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {

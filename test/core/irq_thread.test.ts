@@ -154,7 +154,7 @@ describe("threads of lines", () => {
     irqs.requestIrq(9, good);
     irqChip.setLevel(9, true);
     t.kernel.run();
-    expect(texts(t.kernel)).toContain('exiting task "irq/9-bad" (1) is an active IRQ thread (irq 9)');
+    expect(texts(t.kernel)).toContain('exiting task "irq/9-bad" (2) is an active IRQ thread (irq 9)');
     expect(texts(t.kernel)).toContain("kernel BUG: driver: broken");
     irqChip.setLevel(9, true);
     t.kernel.run();

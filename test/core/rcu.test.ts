@@ -49,7 +49,7 @@ describe("read sections", () => {
     w.runAll();
     expect(w.log()).toContain("WARNING: suspicious RCU usage");
     expect(w.log()).toContain("Illegal context switch in RCU read-side critical section!");
-    expect(w.log()).toContain("BUG: scheduling while atomic: sleeper/1/0x00000001");
+    expect(w.log()).toContain("BUG: scheduling while atomic: sleeper/2/0x00000001");
     expect([w.contexts.rcuDepth(w.ctx), w.contexts.preemptCount(w.ctx)]).toEqual([0, 0]);
   });
 });
@@ -65,7 +65,7 @@ describe("a section that its task does not end", () => {
     });
     w.runAll();
     expect(w.takeErrors().map(String)).toEqual(["Error: broken"]);
-    expect(w.log()).toContain("note: broken[1] exited with preempt_count 1");
+    expect(w.log()).toContain("note: broken[2] exited with preempt_count 1");
     expectDrained(w);
   });
 

@@ -70,7 +70,6 @@ describe("PAN-1 a bug of the kernel does not leave it as an exception", () => {
 describe("the end of init", () => {
   it("says on the console what killed it, and its exit code in the panic", () => {
     const t = bootKernel({
-      // biome-ignore lint/correctness/useYield: it dies at its first load
       *"/sbin/init"(env) {
         return env.mem.ld8(0);
       },
