@@ -301,7 +301,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
 
   /** Takes out the entries of `[start, end)`. Their frames are held until one flush for all of them (TLB-2). */
   const zap: UserPages["zap"] = (ctx, mm, start, end) => {
-    const gathered = new Int32Array(GATHER_FRAMES);
+    const gathered = new Int32Array(Math.min(GATHER_FRAMES, end - start));
     let nr = 0;
     let first = 0;
     const release = (last: number): void => {
@@ -324,7 +324,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
       if (nr === 0) first = page;
       gathered[nr++] = zapPage(ctx, mm, pte, word);
       last = page;
-      if (nr === GATHER_FRAMES) release(page);
+      if (nr === gathered.length) release(page);
     });
     release(last);
   };
