@@ -24,9 +24,8 @@
  * Exit status of a process: the recorded one.
  */
 
-import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { BLOCKED, PREEMPTED, type Sleeping } from "../kernel/types.ts";
-import { ESRCH, errnoName } from "../kernel/uapi/errno.ts";
+import { errnoName } from "../kernel/uapi/errno.ts";
 import { MAP_PRIVATE, O_CREAT, O_RDWR, O_TRUNC, PROT_READ, SEEK_SET, WNOHANG } from "../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
 import {
@@ -50,8 +49,6 @@ import {
 import {
   SYS_clone,
   SYS_eventcount,
-  SYS_eventcount_advance,
-  SYS_eventcount_await,
   SYS_execve,
   SYS_exit,
   SYS_exit_group,
@@ -77,6 +74,7 @@ import {
   NO_FILE,
   newMemoryCounters,
 } from "./strace_memory.ts";
+import { announce, awaitTurn, call, passOn, type Replay } from "./strace_turns.ts";
 
 /** Names of the calls, by their code in a recording. */
 export const SYSCALL_KINDS: readonly string[] = [
@@ -101,8 +99,6 @@ export const SYSCALL_KINDS: readonly string[] = [
   "kill",
 ];
 
-/** How long somebody waits for its turn before it looks whether the one before it still lives. */
-const PATIENCE_CYCLES = CYCLES_PER_SECOND;
 /** Strings for execve lie that far below the arguments of the program. */
 const SCRATCH_BYTES = 1024;
 
@@ -129,29 +125,6 @@ export interface SyscallReplay {
   /** The program that plays the first process, and those that the recording executes, by their paths. */
   readonly programs: ReadonlyMap<string, Program>;
   report(): SyscallReplayReport;
-}
-
-interface Replay {
-  readonly recording: SyscallRecording;
-  readonly touch: TouchModel;
-  /** By row: the next row of the same task, or the number of rows. */
-  readonly nextRow: Int32Array;
-  /** By task: the row it is to do next, its pid (0: not there yet), whether its rows are passed over. */
-  readonly row: Int32Array;
-  readonly pid: Int32Array;
-  readonly isLost: Uint8Array;
-  readonly taskOfPid: Map<number, number>;
-  /** By leader: its address space. */
-  readonly spaces: Map<number, RecordedSpace>;
-  readonly memory: MemoryCounters;
-  readonly pathOf: (comm: string) => string;
-  cursor: number;
-  eventcount: number;
-  file: BackingFile;
-  nrPlayed: number;
-  nrSkipped: number;
-  nrDifferent: number;
-  firstDifference: string | null;
 }
 
 /** The programs that replay `recording` under the path `base`. */
@@ -264,12 +237,7 @@ function* openBackingFile(env: ProgramEnv, path: string, bytes: number): Sleepin
   return NO_FILE;
 }
 
-function* call(env: ProgramEnv, nr: number, a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, a5 = 0): Sleeping<number> {
-  const result = env.syscall(nr, a0, a1, a2, a3, a4, a5);
-  return typeof result === "object" ? yield* result : result;
-}
-
-// ── Turns ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Tasks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Plays the rows of `task` in `env` until it ends or becomes another program. */
 function* playTask(env: ProgramEnv, replay: Replay, task: number): Sleeping<number> {
@@ -287,48 +255,6 @@ function* playTask(env: ProgramEnv, replay: Replay, task: number): Sleeping<numb
     yield* playRow({ env, replay, memory, task, leader }, i);
   }
   return 0;
-}
-
-function* awaitTurn(env: ProgramEnv, replay: Replay, i: number): Sleeping<void> {
-  while (replay.cursor < i) {
-    if (replay.eventcount < 0) yield PREEMPTED;
-    else yield* call(env, SYS_eventcount_await, replay.eventcount, i, PATIENCE_CYCLES);
-    if (replay.cursor < i) yield* passOverTheDead(env, replay);
-  }
-}
-
-/** Row `i` is done, or as good as done: whoever has the next one may go on. */
-function* passOn(env: ProgramEnv, replay: Replay, i: number): Sleeping<void> {
-  replay.cursor = i + 1;
-  replay.nrPlayed++;
-  const { task } = replay.recording;
-  if (task[i + 1] !== task[i]) yield* announce(env, replay);
-}
-
-/** Leaves out the rows of those who are not there, then tells the others where the cursor is. */
-function* announce(env: ProgramEnv, replay: Replay): Sleeping<void> {
-  const { task, nrEvents } = replay.recording;
-  while (replay.cursor < nrEvents && replay.isLost[task[replay.cursor] as number] === 1) skipRow(replay);
-  if (replay.eventcount >= 0) yield* call(env, SYS_eventcount_advance, replay.eventcount, replay.cursor);
-}
-
-/** The row at the cursor is one of nobody: nor will it make anybody. */
-function skipRow(replay: Replay): void {
-  const child = replay.recording.child[replay.cursor] as number;
-  const code = replay.recording.call[replay.cursor];
-  if (child !== SC_NOBODY && code !== SC_WAIT) replay.isLost[child] = 1;
-  replay.nrSkipped++;
-  replay.cursor++;
-}
-
-/** If whoever has the turn has been killed: its rows, and those of its threads, are passed over. */
-function* passOverTheDead(env: ProgramEnv, replay: Replay): Sleeping<void> {
-  const { task, tasks } = replay.recording;
-  const leader = tasks[task[replay.cursor] as number]?.leader ?? 0;
-  const pid = replay.pid[leader] as number;
-  if (pid === 0 || (yield* call(env, SYS_kill, pid, 0)) !== -ESRCH) return;
-  for (const [other, state] of tasks.entries()) if (state.leader === leader) replay.isLost[other] = 1;
-  yield* announce(env, replay);
 }
 
 // ── Rows ───────────────────────────────────────────────────────────────────────────────────────────────────────────
