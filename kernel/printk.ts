@@ -1,7 +1,7 @@
 /**
  * printk: the kernel's log, a ring of records in RAM.
  *
- *   record  | seq u32 | level u8, 0, length u16 | time f64 | text (Latin-1), padded to 8 |
+ *   record  | seq u32 | level u8, 0, length u16 | time f64 | text (Latin-1), padded to 16 |
  *
  * `head` counts bytes ever written, `tail` bytes overwritten; a record never wraps around the end of the ring: the
  * rest is skipped with a filler record of level 255. The oldest records make room for new ones. Each line also goes
@@ -9,6 +9,7 @@
  *
  *   LOG-1  tail ≤ head, head − tail ≤ size
  *   LOG-2  walking records from tail arrives exactly at head
+ *   LOG-3  what is left before the end of the ring is nothing, or has room for a header: records are multiples of one
  *
  * Context: any, also under any lock. Its own lock is one word, taken per line and never held while anything else is
  * wanted; a CPU that finds it in its own hands (it was interrupted here) goes on without it. Lines are whole; the lines
@@ -76,7 +77,9 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   let consoleLevel = 8;
 
   const at = (position: number): number => ring + (position % LOG_BUF_BYTES);
-  const recordBytes = (position: number): number => HEADER_BYTES + Math.ceil(port.ld16(at(position) + 6) / 8) * 8;
+  /** LOG-3 */
+  const bytesFor = (length: number): number => HEADER_BYTES + Math.ceil(length / HEADER_BYTES) * HEADER_BYTES;
+  const recordBytes = (position: number): number => bytesFor(port.ld16(at(position) + 6));
 
   /** Drops oldest records until `bytes` fit behind head. */
   const makeRoom = (bytes: number): void => {
@@ -87,7 +90,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   };
 
   const putRecord = (level: number, time: number, text: string): void => {
-    const bytes = HEADER_BYTES + Math.ceil(text.length / 8) * 8;
+    const bytes = bytesFor(text.length);
     makeRoom(bytes);
     const position = port.ldF64(HEAD);
     const addr = at(position);
@@ -114,7 +117,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
     const time = harts.clock[cpu] as number;
     harts.clock[cpu] = time + CYC_PRINTK;
     const untilEnd = LOG_BUF_BYTES - (port.ldF64(HEAD) % LOG_BUF_BYTES);
-    if (untilEnd < HEADER_BYTES + Math.ceil(text.length / 8) * 8) {
+    if (untilEnd < bytesFor(text.length)) {
       putRecord(FILLER, time, "".padEnd(untilEnd - HEADER_BYTES));
     }
     putRecord(level, time, text);
