@@ -4,7 +4,8 @@
  *     awaitTurn(row) ─▶ sleep until the cursor is there ─▶ the row is done ─▶ passOn ─▶ the others look
  *
  * Rows of processes that were killed on the way, and of those that they would have made, are nobody's: they are passed
- * over by whoever waits and finds, now and then, that the one whose turn it is has gone. strace_replay.ts plays the rows.
+ * over by whoever waits and finds, now and then, that the one whose turn it is has gone. What a row does is
+ * strace_replay.ts's.
  */
 
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
