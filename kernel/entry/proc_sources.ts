@@ -32,6 +32,8 @@ export interface ProcSources {
   pageblockCounts(zone: number): readonly number[];
   /** Pages of the swap area, and how many of them are free. */
   swapTotals(): { readonly total: number; readonly free: number };
+  /** Pages that overcommit_memory=2 would promise at most. */
+  commitLimit(): number;
   /** Newest cache first, as Linux lists them. */
   slabCaches(): readonly SlabInfoRow[];
   tasks(): readonly TaskInfo[];

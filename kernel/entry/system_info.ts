@@ -200,6 +200,7 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
     ],
     interruptErrors: irqs.nrSpurious,
     swapTotals: deps.swapTotals,
+    commitLimit: processMemory.account.commitLimit,
     fileName: deps.fileName,
     softirqs: () =>
       Array.from({ length: NR_SOFTIRQS }, (_, nr) =>

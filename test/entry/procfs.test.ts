@@ -31,6 +31,7 @@ import {
   ZONE_NAMES,
 } from "../../mm/mmzone.ts";
 import { noPages, PSS_PER_PAGE, type VmaReport } from "../../mm/smaps.ts";
+import { createVmAccount } from "../../mm/vm_account.ts";
 import {
   NR_ANON_MAPPED,
   NR_FILE_PAGES,
@@ -48,6 +49,7 @@ const sample = (name: string): string => recorded(`linux-6.12-128M/${name}`);
 
 const ZONES_AT = 4096;
 const STATE_AT = 8192;
+const ACCOUNT_AT = 8704;
 /** Follows from min_free_kbytes = 1137 (W1): 20200 to 20235 pages were managed when the marks were set. */
 const BOOT_MANAGED_DMA32 = 20_220 - 3840;
 const NR_CPUS = 2;
@@ -125,22 +127,24 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
   for (const [zone, fill] of fake.zones) zones.setField(zone, Z_MANAGED, fill.managed);
   const harts = createHarts(NR_CPUS);
   harts.online.fill(1);
-  harts.clock.set([61_239_000_000, 61_000_000_000]);
   const unused = (): never => {
     throw new Error("a formatter must not change anything");
   };
+  const vmstat: ProcSources["vmstat"] = {
+    countEvents: unused,
+    countServed: unused,
+    onRead: unused,
+    modItem: unused,
+    event: (event) => fake.events.get(event) ?? 0,
+    item: (item) => fake.items.get(item) ?? 0,
+  };
+  const account = createVmAccount({ port, zones, vmstat, state: asPhys(ACCOUNT_AT), swapPages: () => 0 });
+  harts.clock.set([61_239_000_000, 61_000_000_000]);
   return {
     port,
     harts,
     zones,
-    vmstat: {
-      countEvents: unused,
-      countServed: unused,
-      onRead: unused,
-      modItem: unused,
-      event: (event) => fake.events.get(event) ?? 0,
-      item: (item) => fake.items.get(item) ?? 0,
-    },
+    vmstat,
     pcp: { alloc: unused, free: unused, drainCpu: unused, check: () => null, info: fake.pcp, lockAddr: unused },
     printk: fakePrintk([{ seq: 0, level: 6, time: 1_500_000, text: "hello" }]),
     modules: () => "",
@@ -170,6 +174,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     ],
     interruptErrors: () => 0,
     swapTotals: () => ({ total: 0, free: 0 }),
+    commitLimit: account.commitLimit,
     softirqs: () => Array.from({ length: 10 }, (_, nr) => [nr, 10 * nr]),
   };
 }

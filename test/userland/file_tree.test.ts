@@ -27,3 +27,12 @@ describe("the file tree", () => {
     expect(runShell("echo x > /tmp/inner; ls /tmp").output).toContain("inner");
   });
 });
+
+it("CommitLimit follows vm.overcommit_ratio (bug: it said half of RAM whatever the ratio was)", () => {
+  const limit = (text: string): number => Number(/CommitLimit: +(\d+) kB/.exec(text)?.[1]);
+  const total = (text: string): number => Number(/MemTotal: +(\d+) kB/.exec(text)?.[1]);
+  const half = runShell("cat /proc/meminfo").output;
+  const all = runShell("sysctl vm.overcommit_ratio=100; cat /proc/meminfo").output;
+  expect(limit(half)).toBe(Math.floor(total(half) / 8) * 4);
+  expect(limit(all)).toBe(total(all));
+});

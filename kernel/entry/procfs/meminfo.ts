@@ -9,10 +9,10 @@
  *   Cached        pages of files. A ramfs has no other copy of them, so they are also Unevictable, as in Linux
  *   Active, Inactive, their (anon) and (file) parts: pages on the LRU lists (mm/lru.ts)
  *   SwapCached    pages that are in RAM and still have a slot in swap
- *   CommitLimit   half of RAM, vm.overcommit_ratio = 50, and all of swap
+ *   CommitLimit   what overcommit_memory=2 would promise: vm.overcommit_ratio percent of RAM, and all of swap
  *   DirectMap2M   the identity map of all RAM
  *
- * What this kernel has not (huge pages, files that are mapped) is 0, never absent: programs look for the names.
+ * What this kernel has not (buffers, dirty pages of files) is 0, never absent: programs look for the names.
  * Source: fs/proc/meminfo.c, mm/show_mem.c (si_mem_available).
  */
 
@@ -45,7 +45,6 @@ import { totalLowWmark, totalReservePages } from "./zone_reader.ts";
 const KIB = 1024;
 const HUGE_PAGE_KIB = 2048;
 const VMALLOC_TOTAL_KIB = VMALLOC_BYTES / KIB;
-const OVERCOMMIT_RATIO = 50;
 
 /** si_mem_available(), pages. File pages of a ramfs cannot be reclaimed and do not count. */
 export function availablePages(s: ProcSources): number {
@@ -53,9 +52,6 @@ export function availablePages(s: ProcSources): number {
   const kept = Math.min(Math.floor(reclaimable / 2), totalLowWmark(s));
   return Math.max(0, s.zones.totalFree() - totalReservePages(s) + reclaimable - kept);
 }
-
-const commitLimitKib = (s: ProcSources): number =>
-  pagesToKib(Math.floor((s.zones.totalManaged() * OVERCOMMIT_RATIO) / 100) + s.swapTotals().total);
 
 type Row = readonly [name: string, kib: number];
 
@@ -114,7 +110,7 @@ function kernelRows(s: ProcSources): readonly Row[] {
     ["NFS_Unstable", 0],
     ["Bounce", 0],
     ["WritebackTmp", 0],
-    ["CommitLimit", commitLimitKib(s)],
+    ["CommitLimit", pagesToKib(s.commitLimit())],
     ["Committed_AS", pagesToKib(vmstat.item(NR_COMMITTED))],
     ["VmallocTotal", VMALLOC_TOTAL_KIB],
     ["VmallocUsed", pagesToKib(vmstat.item(NR_VMALLOC))],
