@@ -21,17 +21,19 @@
  * | never_answers     | does not quiet its device                                | interrupt core: line switched off  |
  * | forgets_memory    | is unloaded with memory in hand                          | the module's ledger                |
  * | forgets_node      | is unloaded with its /dev node in place                  | the module's ledger                |
+ * | gives_away        | answers with memory that it has filled in part only      | nobody: look at its answer         |
  *
  * What the compiler refuses (a generator in a handler, a GFP_KERNEL that it can see) is written around with a cast, as
  * such bugs get into kernels that have no types.
  */
 
 import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
-import { KERN_ERR } from "../kernel/printk.ts";
+import { KERN_ERR, KERN_INFO } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import { type IrqContext, NULL, type PhysAddr, physAdd, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import { EINVAL, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
-import { DMA_FROM_DEVICE, DMA_TO_DEVICE, type DmaDevice, type DmaMemory, GFP_KERNEL } from "../mm/index.ts";
+import { decodeUtf8, encodeUtf8 } from "../kernel/uapi/utf8.ts";
+import { DMA_FROM_DEVICE, DMA_TO_DEVICE, type DmaDevice, type DmaMemory, GFP_KERNEL, GFP_NOWAIT } from "../mm/index.ts";
 import { BUGGY_GO, BUGGY_STATUS } from "./buggy_device.ts";
 import type { Driver, DriverType, Platform } from "./driver.ts";
 import type { Hardware } from "./hardware.ts";
@@ -52,6 +54,7 @@ export const BUGS = [
   "never_answers",
   "forgets_memory",
   "forgets_node",
+  "gives_away",
 ] as const;
 export type Bug = (typeof BUGS)[number];
 
@@ -60,6 +63,9 @@ const BUFFER_BYTES = 64;
 const STRUCT_BYTES = 128;
 const COHERENT_BYTES = 4096;
 const NODE = "buggy";
+/** What somebody else keeps in memory for a while, and what is filled of an answer. */
+const SECRET = encodeUtf8("password=sesame");
+const ANSWER = encodeUtf8("ok: ");
 /** From GO to the interrupt, and how long probe waits for it. */
 const ANSWER_CYCLES = 10_000;
 const PATIENCE_CYCLES = 1_000_000;
@@ -105,6 +111,25 @@ function createBuggy(platform: Platform, bug: Bug): Driver {
     if (bug === "unmaps_twice") dma.unmapSingle(ctx, dev, handle, bytes, DMA_FROM_DEVICE);
   };
 
+  /** An answer that is as long as its memory, of which only the start is written (INI-1, INI-2). */
+  const answer = (ctx: TaskContext): void => {
+    const { kmallocAny, kfree } = slab.kmalloc;
+    const take = (): PhysAddr => {
+      const got = kmallocAny(ctx, BUFFER_BYTES, GFP_NOWAIT);
+      return typeof got === "number" ? got : NULL;
+    };
+    const secret = take();
+    if (secret === NULL) return;
+    machine.port.writeBytes(secret, SECRET);
+    kfree(ctx, secret);
+    const reply = take();
+    if (reply === NULL) return;
+    machine.port.writeBytes(reply, ANSWER);
+    const text = decodeUtf8(machine.port.readBytes(reply, SECRET.length)).replaceAll("\0", ".");
+    platform.printk(KERN_INFO, `buggy: answers "${text}"`);
+    kfree(ctx, reply);
+  };
+
   /** Takes what the device needs; what was taken is given back by `undo` when a step fails. */
   function* bring(task: Task, device: Hardware, undo: (() => void)[]): Sleeping<Bound | number> {
     const { ctx } = task;
@@ -144,6 +169,7 @@ function createBuggy(platform: Platform, bug: Bug): Driver {
         spinlocks.spinLock(ctx, lockOf(made.struct));
         spinlocks.spinUnlock(ctx, lockOf(made.struct));
       }
+      if (bug === "gives_away") answer(ctx);
       lend(ctx, made.dev, made.struct);
       device.registers.st32(BUGGY_GO, ANSWER_CYCLES);
       yield* scheduler.sleepUntil(task, (machine.harts.clock[ctx.cpu] as number) + PATIENCE_CYCLES);

@@ -27,6 +27,8 @@ export const PARAMETERS = {
   compaction: "on (default) or off: are pages of processes moved together when a large block is wanted",
   debug_tlb: "on: tell when a TLB translates by an entry that has changed since; slow",
   min_free_kbytes: "the reserve that watermarks are made from; default as Linux computes it",
+  init_on_alloc: "1: pages and objects are zeroed when they are handed out, whether asked for or not",
+  init_on_free: "1: pages and objects are zeroed when they are freed",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
   irqsoff: "on: measures how long interrupts and preemption are off; read it in /sys/kernel/debug/tracing",
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",

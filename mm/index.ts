@@ -2,6 +2,7 @@
  * The front door of the memory subsystem: what other rooms may use.
  */
 
+export { type AutoInit, initPages } from "./auto_init.ts";
 export { BALLOON_PAGES_BYTES, type BalloonPages, createBalloonPages } from "./balloon_pages.ts";
 export { type Census, takeCensus } from "./census.ts";
 export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./cma.ts";

@@ -20,6 +20,7 @@ import type { ContextTracking } from "../kernel/context.ts";
 import type { Printk } from "../kernel/printk.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignUp, type Context, type PhysAddr, physAdd, type TaskContext } from "../kernel/types.ts";
+import { type AutoInit, initObjects } from "./auto_init.ts";
 import { createLockedDepot, type Depot, type DepotKind } from "./depot.ts";
 import { createLockfreeDepot } from "./depot_lockfree.ts";
 import { createKmalloc, KMALLOC_STATIC_BYTES, type Kmalloc } from "./kmalloc.ts";
@@ -71,6 +72,8 @@ export interface SlabSubsystemDeps {
   readonly objectCache?: ObjectCacheKind;
   /** How the depots of magazines are guarded; by locks unless told otherwise. */
   readonly depot?: DepotKind;
+  /** Are objects zeroed whether that was asked for or not? */
+  readonly autoInit?: AutoInit | undefined;
   /** Puts something in front of the per-CPU layer: fault injection. */
   readonly wrapLayer?: ((layer: ObjectCacheLayer) => ObjectCacheLayer) | undefined;
 }
@@ -149,7 +152,9 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     deps.objectCache === "passthrough"
       ? createPassthroughLayer(common)
       : createMagazineLayer({ ...common, reports, depot: createDepot(), statics: magazineStatic });
-  const layer = deps.wrapLayer === undefined ? ownLayer : deps.wrapLayer(ownLayer);
+  const { autoInit, wrapLayer } = deps;
+  const initLayer = autoInit === undefined ? ownLayer : initObjects(machine, objects, ownLayer, autoInit);
+  const layer = wrapLayer === undefined ? initLayer : wrapLayer(initLayer);
   const mutex = physAdd(statics, CACHES_MUTEX);
   const kmemCacheCreate = (ctx: TaskContext, params: CacheParams): KmemCache => {
     spinlocks.spinLock(ctx, mutex);

@@ -20,6 +20,7 @@ import {
   DMA_STATIC_BYTES,
   FAULT_INJECT_BYTES,
   GFP_KERNEL,
+  initPages,
   MEMPOOL_STATIC_BYTES,
   memblockTableBytes,
   NR_PERCPU,
@@ -57,6 +58,7 @@ import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
+import { readAutoInit } from "./boot_auto_init.ts";
 import { composeCore } from "./boot_core.ts";
 import { registerKernelFiles } from "./boot_files.ts";
 import { logCma, logMemory, logZones } from "./boot_log.ts";
@@ -141,7 +143,9 @@ export function boot(options: BootOptions): Kernel {
   };
   const faultState = image.bss("fault_inject", FAULT_INJECT_BYTES, 8);
   const faults = createFaultInjection(faultTexts, { machine, contexts, printk, state: faultState }); // refusals
-  const pageAlloc = faults?.failPages(level.pageAlloc) ?? level.pageAlloc;
+  const autoInit = readAutoInit(parameters, printk);
+  const initialised = autoInit === undefined ? level.pageAlloc : initPages(machine, pages, level.pageAlloc, autoInit);
+  const pageAlloc = faults?.failPages(initialised) ?? initialised;
   const { vmstat, zones } = pageSetup;
   logCma(printk, cmaBytes, level.cmaArea);
   logZones(printk, ZONE_NAMES, level.zoneBounds);
@@ -168,6 +172,7 @@ export function boot(options: BootOptions): Kernel {
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
     objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
     depot: parameters.choice("depot", ["locked", "lockfree"]),
+    autoInit,
     wrapLayer: faults?.failObjects,
   });
   const reapWork = image.bss("slab_reap", WORK_BYTES, 8);

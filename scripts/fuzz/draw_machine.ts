@@ -49,6 +49,8 @@ export const PARAMETER_VALUES: Readonly<Record<ParameterName, (d: Draw) => strin
   swap: (d) => d.of(["1M", "16M", "64M", "256M", "0", "1"]),
   compaction: onOff,
   debug_tlb: onOff,
+  init_on_alloc: (d) => d.of(["1", "0", "on", "maybe"]),
+  init_on_free: (d) => d.of(["1", "0", "off", "maybe"]),
   transparent_hugepage: (d) => d.of(["always", "madvise", "never", "perhaps"]),
   "sysctl.vm.overcommit_ratio": (d) => String(d.spread(0, 200)),
   "sysctl.vm.overcommit_memory": (d) => String(d.whole(0, 3)),

@@ -10,74 +10,19 @@ import { describe, expect, it } from "vitest";
 import { KernelBug } from "../../kernel/bug.ts";
 import { PAGE_SIZE, VMALLOC_BYTES, VMALLOC_START } from "../../kernel/params.ts";
 import { TASK_STACK, TASK_STACK_USED, TASK_STRUCT_BYTES } from "../../kernel/task_struct.ts";
-import {
-  asVirt,
-  type Context,
-  NO_PFN,
-  NULL,
-  type Pfn,
-  type PhysAddr,
-  pfnToPhys,
-  physToPfn,
-} from "../../kernel/types.ts";
+import { asVirt, type PhysAddr, pfnToPhys, physToPfn } from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
 import { __GFP_NOWARN, __GFP_ZERO, GFP_KERNEL } from "../../mm/gfp.ts";
-import { createKernelStacks } from "../../mm/kernel_stack.ts";
-import { createKernelVirtual } from "../../mm/kernel_virtual.ts";
-import { createPageTables } from "../../mm/pgtable.ts";
-import { createVmalloc, LAZY_MAX_PAGES, VMALLOC_STATIC_BYTES } from "../../mm/vmalloc.ts";
-import { NR_PAGETABLE, NR_VMALLOC } from "../../mm/vmstat.ts";
-import { bootPageLevel } from "../support/page_level.ts";
+import { LAZY_MAX_PAGES } from "../../mm/vmalloc.ts";
+import { NR_PAGETABLE } from "../../mm/vmstat.ts";
+import { bootVmalloc } from "../support/vmalloc_world.ts";
 
 const GFP = GFP_KERNEL | __GFP_NOWARN;
-
-function world(refuse: () => boolean = () => false) {
-  let statics = 0;
-  const m = bootPageLevel({
-    ramBytes: 24 * 2 ** 20,
-    compose: ({ image }) => {
-      statics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
-    },
-  });
-  const { machine, pages, vmstat, printk, ctx } = m;
-  const pageAlloc: typeof m.pageAlloc = {
-    ...m.pageAlloc,
-    tryAllocPages: (c, order, gfp) => (refuse() ? NO_PFN : m.pageAlloc.tryAllocPages(c, order, gfp)),
-  };
-  const allocArea = (c: Context): PhysAddr => {
-    const pfn: Pfn = pageAlloc.tryAllocPages(c, 0, GFP);
-    return pfn === NO_PFN ? NULL : pfnToPhys(pfn);
-  };
-  const freeArea = (c: Context, area: PhysAddr): void => {
-    pageAlloc.freePages(c, physToPfn(area), 0);
-  };
-  const pageTables = createPageTables(machine.port, pages, pageAlloc, vmstat);
-  const areas = { allocArea, freeArea, statics: statics as PhysAddr };
-  const vm = createVmalloc({ machine, printk, pages, pageAlloc, pageTables, vmstat, ...areas }, ctx);
-  const virtual = createKernelVirtual(machine);
-  m.pageAlloc.drainAllPages(ctx);
-  const freeAtStart = m.zones.totalFree();
-  return {
-    ...m,
-    vm,
-    virtual,
-    stacks: createKernelStacks({ port: machine.port, contexts: m.contexts, printk, vmalloc: vm, virtual, vmstat }),
-    expectAllBack() {
-      vm.purge(ctx);
-      expect(vm.check()).toBeNull();
-      expect(vmstat.item(NR_VMALLOC)).toBe(0);
-      m.pageAlloc.drainAllPages(ctx);
-      expect(m.pageAlloc.check()).toBeNull();
-      expect(m.zones.totalFree()).toBe(freeAtStart);
-    },
-  };
-}
-
 const va = (n: number) => asVirt(n);
 
 describe("areas", () => {
   it("VML-1 lie side by side with a guard page between, and hold what is written, on every CPU", () => {
-    const w = world();
+    const w = bootVmalloc();
     const sizes = [1, 4096, 4097, 16384, 100_000];
     const got = sizes.map((bytes, i) => w.vm.vmalloc(w.ctx, bytes, GFP, `test_${i}`));
     expect(w.vm.areas().map(({ nrPages, caller }) => [nrPages, caller])).toEqual([
@@ -104,7 +49,7 @@ describe("areas", () => {
   });
 
   it("KVA-1 behind an area, and everywhere else, is nothing; a write that runs over touches nothing", () => {
-    const w = world();
+    const w = bootVmalloc();
     const at = w.vm.vmalloc(w.ctx, 2 * PAGE_SIZE, GFP | __GFP_ZERO, "test");
     w.vm.vmalloc(w.ctx, PAGE_SIZE, GFP, "neighbour");
     for (const bad of [at + 2 * PAGE_SIZE, at - 1, VMALLOC_START, VMALLOC_START + VMALLOC_BYTES, 0x1000, -4096]) {
@@ -120,7 +65,7 @@ describe("areas", () => {
   });
 
   it("KVA-2 a process's address means nothing there, nor a window address in a process", () => {
-    const w = world();
+    const w = bootVmalloc();
     const at = w.vm.vmalloc(w.ctx, PAGE_SIZE, GFP, "test");
     w.virtual.st8(w.ctx, va(at), 5);
     expect(w.machine.mmu.translate(0, at, false)).toBe(-1);
@@ -128,7 +73,7 @@ describe("areas", () => {
   });
 
   it("refuses nonsense, and frees what is no area with a line in the log only", () => {
-    const w = world();
+    const w = bootVmalloc();
     for (const bytes of [0, -1, Number.NaN, VMALLOC_BYTES, 1e15]) expect(w.vm.vmalloc(w.ctx, bytes, GFP, "x")).toBe(0);
     const at = w.vm.vmalloc(w.ctx, PAGE_SIZE, GFP, "a name that is much longer than thirty-six bytes");
     expect(w.vm.areas()[0]?.caller).toBe("a name that is much longer than thir");
@@ -142,7 +87,7 @@ describe("areas", () => {
 
 describe("lazy freeing", () => {
   it("VML-4 addresses come back after a flush only, and one flush is for many", () => {
-    const w = world();
+    const w = bootVmalloc();
     const flushes: number[] = [];
     const { flushAsid } = w.machine.mmu;
     const mmu = w.machine.mmu as { flushAsid: typeof flushAsid };
@@ -170,7 +115,7 @@ describe("lazy freeing", () => {
   });
 
   it("tables beyond the first go when nobody needs them", () => {
-    const w = world();
+    const w = bootVmalloc();
     const before = w.vmstat.item(NR_PAGETABLE);
     const got = Array.from({ length: 300 }, () => w.vm.vmalloc(w.ctx, 3 * PAGE_SIZE, GFP, "test"));
     expect(w.vmstat.item(NR_PAGETABLE)).toBeGreaterThan(before);
@@ -184,7 +129,7 @@ describe("failures", () => {
   it("VML-5 whichever allocation is refused, nothing is left behind", () => {
     for (let n = 0; n < 700; n += n < 12 ? 1 : 53) {
       let count = Number.POSITIVE_INFINITY;
-      const w = world(() => count-- === 0);
+      const w = bootVmalloc(() => count-- === 0);
       count = n;
       const got = w.vm.vmalloc(w.ctx, 600 * PAGE_SIZE, GFP, "test");
       expect(got === 0).toBe(n < 603);
@@ -196,13 +141,13 @@ describe("failures", () => {
   });
 
   it("memory that runs out is an answer", () => {
-    const w = world();
+    const w = bootVmalloc();
     expect(w.vm.vmalloc(w.ctx, 64 * 2 ** 20, GFP, "test")).toBe(0);
     w.expectAllBack();
   });
 
   it("an entry that is lost, and a frame that is taken away, are found", () => {
-    const w = world();
+    const w = bootVmalloc();
     const at = w.vm.vmalloc(w.ctx, 2 * PAGE_SIZE, GFP, "test");
     const pfn = physToPfn(w.machine.mmu.translateKernel(0, at, false) as PhysAddr);
     w.pages.setPrivate(pfn, 0);
@@ -212,7 +157,7 @@ describe("failures", () => {
 
 describe("kernel stacks", () => {
   function task() {
-    const w = world();
+    const w = bootVmalloc();
     const { port } = w.machine;
     const struct = pfnToPhys(w.pageAlloc.tryAllocPages(w.ctx, 0, GFP));
     port.fill(struct, 0, TASK_STRUCT_BYTES);
@@ -260,7 +205,7 @@ describe("random areas", () => {
     );
     fc.assert(
       fc.property(fc.array(step, { minLength: 1, maxLength: 60 }), (steps) => {
-        const w = world();
+        const w = bootVmalloc();
         const live: { at: number; pages: number; mark: number }[] = [];
         steps.forEach((s, i) => {
           const ctx = w.contexts.taskContext(i % 2);

@@ -40,6 +40,7 @@ export function bootObjectLevel(
   } = {},
 ): ObjectLevelMachine {
   const { mutate, depot, ...pageOptions } = options;
+  const { autoInit } = options;
   const m = bootPageLevel({ nrCpus: 3, ramBytes: 24 * 1024 * 1024, ...pageOptions });
   let untilFailure = 0;
   let staysBroken = false;
@@ -77,6 +78,7 @@ export function bootObjectLevel(
     statics,
     objectCache,
     depot: depot ?? "locked",
+    autoInit,
   });
   m.pageAlloc.onPressure(slab.reapForPages);
   slab.init(m.ctx);

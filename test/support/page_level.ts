@@ -14,6 +14,7 @@ import { createPerCpu, type PerCpu } from "../../kernel/percpu.ts";
 import { createPrintk, type Printk } from "../../kernel/printk.ts";
 import { createSpinlocks, type Spinlocks } from "../../kernel/spinlock.ts";
 import { asPhys, type TaskContext } from "../../kernel/types.ts";
+import { type AutoInit, initPages } from "../../mm/auto_init.ts";
 import type { FrameAllocatorFactory } from "../../mm/frame_allocator.ts";
 import { createMemblock, memblockTableBytes } from "../../mm/memblock.ts";
 import { composePages, type PageLevel, type PageLevelSetup } from "../../mm/mm_init.ts";
@@ -40,6 +41,7 @@ export interface PageLevelOptions {
   readonly frameAllocator?: FrameAllocatorFactory;
   readonly debugTlb?: boolean;
   readonly isMultiGen?: boolean;
+  readonly autoInit?: AutoInit;
   readonly port?: "raw" | "bounds" | "inject" | "guard";
   /** Runs before the per-CPU areas are laid out: for parts that define per-CPU variables. */
   readonly compose?: (parts: ComposedParts) => void;
@@ -81,13 +83,18 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   memblock.reserve(asPhys(0), 4096);
   memblock.reserve(asPhys(0x10_0000), 512 * 1024);
   percpu.setup(memblock.alloc(percpu.unitBytes() * nrCpus, 4096), nrCpus);
-  const level = setup.bringUp(
+  const plain = setup.bringUp(
     memblock,
     (options.dma32LimitBytes ?? 2 ** 32) / 4096,
     (options.movableBytes ?? 0) / 4096,
     options.cmaBytes,
   );
-  setup.handOver(level, memblock);
+  setup.handOver(plain, memblock);
+  const { autoInit } = options;
+  const level =
+    autoInit === undefined
+      ? plain
+      : { ...plain, pageAlloc: initPages(machine, plain.pages, plain.pageAlloc, autoInit) };
   machine.harts.irqOn.fill(1);
   contexts.setSystemState(SYSTEM_RUNNING);
   const ctx = contexts.taskContext(0);
