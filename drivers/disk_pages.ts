@@ -143,8 +143,9 @@ function createDiskPages(
       const place = asPhys(lane.buffer.cpu + i * PAGE_SIZE);
       if (isOut) port.copy(place, frame, PAGE_SIZE);
       else port.copy(frame, place, PAGE_SIZE);
+      clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_COPY_PAGE;
+      contexts.interruptPoint(ctx);
     }
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + nr * CYC_COPY_PAGE;
   };
 
   // ── In place ─────────────────────────────────────────────────────────────────────────────────────────────────────

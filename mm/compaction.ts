@@ -149,7 +149,7 @@ export interface CompactionDeps extends CompactScannersDeps {
 }
 
 export function createCompaction(deps: CompactionDeps): Compaction {
-  const { machine, zones, vmstat, pcp, drainAllPages, state } = deps;
+  const { machine, contexts, zones, vmstat, pcp, drainAllPages, state } = deps;
   const { port } = machine;
   const watermarks = createWatermarks(port, deps.hasCma);
   const scanners = createCompactScanners(deps);
@@ -274,6 +274,7 @@ export function createCompaction(deps: CompactionDeps): Compaction {
       // What has become free is on this CPU's list, and no block yet.
       if (run.nrMoved !== nrMoved) pcp.drainCpu(ctx, ctx.cpu);
       isReached = isDone(zone, goal);
+      contexts.interruptPoint(ctx);
     }
     endRun(ctx, run, hasMet, goal.isDaemon);
     return { isReached, wasWhole };

@@ -176,7 +176,7 @@ export interface PageAllocatorDeps {
   readonly pcp: PerCpuPages;
   /** Is there a contiguous area (cma.ts)? Without one no path looks at it. */
   readonly hasCma: boolean;
-  /** 16 bytes of zeroed static memory: next splat time, number of bad frees. */
+  /** PAGE_REPORT_BYTES of zeroed static memory. */
   readonly state: PhysAddr;
 }
 
@@ -215,10 +215,18 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   const prepOnRequest = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
     if ((gfp & __GFP_COMP) !== 0 && order > 0) pages.addFlags(pfn, PG_HEAD);
-    if ((gfp & __GFP_ZERO) !== 0) {
-      port.fill(pfnToPhys(pfn), 0, PAGE_SIZE << order);
-      clock[ctx.cpu] = (clock[ctx.cpu] as number) + (CYC_ZERO_PAGE << order);
-    }
+    if ((gfp & __GFP_ZERO) === 0) return;
+    if (order === 0) zeroPage(ctx, pfn);
+    else for (let i = 0; i < 1 << order; i++) zeroPageOf(ctx, pfn + i);
+  };
+  const zeroPage = (ctx: Context, pfn: Pfn): void => {
+    port.fill(pfnToPhys(pfn), 0, PAGE_SIZE);
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_ZERO_PAGE;
+  };
+  /** A large block takes as long as many interrupts can wait. */
+  const zeroPageOf = (ctx: Context, pfn: number): void => {
+    zeroPage(ctx, asPfn(pfn));
+    contexts.interruptPoint(ctx);
   };
 
   const tryAllocPages = (ctx: Context, order: number, gfp: Gfp): Pfn => {

@@ -9,7 +9,7 @@ import type { Kthreads } from "../kernel/kthread.ts";
 import type { Printk } from "../kernel/printk.ts";
 import type { Scheduler } from "../kernel/sched.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
-import { asPhys, type PhysAddr } from "../kernel/types.ts";
+import { asPhys, type Context, type PhysAddr } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import { type Lru, pairsOfLists } from "./lru.ts";
 import type { Zones } from "./mmzone.ts";
@@ -47,6 +47,7 @@ export interface ReclaimParts {
   readonly lru: Lru;
   readonly vmstat: VmStat;
   readonly statics: PhysAddr;
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 export interface ReclaimServices {

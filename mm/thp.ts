@@ -220,11 +220,11 @@ export function createThp(deps: ThpDeps): Thp {
       refs.putPage(ctx, from);
       rmap.addNewAnon(to, vma, base + i);
       lru.add(ctx, to);
+      pay(ctx, CYC_COPY_PAGE);
+      deps.interruptPoint(ctx);
     }
-    pay(ctx, CYC_COPY_PAGE * NR);
     enter(slot, pfn, table, leafRights(field(vma, VMA_PROT)) | used);
     vmstat.countEvents(ctx, THP_COLLAPSE_ALLOC, 1);
-    deps.interruptPoint(ctx);
     return 0;
   };
 

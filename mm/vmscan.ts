@@ -132,10 +132,13 @@ export interface VmscanDeps {
   readonly workingSet: WorkingSet;
   readonly policy: ReclaimPolicy;
   readonly state: PhysAddr;
+  /** Between two pages: kernel/context.ts. */
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 export function createVmscan(deps: VmscanDeps): Vmscan {
   const { machine, printk, pages, zones, lru, rmap, tlb, refs, swap, vmstat, workingSet, policy, state } = deps;
+  const { interruptPoint } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   port.st32(state + SWAPPINESS, DEFAULT_SWAPPINESS);
@@ -201,6 +204,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
     for (let i = 0; i < batch.nrClean; i++) {
       if (tryToFree(ctx, asPfn(batch.clean[i] as number))) nrFreed++;
       else putBack(ctx, asPfn(batch.clean[i] as number));
+      interruptPoint(ctx);
     }
     batch.nrClean = 0;
     return nrFreed;
@@ -242,6 +246,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
     let nrFreed = 0;
     for (const frame of run) {
       const pfn = asPfn(frame);
+      interruptPoint(ctx);
       pages.clearFlags(pfn, PG_WRITEBACK);
       if (error !== 0) pages.addFlags(pfn, PG_DIRTY | PG_ACTIVE);
       // All who named it have ended meanwhile.
@@ -313,7 +318,10 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
     policy.age(ctx, zone, false, max, batch.flushes);
     const nr = policy.isolate(ctx, zone, false, Math.min(max, SWAP_CLUSTER_MAX), batch.isolated);
     let nrFreed = 0;
-    for (let i = 0; i < nr; i++) if (shrinkPage(ctx, asPfn(batch.isolated[i] as number), batch)) nrFreed++;
+    for (let i = 0; i < nr; i++) {
+      if (shrinkPage(ctx, asPfn(batch.isolated[i] as number), batch)) nrFreed++;
+      interruptPoint(ctx);
+    }
     nrFreed += freeClean(ctx, batch);
     countScan(ctx, scan, nr);
     return [nr, nrFreed];

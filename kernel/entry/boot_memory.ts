@@ -123,6 +123,7 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
     lru,
     vmstat,
     statics: statics.reclaim,
+    interruptPoint: contexts.interruptPoint,
   }); // pages on a disk
   const processMemory = createProcessMemory({
     machine,
