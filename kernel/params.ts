@@ -39,6 +39,12 @@ export const KERNEL_IMAGE_BASE = 0x10_0000;
 /** Cycles of virtual time per second: a 1 GHz machine, so that one cycle is one nanosecond. */
 export const CYCLES_PER_SECOND = 1_000_000_000;
 
+/**
+ * A moment this far away or farther never comes: who sleeps until then sleeps for ever (52 days). Below it every cycle
+ * is a number of its own, with room to add to.
+ */
+export const KTIME_MAX = 2 ** 52;
+
 /** Timer interrupts a second. */
 export const HZ = 250;
 export const CYCLES_PER_TICK = CYCLES_PER_SECOND / HZ;

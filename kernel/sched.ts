@@ -19,6 +19,8 @@
  *   SCH-5  the priority that counts is the higher of the one that was set and the one inherited; a task of a higher
  *          priority that wakes on a CPU ends the slice that runs there
  *   SCH-6  a CPU that is offline or going offline has no task on its queue and gets none, neither by wake nor by pull
+ *   SCH-8  an idle machine's time goes to the next thing that happens, not beyond where the host wants to look; a
+ *          sleeper whose moment is KTIME_MAX or later has none
  *   SCH-7  an interrupt is taken by an idle CPU at the moment it was raised, by a busy one at most SLICE_DEVICE later
  *
  * Sleepers (nanosleep) are in one tree by wake-up time, linked through the same node: a task sleeps or queues.
@@ -32,7 +34,7 @@ import type { ContextTracking } from "./context.ts";
 import type { KernelImage } from "./image.ts";
 import { IRQ_HANDLED, type Irqs } from "./irq.ts";
 import { createRbTree } from "./lib/rbtree.ts";
-import { CYCLES_PER_TICK } from "./params.ts";
+import { CYCLES_PER_TICK, KTIME_MAX } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import { createRunqueues, type Runqueues } from "./runqueue.ts";
 import { createPlacement } from "./sched_placement.ts";
@@ -75,6 +77,10 @@ export interface Scheduler {
   step(): StepResult;
   /** No slice is to go on beyond this virtual time: where the host wants to look. */
   setDeadline(cycles: number): void;
+  /** Until when nothing at all happens: 0 while a task is runnable, Infinity if nothing ever will. No side effects. */
+  quietUntil(): number;
+  /** An idle machine's time goes to `cycles`: nothing was to happen before. */
+  passTime(cycles: number): void;
   /** True when the task running on `cpu` should yield. */
   timeIsUp(cpu: number): boolean;
   /** What the task asks for; what counts may be more, by inheritance. */
@@ -214,11 +220,26 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     horizon[cpu] = Math.min(horizon[cpu] as number, Math.max(time, (clock[cpu] as number) + SLICE_DEVICE));
   });
 
-  /** Nothing is runnable: time jumps to the first sleeper, kernel timer or act of a device. */
+  const firstWake = (): number => {
+    const first = byWakeTime.first(sleepers);
+    return first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
+  };
+
+  const passTime = (cycles: number): void => {
+    const cpu = isUsable(current[0] as number) ? (current[0] as number) : 0;
+    clock[cpu] = Math.max(clock[cpu] as number, cycles);
+  };
+
+  /** Nothing is runnable: time jumps to the first sleeper, kernel timer or act of a device (SCH-8). */
   const advance = (): boolean => {
     const first = byWakeTime.first(sleepers);
-    const wakeTime = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
+    const wakeTime = firstWake();
     const time = Math.min(wakeTime, events.nextTime());
+    const due = Math.min(time, timers.time());
+    if (due > hostDeadline && due !== Number.POSITIVE_INFINITY) {
+      passTime(hostDeadline);
+      return true;
+    }
     if (timers.time() <= time && timers.time() !== Number.POSITIVE_INFINITY && fireTimer()) return true;
     if (time === Number.POSITIVE_INFINITY) return false;
     const home = first !== NULL && wakeTime === time ? port.ld32(first + TASK_CPU) : (current[0] as number);
@@ -233,7 +254,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
 
   const prepareToBlock = (task: Task, wakeTime = Number.POSITIVE_INFINITY): void => {
     port.st32(task.struct + TASK_STATE, TASK_INTERRUPTIBLE);
-    if (wakeTime === Number.POSITIVE_INFINITY) return;
+    if (wakeTime >= KTIME_MAX) return;
     port.stF64(task.struct + TASK_WAKE_TIME, Math.max(wakeTime, 1));
     byWakeTime.insert(sleepers, task.struct);
   };
@@ -293,8 +314,7 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
   const setHorizon = (cpu: number, alone: boolean): void => {
     const now = clock[cpu] as number;
     if (timerDeadline[cpu] === Number.POSITIVE_INFINITY) timerDeadline[cpu] = now + CYCLES_PER_TICK;
-    const first = byWakeTime.first(sleepers);
-    const wakeUp = first === NULL ? Number.POSITIVE_INFINITY : port.ldF64(first + TASK_WAKE_TIME);
+    const wakeUp = firstWake();
     const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
     const next = Math.min(events.nextTime(), timers.time(), firstUrgent(cpu));
     const device = Math.max(next, now + SLICE_DEVICE);
@@ -394,6 +414,15 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     setDeadline(cycles) {
       hostDeadline = cycles;
     },
+    quietUntil() {
+      let first = Math.min(firstWake(), events.nextTime(), timers.time());
+      for (let cpu = 0; cpu < nrCpus; cpu++) {
+        if (nrRunningOf(cpu) > 0) return 0;
+        if (online[cpu] === 1 && irqOn[cpu] === 1) first = Math.min(first, irqChip.heldUntil(cpu));
+      }
+      return first;
+    },
+    passTime,
     timeIsUp: (cpu) => (clock[cpu] as number) >= (horizon[cpu] as number),
     setPolicy(task, policy, priority) {
       port.st32(task.struct + TASK_BASE_POLICY, policy);

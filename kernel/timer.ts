@@ -37,6 +37,7 @@ import { bugOn } from "./bug.ts";
 import type { ContextTracking } from "./context.ts";
 import type { KernelImage } from "./image.ts";
 import { createRbTree } from "./lib/rbtree.ts";
+import { KTIME_MAX } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import type { EarliestTimer, Scheduler } from "./sched.ts";
 import { type Softirqs, TIMER_SOFTIRQ } from "./softirq.ts";
@@ -218,7 +219,10 @@ export function createTimers({ machine, image, percpu, contexts, softirqs }: Tim
       }
       contexts.localIrqRestore(ctx, flags);
     },
-    time: () => port.ldF64(EARLIEST) || NEVER,
+    time() {
+      const time = port.ldF64(EARLIEST);
+      return time === 0 || time >= KTIME_MAX ? NEVER : time;
+    },
     cpu: () => port.ld32(EARLIEST + 8),
     nrFired: () => port.ld32(EARLIEST + 12),
     check() {

@@ -240,10 +240,14 @@ class Run {
       if (now >= limit) return "cycles";
       if (now >= this.#killAt && !this.#kill(now)) return "stuck";
       const slice = Math.min(FIRST_SLICE_CYCLES * 2 ** Math.floor(nrSlices / SLICES_PER_SIZE), LAST_SLICE_CYCLES);
-      const next = Math.min(this.#nextStart(), this.#killAt > now ? this.#killAt : limit, this.#nextCheck);
-      const reason = this.#runSlice(Math.min(now + slice, limit, next));
+      const next = Math.min(this.#nextStart(), this.#killAt > now ? this.#killAt : limit);
+      const quiet = this.#kernel.quietUntil();
+      // An idle machine's slice ends where it wakes up, and there is nothing new to check before.
+      const wake = quiet === Number.POSITIVE_INFINITY ? now : quiet;
+      const sliceEnd = Math.max(Math.min(now + slice, this.#nextCheck), wake);
+      const reason = this.#runSlice(Math.min(sliceEnd, limit, next));
       if (!this.#check()) return "broken";
-      const end = reason === "pause" ? "watch" : this.#endOf(reason);
+      const end = reason === "pause" ? "watch" : this.#endOf(reason, limit);
       if (end !== null) return end;
       progress.update(this.#nrOps(), this.#nrOpsTotal, this.#kernel.now() - this.#startCycles);
       await setImmediate();
@@ -314,7 +318,6 @@ class Run {
   /** Kills what runs, starts nothing more; false if it has lived on for too long. */
   #kill(now: number): boolean {
     this.#waiting.length = 0;
-    // Not from #killAt on: a machine that only sleeps wakes up far behind it.
     this.#lastMoment ??= now + KILL_PATIENCE_CYCLES;
     killPrograms(this.#kernel);
     return now < this.#lastMoment;
@@ -352,21 +355,20 @@ class Run {
     return this.#started.every(({ pids }) => pids.every((pid) => this.#kernel.exitStatus(pid) !== undefined));
   }
 
-  #endOf(reason: RunStop): RunEnd | null {
+  #endOf(reason: RunStop, limit: number): RunEnd | null {
     if (reason === "panic") return "panic";
     if (reason === "budget") return null;
     if (this.#isDone()) return "done";
     if (reason === "poweroff") return "poweroff";
-    const next = this.#waiting.shift();
     const now = this.#kernel.now();
-    if (next === undefined) {
+    if (this.#waiting.length === 0) {
       if (this.#request.set.rules.killCycles === undefined || now >= this.#killAt) return "stuck";
       // They wait for what never comes: their time is over early.
       this.#killAt = now;
       return null;
     }
-    // Nothing to do until the next start: begin it now, the machine has no reason to let time pass.
-    this.#started.push(this.#start(next));
+    // Nothing happens until the next start.
+    this.#kernel.passTime(Math.min(this.#nextStart(), limit));
     return null;
   }
 

@@ -178,6 +178,10 @@ export interface Kernel {
    * it is part of what the run is. `pause` is asked after each step and changes nothing of the run.
    */
   run(options?: { untilCycles?: number; shouldStop?: () => boolean; pause?: (() => boolean) | undefined }): RunStop;
+  /** Until when an idle machine sleeps: 0 while something runs, Infinity if nothing will ever wake it. */
+  quietUntil(): number;
+  /** The same machine, idle until `cycles`, at that moment. For who waits for a moment when nothing happens. */
+  passTime(cycles: number): void;
   /** Steps of the scheduler since boot: names a point of a run exactly. */
   steps(): number;
   /** Types bytes on the console. */

@@ -141,6 +141,8 @@ export function createKernelObject(deps: KernelObjectDeps): Kernel {
         return stopReason(untilCycles, shouldStop) ?? (consoleDevice.hasReader() ? "input" : "idle");
       }
     },
+    quietUntil: scheduler.quietUntil,
+    passTime: scheduler.passTime,
     steps: () => nrSteps,
     feedConsole: (text) => orDie(() => consoleDevice.feed(text)),
     closeConsole: () => orDie(consoleDevice.close),

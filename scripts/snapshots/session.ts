@@ -61,8 +61,13 @@ interface Timeline {
   readonly chain: MarkChain;
 }
 
+/** A slice of an idle machine ends where it wakes up. */
 const runSlice = ({ kernel, limit }: Timeline): RunStop =>
-  kernel.run({ untilCycles: Math.min(kernel.now() + SLICE_CYCLES, limit) });
+  kernel.run({ untilCycles: Math.min(Math.max(kernel.now() + SLICE_CYCLES, quietUntil(kernel)), limit) });
+const quietUntil = (kernel: Kernel): number => {
+  const time = kernel.quietUntil();
+  return time === Number.POSITIVE_INFINITY ? 0 : time;
+};
 
 /** Gives `input` to the machine, and writes it down. */
 function apply({ kernel, device, log }: Timeline, kind: Input["kind"], text: string): void {
