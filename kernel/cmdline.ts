@@ -48,6 +48,9 @@ export const PARAMETERS = {
   swap: "size of a disk that is the swap area from boot on, e.g. 256M",
   "sysctl.vm.overcommit_memory": "0 (default), 1, 2: refuse absurd promises of memory, none, unsafe ones",
   "sysctl.vm.overcommit_ratio": "with overcommit_memory=2: processes may have so much of RAM, in percent; default 50",
+  "sysctl.vm.panic_on_oom": "0 (default) or 1, 2: panic when memory runs out, instead of killing a process",
+  "sysctl.vm.oom_kill_allocating_task": "0 (default) or 1: when memory runs out the process dies that asked for some",
+  "sysctl.vm.oom_dump_tasks": "1 (default) or 0: the report about it has a table of all processes",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;
 

@@ -53,6 +53,8 @@ export interface Printk {
   nextSeq(): number;
   /** Where lines of a level below `consoleLevel` go: `[    0.000000] text`. */
   setConsole(write: ((line: string, level: number) => void) | undefined, consoleLevel?: number): void;
+  /** Nothing more is logged: the kernel has panicked. */
+  silence(): void;
   /** LOG-1, LOG-2; a sentence about the first violation, or null. */
   check(): string | null;
 }
@@ -75,6 +77,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   const LOCK = state + 20;
   let writeConsole: ((line: string, level: number) => void) | undefined;
   let consoleLevel = 8;
+  let isSilent = false;
 
   const at = (position: number): number => ring + (position % LOG_BUF_BYTES);
   /** LOG-3 */
@@ -127,6 +130,7 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
   };
 
   const printk = (level: number, text: string): void => {
+    if (isSilent) return;
     for (const line of text.split("\n")) putLine(level, line.slice(0, MAX_LINE));
   };
 
@@ -162,6 +166,9 @@ export function createPrintk(machine: Machine, image: KernelImage): Printk {
     setConsole(write: ((line: string, level: number) => void) | undefined, level = 8) {
       writeConsole = write;
       consoleLevel = level;
+    },
+    silence() {
+      isSilent = true;
     },
     check,
   });

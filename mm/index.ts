@@ -108,10 +108,16 @@ export {
 } from "./mmzone.ts";
 export type { CpuCacheStats } from "./object_cache.ts";
 export {
+  OOM_DEADLOCK,
+  OOM_KILLED,
+  OOM_KILLED_ALLOCATING,
+  OOM_NOBODY,
+  OOM_PANIC_ASKED,
   type OomCandidate,
   oomBadness,
   oomHeader,
   oomMemoryText,
+  oomPanicText,
   oomReapedText,
   oomTasksText,
   oomVictimText,

@@ -46,6 +46,7 @@ import {
 import { createPages, memmapBytes, type Pages, PG_RESERVED, ZONE_SHIFT } from "./page.ts";
 import { createPageAllocator, type PageAllocator } from "./page_alloc.ts";
 import { createPageLists, type PageLists } from "./page_list.ts";
+import { PAGE_REPORT_BYTES } from "./page_report.ts";
 import { createPageblocks, type Pageblocks, pageblockBytes } from "./pageblock.ts";
 import { createPcp, type PerCpuPages } from "./pcp.ts";
 import { pcpHeads } from "./pcp_layout.ts";
@@ -94,7 +95,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
   const vmstat = createVmStat(port, image, percpu, harts);
   const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
   const zoneState = image.bss("min_free_kbytes", 8, 8);
-  const allocState = image.bss("page_alloc_state", 16, 8);
+  const allocState = image.bss("page_alloc_state", PAGE_REPORT_BYTES, 8);
   const bindPcp = createPcp({ machine, percpu, spinlocks, vmstat });
   const zones = createZones(port, zonesBase, zoneState);
   const bootClock = (cycles: number): void => {

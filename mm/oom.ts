@@ -11,9 +11,12 @@
  * texts, which are Linux's.
  *
  *   OOM-1  the victim has the most points of those that may be killed; the first of equals
- *   OOM-2  never: init, kernel threads, adjustment −1000, who dies already
+ *   OOM-2  never: init, kernel threads, adjustment −1000, who has been reaped, the child of a vfork
  *   OOM-3  a victim's memory is free when the killer returns, not when the victim gets a CPU again
  *   OOM-4  the killer neither allocates nor sleeps, and is not called inside itself
+ *   OOM-5  nobody may be killed: nothing can help any more, and the kernel panics
+ *   OOM-6  who is dying anyway gives what it has without a report
+ *   OOM-7  ten reports in five seconds at most; who was killed is always said
  *
  * Source: mm/oom_kill.c (oom_badness, dump_header, dump_tasks, __oom_kill_process). Not here: cpusets, cgroups.
  */
@@ -34,7 +37,7 @@ export interface OomCandidate {
   readonly swapEnts: number;
   readonly tablePages: number;
   readonly adj: number;
-  /** Init, or on its way out: OOM-2. */
+  /** Init, reaped already, or in its parent's memory: OOM-2. */
   readonly isSpared: boolean;
 }
 
@@ -103,11 +106,20 @@ export const oomTasksText = (candidates: readonly OomCandidate[]): string =>
     ...candidates.map(taskRow),
   ].join("\n");
 
+export const OOM_KILLED = "Out of memory";
+export const OOM_KILLED_ALLOCATING = "Out of memory (oom_kill_allocating_task)";
+export const OOM_NOBODY = "Out of memory and no killable processes...";
+/** What the kernel panics with when that is so, and when vm.panic_on_oom asks for it. */
+export const OOM_DEADLOCK = "System is deadlocked on memory";
+export const OOM_PANIC_ASKED = "panic_on_oom is enabled";
+export const oomPanicText = (panicOnOom: number): string =>
+  `Out of memory: ${panicOnOom === 2 ? "compulsory" : "system-wide"} ${OOM_PANIC_ASKED}`;
+
 /** The last two lines: why this one, and what it had. */
-export const oomVictimText = (p: OomCandidate): readonly [constraint: string, killed: string] => [
+export const oomVictimText = (p: OomCandidate, message = OOM_KILLED): readonly [constraint: string, killed: string] => [
   `oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/,` +
     `task=${p.comm},pid=${p.pid},uid=0`,
-  `Out of memory: Killed process ${p.pid} (${p.comm}) total-vm:${kb(p.totalVm)}, anon-rss:${kb(p.rssAnon)}, ` +
+  `${message}: Killed process ${p.pid} (${p.comm}) total-vm:${kb(p.totalVm)}, anon-rss:${kb(p.rssAnon)}, ` +
     `file-rss:${kb(p.rssFile)}, shmem-rss:${kb(p.rssShmem)}, UID:0 pgtables:${kb(p.tablePages)} oom_score_adj:${p.adj}`,
 ];
 

@@ -2,7 +2,8 @@
  * What the page allocator says when something is wrong: no memory (C4), or a free that cannot be right.
  *
  * Both come from slow paths, so they may take their time and find out the details. A failed allocation prints at most
- * once in ten seconds of virtual time for the whole machine; a bad free always prints and taints the kernel.
+ * once in ten seconds of virtual time for the whole machine, and the next time how many were held back (RTL-1); a bad
+ * free always prints and taints the kernel.
  *
  * Context: any. Locks: none. Source: mm/page_alloc.c (warn_alloc, bad_page).
  */
@@ -11,6 +12,7 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "../kernel/printk.ts";
+import { createRatelimit, RATELIMIT_BYTES } from "../kernel/ratelimit.ts";
 import { TASK_PID, taskComm } from "../kernel/task_struct.ts";
 import type { Context, Pfn, PhysAddr } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
@@ -22,7 +24,9 @@ import { formatMemInfo } from "./show_mem.ts";
 import { PAGE_ALLOC_FAILED, type VmStat } from "./vmstat.ts";
 
 /** How often a failed allocation may print (C4). */
-const SPLAT_INTERVAL = 10 * CYCLES_PER_SECOND;
+const SPLAT_LIMIT = { name: "warn_alloc", intervalCycles: 10 * CYCLES_PER_SECOND, burst: 1 };
+/** Static memory: the rate limit, number of bad frees. */
+export const PAGE_REPORT_BYTES = RATELIMIT_BYTES + 8;
 
 export interface PageReports {
   /** `comm: page allocation failure: …` with the state of memory, unless the mask forbids it. */
@@ -41,14 +45,23 @@ export interface PageReportDeps {
   readonly pages: Pages;
   readonly zones: Zones;
   readonly pcp: PerCpuPages;
-  /** 16 bytes of zeroed static memory: next splat time, number of bad frees. */
+  /** PAGE_REPORT_BYTES of zeroed static memory. */
   readonly state: PhysAddr;
 }
 
 export function createPageReports(deps: PageReportDeps): PageReports {
   const { machine, contexts, printk, vmstat, pages, zones, pcp, state } = deps;
   const { port, harts } = machine;
-  const NR_BAD_FREES = state + 8;
+  const NR_BAD_FREES = state + RATELIMIT_BYTES;
+  const maySplat = createRatelimit(port, printk, state, SPLAT_LIMIT);
+
+  /** Line by line: interrupts that are on are not to wait for all of them. */
+  const say = (ctx: Context, text: string): void => {
+    for (const line of text.split("\n")) {
+      printk(KERN_WARNING, line);
+      contexts.interruptPoint(ctx);
+    }
+  };
 
   const reportBadFree = (ctx: Context, pfn: number, order: number, why: string): number => {
     port.fetchAdd(NR_BAD_FREES, 1);
@@ -69,13 +82,11 @@ export function createPageReports(deps: PageReportDeps): PageReports {
   return {
     allocFailed(ctx, order, gfp) {
       vmstat.countEvents(ctx, PAGE_ALLOC_FAILED, 1);
-      const now = harts.clock[ctx.cpu] as number;
-      if ((gfp & __GFP_NOWARN) !== 0 || now < port.ldF64(state)) return;
-      port.stF64(state, now + SPLAT_INTERVAL);
+      if ((gfp & __GFP_NOWARN) !== 0 || !maySplat(harts.clock[ctx.cpu] as number)) return;
       const task = contexts.currentTask(ctx);
       const mode = `0x${gfp.toString(16)}(${gfpNames(gfp)})`;
-      printk(
-        KERN_WARNING,
+      say(
+        ctx,
         [
           `${taskComm(port, task)}: page allocation failure: order:${order}, mode:${mode}, ` +
             "nodemask=(null),cpuset=/,mems_allowed=0",

@@ -13,7 +13,7 @@
  *   RCM-1  makeRoom() is true if there is reason to try again: pages were freed, or a process was killed for them
  *   RCM-2  no reclaim inside reclaim: PF_MEMALLOC is set in the task meanwhile, and asking again is refused
  *   RCM-3  a request that found nothing for MAX_RECLAIM_RETRIES rounds, or for which nothing is left to reclaim, goes
- *          to the OOM killer, once; orders above 3 and __GFP_NORETRY do not
+ *          to the OOM killer, once; orders above 3, __GFP_NORETRY and requests for low zones do not
  *
  * Linux: mm/page_alloc.c (__alloc_pages_slowpath, should_reclaim_retry), mm/vmscan.c (kswapd).
  */
@@ -25,7 +25,7 @@ import { PF_MEMALLOC, TASK_FLAGS } from "../kernel/task_struct.ts";
 import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import { __GFP_FS, __GFP_NORETRY, __GFP_RETRY_MAYFAIL, type Gfp } from "./gfp.ts";
-import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN } from "./mmzone.ts";
+import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN, ZONE_NORMAL } from "./mmzone.ts";
 import type { Shrinkers } from "./shrinker.ts";
 import { DEF_PRIORITY, SWAP_CLUSTER_MAX, type Vmscan } from "./vmscan.ts";
 import { PAGEOUTRUN, type VmStat } from "./vmstat.ts";
@@ -92,9 +92,15 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
   const isHopeless = (highest: number): boolean =>
     vmscan.nrReclaimable(highest) === 0 && !vmscan.isAbove(highest, WMARK_MIN);
 
-  /** A large block, or one that can do without: nobody dies for it. Without __GFP_FS reclaim was half-hearted. */
+  /**
+   * A large block, one that can do without, or one of a low zone, which processes have little of: nobody dies for it.
+   * Without __GFP_FS reclaim was half-hearted.
+   */
   const mayKill = (order: number, gfp: Gfp): boolean =>
-    order <= PAGE_ALLOC_COSTLY_ORDER && (gfp & __GFP_RETRY_MAYFAIL) === 0 && (gfp & __GFP_FS) !== 0;
+    order <= PAGE_ALLOC_COSTLY_ORDER &&
+    (gfp & __GFP_RETRY_MAYFAIL) === 0 &&
+    (gfp & __GFP_FS) !== 0 &&
+    gfpZone(gfp) >= ZONE_NORMAL;
 
   const reclaimOrKill = (ctx: TaskContext, order: number, gfp: Gfp): boolean => {
     const highest = gfpZone(gfp);

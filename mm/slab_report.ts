@@ -21,7 +21,8 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { KERN_ERR, KERN_WARNING, type Printk } from "../kernel/printk.ts";
-import { type Context, fromGranule, type Pfn, pfnToPhys } from "../kernel/types.ts";
+import { createRatelimit, DEFAULT_RATELIMIT } from "../kernel/ratelimit.ts";
+import { type Context, fromGranule, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
 import { gfpNames } from "./gfp.ts";
 import type { Pages } from "./page.ts";
 import {
@@ -59,7 +60,7 @@ export interface SlabReports {
   objectLine(slab: Slab, obj: number): void;
   /** A `WARNING:` with a stack. */
   warning(ctx: Context, text: string): void;
-  /** The slab allocator's own word after the page allocator's failure splat. */
+  /** The slab allocator's own word after the page allocator's failure splat; ten in five seconds at most. */
   outOfMemory(ctx: Context, cache: KmemCache, gfp: number): void;
 }
 
@@ -67,13 +68,16 @@ export interface SlabReports {
 export const hexAddr = (addr: number): string =>
   Number.isInteger(addr) && addr >= 0 ? `0x${addr.toString(16).padStart(8, "0")}` : String(addr);
 
+/** `state`: RATELIMIT_BYTES of zeroed static memory. */
 export function createSlabReports(
   machine: Machine,
   contexts: ContextTracking,
   printk: Printk,
   pages: Pages,
+  state: PhysAddr,
 ): SlabReports {
-  const { port } = machine;
+  const { port, harts } = machine;
+  const mayComplain = createRatelimit(port, printk, state, { name: "slab_out_of_memory", ...DEFAULT_RATELIMIT });
 
   const frame = (cache: KmemCache, reason: string): void => {
     const line = `BUG ${cacheName(port, cache)} (${contexts.taintText()}): ${reason}`;
@@ -137,6 +141,7 @@ export function createSlabReports(
     objectLine: (slab, obj) => printk(KERN_ERR, `Object ${hexAddr(obj)} @offset=${obj - slabStart(slab)}`),
     warning: (ctx, text) => printk(KERN_WARNING, `WARNING: ${text}\n${contexts.stackDump(ctx)}`),
     outOfMemory(ctx, cache, gfp) {
+      if (!mayComplain(harts.clock[ctx.cpu] as number)) return;
       const order = port.ld32(cache + CACHE_ORDER);
       const slabs = port.ld32(cache + CACHE_NR_SLABS);
       const objects = slabs * port.ld32(cache + CACHE_OBJECTS);

@@ -18,6 +18,7 @@
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import type { Printk } from "../kernel/printk.ts";
+import { RATELIMIT_BYTES } from "../kernel/ratelimit.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { alignUp, type Context, type PhysAddr, physAdd, type TaskContext } from "../kernel/types.ts";
 import { type AutoInit, initObjects } from "./auto_init.ts";
@@ -130,15 +131,16 @@ export interface SlabSubsystem extends SlabReap {
 
 const magazineStatics = (nrCpus: number): number => alignUp(slabStaticBytes(nrCpus), 8);
 const kmallocStatics = (nrCpus: number): number => magazineStatics(nrCpus) + MAGAZINE_STATIC_BYTES;
+const reportStatics = (nrCpus: number): number => alignUp(kmallocStatics(nrCpus) + KMALLOC_STATIC_BYTES, 8);
 
 /** Static memory of the whole subsystem. */
-export const slabSubsystemStaticBytes = (nrCpus: number): number => kmallocStatics(nrCpus) + KMALLOC_STATIC_BYTES;
+export const slabSubsystemStaticBytes = (nrCpus: number): number => reportStatics(nrCpus) + RATELIMIT_BYTES;
 
 export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
   const { machine, contexts, spinlocks, pages, pageAlloc, vmstat, statics } = deps;
   const { port } = machine;
   const { nrCpus } = machine.config;
-  const reports = createSlabReports(machine, contexts, deps.printk, pages);
+  const reports = createSlabReports(machine, contexts, deps.printk, pages, physAdd(statics, reportStatics(nrCpus)));
   const objects = createSlabObjects(port, pages, reports);
   const slabs = createSlabLayer({ machine, spinlocks, pages, pageAlloc, vmstat, reports, objects, statics });
   const miss = createMissPath({ machine, pageAlloc, slabs, reports });

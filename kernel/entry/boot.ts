@@ -70,7 +70,7 @@ import { createConsole } from "./files.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
-import { createOomKiller } from "./oom_kill.ts";
+import { createOomKiller, OOM_BYTES } from "./oom_kill.ts";
 import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
 import { createProcesses } from "./processes.ts";
@@ -110,6 +110,7 @@ export function boot(options: BootOptions): Kernel {
   const driverStatics = driverCoreStatics(image, nrCpus);
   const mutexStatics = image.bss("mutex", MUTEX_STATIC_BYTES, 8);
   const userMemoryStatics = takeUserMemoryStatics(image);
+  const oomStatics = image.bss("oom", OOM_BYTES, 8);
   const cmaState = image.bss("cma", CMA_BYTES, 8);
   const vmallocStatics = image.bss("vmalloc", VMALLOC_STATIC_BYTES, 8);
   const memblock = createMemblock(
@@ -322,7 +323,7 @@ export function boot(options: BootOptions): Kernel {
     onPanic: panic.panic,
     rlimits: initialRlimits(ramBytes, NR_OPEN),
   });
-  const killForMemory = createOomKiller({
+  const oom = createOomKiller({
     machine,
     contexts,
     printk,
@@ -333,8 +334,11 @@ export function boot(options: BootOptions): Kernel {
     pcp,
     vmstat,
     swapTotals: reclaim.area.totals,
+    panic,
+    parameters,
+    statics: oomStatics,
   }); // who dies when nothing is left
-  reclaim.reclaim.onOutOfMemory(killForMemory);
+  reclaim.reclaim.onOutOfMemory(oom.kill);
   const swapMib = swapDiskMib(parameters.size("swap", 0));
   const registry = createFileRegistry(); // what drivers add
   if (lockdep !== undefined) registry.registerText("/proc/lockdep_stats", { read: () => lockdepStatsText(lockdep) });
@@ -393,6 +397,7 @@ export function boot(options: BootOptions): Kernel {
     users,
     zones,
     nrCpus,
+    oomSettings: oom.settings,
     panic: panic.panic,
   }); // what is not in procfs
   cpuhp.registerFiles(registry);

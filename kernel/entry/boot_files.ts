@@ -8,6 +8,7 @@ import type { FileRegistry } from "../file.ts";
 import type { UserMemory } from "./boot_memory.ts";
 import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
 import type { ObjectUsers } from "./object_users.ts";
+import type { OomSetting } from "./oom_kill.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
 import { registerOvercommitFiles } from "./procfs/overcommit.ts";
@@ -22,11 +23,12 @@ export interface KernelFileOwners {
   readonly users: ObjectUsers;
   readonly zones: Zones;
   readonly nrCpus: number;
+  readonly oomSettings: readonly OomSetting[];
   readonly panic: (reason: string) => void;
 }
 
 export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOwners): void {
-  const { port, cma, userMemory, isCompacting, users, zones, nrCpus, panic } = owners;
+  const { port, cma, userMemory, isCompacting, users, zones, nrCpus, oomSettings, panic } = owners;
   const { processMemory, compaction, hugePool, reclaim } = userMemory;
   registerCmaFiles(registry, cma);
   registerOvercommitFiles(registry, processMemory.account);
@@ -35,5 +37,5 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   registerThpFiles(registry, processMemory.thp);
   registerVmallocinfo(registry, users.vmalloc);
   registerLkdtm(registry, { port, ...users, panic });
-  registerVmFiles(registry, { ...reclaim, zones, nrCpus });
+  registerVmFiles(registry, { ...reclaim, zones, nrCpus, oomSettings });
 }

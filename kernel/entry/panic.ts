@@ -7,7 +7,7 @@
  * lock. Linux says "Fixing recursive fault but reboot is needed!" then, and hangs; this kernel says why and stops.
  *
  *   PAN-1  no bug of the kernel leaves it as an exception once it runs: what happens in it ends in an oops or a panic
- *   PAN-2  the first panic is the one that is reported
+ *   PAN-2  the first panic is the one that is reported, and it is the last thing that is said
  */
 
 import type { Machine } from "../arch/machine.ts";
@@ -39,6 +39,7 @@ export function createPanic({ harts }: Machine, contexts: ContextTracking, print
     if (state.panicReport !== null) return;
     state.panicReport = `Kernel panic - not syncing: ${reason}`;
     printk(KERN_EMERG, `${state.panicReport}\n${contexts.stackDump(here())}`);
+    printk.silence();
   };
   const die = (ctx: Context, error: Error, where: string): void => {
     contexts.taint("D");

@@ -107,6 +107,8 @@ export interface SpawnMore {
   readonly comm?: string | undefined;
   /** Whose limits the child has; default: the first ones. */
   readonly rlimits?: Rlimits | undefined;
+  /** As in Linux, a child has its parent's. */
+  readonly oomScoreAdj?: number | undefined;
 }
 
 export interface ProcessDeps {

@@ -90,8 +90,8 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
       if (file === undefined) return -EBADF;
       fds.push(file);
     }
-    const { pid: parent, rlimits } = caller.process;
-    const pid = processes.spawn(parent, path, args, fds, { rlimits });
+    const { pid: parent, rlimits, oomScoreAdj } = caller.process;
+    const pid = processes.spawn(parent, path, args, fds, { rlimits, oomScoreAdj });
     if (pid > 0) for (const file of fds) file.refs++;
     return pid;
   };

@@ -204,7 +204,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       joinable: new Map(),
       text: [program],
       rlimits,
-      oomScoreAdj: 0,
+      oomScoreAdj: more.oomScoreAdj ?? 0,
       isVforked: false,
       survivor: undefined,
       ending: undefined,

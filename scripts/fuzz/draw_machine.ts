@@ -53,6 +53,9 @@ export const PARAMETER_VALUES: Readonly<Record<ParameterName, (d: Draw) => strin
   init_on_free: (d) => d.of(["1", "0", "off", "maybe"]),
   transparent_hugepage: (d) => d.of(["always", "madvise", "never", "perhaps"]),
   "sysctl.vm.overcommit_ratio": (d) => String(d.spread(0, 200)),
+  "sysctl.vm.panic_on_oom": (d) => (d.chance(10) ? String(d.whole(1, 3)) : "0"),
+  "sysctl.vm.oom_kill_allocating_task": (d) => String(d.whole(0, 1)),
+  "sysctl.vm.oom_dump_tasks": (d) => String(d.whole(0, 1)),
   "sysctl.vm.overcommit_memory": (d) => String(d.whole(0, 3)),
 };
 

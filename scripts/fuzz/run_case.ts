@@ -6,12 +6,13 @@
  *   hang       nothing wakes it, or SIGKILL does not     content    what was read is not what was written
  *   left       tasks, modules, pages, objects at the end that an idle machine does not have
  *
- *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with 0, or if memory runs out while booting
+ *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with 0, or if memory runs out while booting, or
+ *          later for the kernel itself, so that no process could be killed for it
  */
 
 import type { Kernel } from "../../kernel/entry/kernel.ts";
 import type { Recording } from "../../kernel/uapi/recording.ts";
-import { NUMA_HIT } from "../../mm/index.ts";
+import { NUMA_HIT, OOM_DEADLOCK, OOM_PANIC_ASKED } from "../../mm/index.ts";
 import { BootPanic } from "../boot_panic.ts";
 import { EXIT_INTERRUPT, EXIT_OK, judge } from "../metrics.ts";
 import { RUN_RAM_BYTES, resolveMachine } from "../options.ts";
@@ -78,10 +79,17 @@ export function crashOf(error: unknown): Failure {
   return { kind: "crash", what: `${error.name}: ${message}${place === undefined ? "" : ` in ${place}`}` };
 }
 
-function describe(result: RunResult, kernel: Kernel, failures: readonly string[]): Failure {
-  if (result.violation !== null) return { kind: "invariant", what: result.violation };
-  if (result.panicReport !== null) return { kind: "panic", what: panicLine(result.panicReport) };
+/** OOM-5: the kernel wanted memory, and nobody was left who could be killed for it; or the case asked for a panic. */
+const isDeadlocked = ({ panicReport }: RunResult): boolean =>
+  panicReport !== null && (panicReport.includes(OOM_DEADLOCK) || panicReport.includes(OOM_PANIC_ASKED));
+
+function describe(result: RunResult, kernel: Kernel, failures: readonly string[]): Failure | null {
+  const violation = result.violation ?? (isDeadlocked(result) ? kernel.check() : null);
+  if (violation !== null) return { kind: "invariant", what: violation };
+  if (result.panicReport !== null && !isDeadlocked(result))
+    return { kind: "panic", what: panicLine(result.panicReport) };
   if (result.nrReports > 0) return { kind: "report", what: reportLine(kernel) };
+  if (isDeadlocked(result)) return null;
   if (result.end === "stuck") return { kind: "hang", what: failures[0] ?? "stuck" };
   if (result.leftBehind !== null) return { kind: "left", what: result.leftBehind };
   if (result.nrCorrupt > 0) return { kind: "content", what: `${result.nrCorrupt} blocks, packets or stamps` };

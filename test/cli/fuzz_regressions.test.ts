@@ -36,4 +36,13 @@ describe("found by the fuzzer", () => {
       expect(await failureOf(`${SMALL}programs: [{ run: ${program} }]\n`)).toBeNull();
     },
   );
+
+  it("OOM-5 a machine that is deadlocked on memory is no failure, and one that says so in a run is a panic", async () => {
+    const hog = 'sh -c "echo -1000 > /proc/self/oom_score_adj; memhog 15M"';
+    const text = `machine: { cpus: 1, mem: 16M, seed: 1 }\ncmdline: quiet\nprograms:\n  - run: ${hog}\n`;
+    const set = await loadScenario(inputFromBytes("case.yaml", text));
+    const { result } = await runWorkloads({ machine: resolveMachine(0, set.machine), set });
+    expect([result.end, result.panicReport]).toEqual(["panic", expect.stringContaining("deadlocked on memory")]);
+    expect((await runCase(text, { reason: "none" })).failure).toBeNull();
+  });
 });

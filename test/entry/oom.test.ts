@@ -49,7 +49,7 @@ describe("badness", () => {
 });
 
 /** Maps, sleeps, then touches: the promise is kept late, or not. */
-const lateToucher = (mib: number, cycles: number): Program =>
+const lateToucher = (mib: number, cycles: number, before: () => void = () => {}): Program =>
   function* (env) {
     const call = function* (nr: number, ...args: number[]) {
       const result = env.syscall(nr, ...args);
@@ -58,6 +58,7 @@ const lateToucher = (mib: number, cycles: number): Program =>
     const va = yield* call(SYS_mmap, 0, mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (va < 0) return 1;
     yield* call(SYS_nanosleep, cycles);
+    before();
     for (let at = 0; at < mib * MIB; at += 4096) env.mem.st32(va + at, at);
     for (let at = 0; at < mib * MIB; at += 4096) if (env.mem.ld32(va + at) !== at) return 2;
     return 0;
@@ -125,6 +126,74 @@ describe("the killer", () => {
     expect([kernel.exitStatus(late), kernel.exitStatus(hog)]).toEqual([137, 0]);
     expect(t.log()).toContain(`Killed process ${late} (late)`);
     giveBack();
+    t.expectUnloaded();
+  });
+
+  /** Both programs in a kernel that keeps 3 MiB, after `settings`; what the late one does before it touches. */
+  const shortOfMemory = (settings: string, isHogDying = false, lateLine = "late") => {
+    const world: { t?: DriverKernel; hog?: number } = {};
+    const touch = lateToucher(6, 300_000_000, () => {
+      if (isHogDying) world.t?.kernel.kill(world.hog as number, 9);
+    });
+    const t = bootDrivers({ ramBytes: 32 * MIB, nrCpus: 1 }, { "/bin/late": touch });
+    const hog = t.start("/bin/memhog", "9M", "--hold", "4000000000");
+    Object.assign(world, { t, hog });
+    if (settings !== "") expect(t.sh(settings.replaceAll("HOG", String(hog)))).toBe(0);
+    const late = lateLine === "late" ? t.start("/bin/late") : t.start("/bin/sh", "-c", lateLine);
+    const giveBack = takeMemory(t, 3 * MIB);
+    const stop = t.kernel.run();
+    return { t, hog, late, stop, giveBack, statuses: [t.kernel.exitStatus(late), t.kernel.exitStatus(hog)] };
+  };
+
+  // Regression: the request failed, with a report for each of thousands of them.
+  it("OOM-5 nobody may be killed: the kernel panics, with one report, and says nothing more", () => {
+    const spareHog = "echo -1000 > /proc/HOG/oom_score_adj";
+    const { t, stop } = shortOfMemory(spareHog, false, "echo -1000 > /proc/self/oom_score_adj; late");
+    expect(stop).toBe("panic");
+    expect(t.kernel.panicReport).toBe("Kernel panic - not syncing: System is deadlocked on memory");
+    expect(t.log().match(/invoked oom-killer/g)).toHaveLength(1);
+    expect(t.log()).toMatch(/Out of memory and no killable processes\.\.\.\nKernel panic - not syncing: System/);
+    expect(t.log()).toMatch(/<\/TASK>$/);
+    expect(t.kernel.check()).toBeNull();
+  });
+
+  it.each([
+    ["1", "system-wide"],
+    ["2", "compulsory"],
+  ])("vm.panic_on_oom=%s panics instead of killing", (value, word) => {
+    const { t, stop } = shortOfMemory(`sysctl vm.panic_on_oom=${value}`);
+    expect(stop).toBe("panic");
+    expect(t.kernel.panicReport).toBe(`Kernel panic - not syncing: Out of memory: ${word} panic_on_oom is enabled`);
+    expect(t.log()).toContain("Tasks state");
+    expect(t.log()).not.toContain("Killed process");
+  });
+
+  it("vm.oom_kill_allocating_task=1: who asked dies; vm.oom_dump_tasks=0: without a table", () => {
+    const { t, late, statuses, giveBack } = shortOfMemory("sysctl vm.oom_kill_allocating_task=1 vm.oom_dump_tasks=0");
+    expect(statuses).toEqual([137, 0]);
+    expect(t.log()).toContain(`Out of memory (oom_kill_allocating_task): Killed process ${late} (late)`);
+    expect(t.log()).toContain("Mem-Info:");
+    expect(t.log()).not.toContain("Tasks state");
+    expect(t.sh("sysctl vm.panic_on_oom=3")).not.toBe(0);
+    giveBack();
+    t.expectUnloaded();
+  });
+
+  it("OOM-6 a process that is dying anyway is reaped without a report", () => {
+    // Killed by the late one right before it touches its memory, so that it has not run since.
+    const { t, statuses, giveBack } = shortOfMemory("", true);
+    expect(statuses).toEqual([0, 137]);
+    expect(t.log()).not.toContain("oom-killer");
+    giveBack();
+    t.expectUnloaded();
+  });
+});
+
+describe("oom_score_adj", () => {
+  it("is handed on to what a process starts", () => {
+    const t = bootOom(1);
+    expect(t.sh("echo 77 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj")).toBe(0);
+    expect(t.output()).toContain("77\n");
     t.expectUnloaded();
   });
 });

@@ -95,10 +95,11 @@ const EMPTY: Fake = {
 };
 
 function fakePrintk(records: readonly LogRecord[]): Printk {
-  const members: Pick<Printk, "records" | "nextSeq" | "setConsole" | "check"> = {
+  const members: Pick<Printk, "records" | "nextSeq" | "setConsole" | "silence" | "check"> = {
     records: () => [...records],
     nextSeq: () => records.length,
     setConsole: () => undefined,
+    silence: () => undefined,
     check: () => null,
   };
   return Object.assign(() => undefined, members);

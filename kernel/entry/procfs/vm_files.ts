@@ -4,6 +4,7 @@
  *   swappiness               0-200: how willingly anonymous memory goes before pages of files
  *   min_free_kbytes          what ordinary requests leave free; all marks follow (W1, W2)
  *   watermark_scale_factor   distance between the marks, in fractions of 10000 of a zone (W2)
+ *   panic_on_oom, oom_kill_allocating_task, oom_dump_tasks: what happens when memory runs out (oom_kill.ts)
  *
  * /sys/kernel/mm/lru_gen/enabled says whether pages are aged in generations: 0x0001, or 0x0000 for the two lists. The
  * other bits of Linux, which stand for ways of walking page tables, are never set; the parameter is `reclaim=` at boot.
@@ -15,12 +16,14 @@ import type { ReclaimSubsystem, Zones } from "../../../mm/index.ts";
 import { MAX_SWAPPINESS, MULTI_GEN } from "../../../mm/index.ts";
 import type { FileRegistry } from "../../file.ts";
 import { EINVAL } from "../../uapi/errno.ts";
+import type { OomSetting } from "../oom_kill.ts";
 
 const MAX_SCALE_FACTOR = 3000;
 
 export interface VmFilesDeps extends Pick<ReclaimSubsystem, "area" | "vmscan" | "policy"> {
   readonly zones: Zones;
   readonly nrCpus: number;
+  readonly oomSettings: readonly OomSetting[];
 }
 
 export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void {
@@ -43,6 +46,7 @@ export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void
       },
     });
 
+  for (const { name, max, get, set } of deps.oomSettings) tunable(name, 0, max, get, set);
   tunable("swappiness", 0, MAX_SWAPPINESS, vmscan.swappiness, vmscan.setSwappiness);
   // A quarter of memory: with more the marks would leave nothing to allocate.
   const maxFree = zones.totalManaged();
