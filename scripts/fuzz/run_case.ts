@@ -6,8 +6,8 @@
  *   hang       nothing wakes it, or SIGKILL does not     content    what was read is not what was written
  *   left       tasks, modules, pages, objects at the end that an idle machine does not have
  *
- *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with 0, or if memory runs out while booting, or
- *          later for the kernel itself, so that no process could be killed for it
+ *   FUZ-1  a case passes here exactly if `slabtown run` of its text ends with 0, or if memory runs out while booting,
+ *          or later for the kernel itself, so that no process could be killed for it
  */
 
 import type { Kernel } from "../../kernel/entry/kernel.ts";
