@@ -30,6 +30,7 @@ import {
 import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
 import { RLIM_INFINITY } from "../kernel/uapi/resource.ts";
 import {
+  SYS_chdir,
   SYS_clone,
   SYS_close,
   SYS_delete_module,
@@ -132,6 +133,7 @@ export interface Libc {
   joinThread(tid: number): Sleeping<number>;
   getpid(): Sleeping<number>;
   getcwd(): Sleeping<string | number>;
+  chdir(path: string): Sleeping<number>;
   kill(pid: number, signal: number): Sleeping<number>;
   sleep(cycles: number): Sleeping<number>;
   yieldNow(): Sleeping<number>;
@@ -444,6 +446,7 @@ export function createLibc(env: ProgramEnv): Libc {
     joinThread: (tid) => call(SYS_thread_join, tid),
     getpid: () => call(SYS_getpid),
     getcwd,
+    chdir: (path) => callWithString(SYS_chdir, path, 0),
     kill: (pid, signal) => call(SYS_kill, pid, signal),
     sleep: (cycles) => call(SYS_nanosleep, cycles),
     yieldNow: () => call(SYS_sched_yield),

@@ -7,10 +7,9 @@
 import type { Sleeping } from "../kernel/types.ts";
 import { strerror } from "../kernel/uapi/errno.ts";
 import { parseCount } from "./programs/arguments.ts";
-import { directoryNames } from "./programs/directory.ts";
 import { echoText } from "./programs/files.ts";
 import { snapshotBuiltins } from "./sh_snapshots.ts";
-import { type Builtin, type BuiltinCall, type Job, noteEnded, reapJobs, resolvePath, type Shell } from "./sh_state.ts";
+import { type Builtin, type BuiltinCall, type Job, noteEnded, reapJobs, type Shell } from "./sh_state.ts";
 import { ULIMIT } from "./sh_ulimit.ts";
 
 const GRAMMAR_HELP = "help NAME shows arguments. A | B, > FILE, >> FILE, < FILE, A && B, A || B, A; B, A &, $?";
@@ -35,11 +34,15 @@ function* print(call: BuiltinCall, text: string): Sleeping<number> {
 function* cd(call: BuiltinCall): Sleeping<number> {
   const { shell, args } = call;
   if (args.length > 1) return yield* complain(call, "usage: cd [DIRECTORY]", 2);
-  const path = resolvePath(shell.cwd, args[0] ?? "/");
-  const names = yield* directoryNames(shell.libc, path);
-  if (typeof names === "number") return yield* complain(call, `cd: ${path}: ${strerror(names)}`);
-  shell.cwd = path;
-  return 0;
+  const path = args[0] ?? "/";
+  const error = yield* shell.libc.chdir(path);
+  return error === 0 ? 0 : yield* complain(call, `cd: ${path}: ${strerror(error)}`);
+}
+
+function* pwd(call: BuiltinCall): Sleeping<number> {
+  const path = yield* call.shell.libc.getcwd();
+  if (typeof path === "number") return yield* complain(call, `pwd: ${strerror(path)}`);
+  return yield* print(call, `${path}\n`);
 }
 
 function* exit(call: BuiltinCall): Sleeping<number> {
@@ -96,7 +99,7 @@ export function createBuiltins(programs: readonly ProgramHelp[]): ReadonlyMap<st
     builtins.set(name, { synopsis, summary, run });
   };
   add("cd", "[DIRECTORY]", "change the shell's directory", cd);
-  add("pwd", "", "print the shell's directory", (call) => print(call, `${call.shell.cwd}\n`));
+  add("pwd", "", "print the shell's directory", pwd);
   add("exit", "[STATUS]", "end the shell", exit);
   add("wait", "[PID|%JOB...]", "wait for background jobs", wait);
   add("jobs", "", "list background jobs", jobs);

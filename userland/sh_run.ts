@@ -14,7 +14,7 @@ import { ENOENT, strerror } from "../kernel/uapi/errno.ts";
 import { O_APPEND, O_CREAT, O_RDONLY, O_TRUNC, O_WRONLY, SIGKILL, SIGSEGV, SIGTERM } from "../kernel/uapi/mman.ts";
 import { directoryNames } from "./programs/directory.ts";
 import { type Command, expandWord, nearestName, parseLine, type Redirect, type Step } from "./sh_parse.ts";
-import { addJob, type Builtin, noteEnded, resolvePath, type Shell } from "./sh_state.ts";
+import { addJob, type Builtin, noteEnded, type Shell } from "./sh_state.ts";
 
 const STATUS_NOT_FOUND = 127;
 const STATUS_CANNOT_RUN = 126;
@@ -172,7 +172,7 @@ function* prepare(shell: Shell, command: Command, input: number, output: number)
 
 function* openRedirect(shell: Shell, redirect: Redirect, target: string, fds: readonly number[]): Sleeping<number> {
   if (redirect.kind === ">&") return fds[Number(target)] as number;
-  return yield* shell.libc.open(resolvePath(shell.cwd, target), OPEN_FLAGS[redirect.kind]);
+  return yield* shell.libc.open(target, OPEN_FLAGS[redirect.kind]);
 }
 
 // ── Programs ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,10 +180,8 @@ function* openRedirect(shell: Shell, redirect: Redirect, target: string, fds: re
 /** Starts a program: pid, or −status after a complaint. */
 function* start(shell: Shell, builtins: Builtins, { argv, fds }: Prepared): Sleeping<number> {
   const [name = "", ...args] = argv;
-  const candidates = name.includes("/")
-    ? [resolvePath(shell.cwd, name)]
-    : BIN_DIRECTORIES.map((directory) => `${directory}/${name}`);
-  const placed = yield* placeArguments(shell, name, args);
+  const candidates = name.includes("/") ? [name] : BIN_DIRECTORIES.map((directory) => `${directory}/${name}`);
+  const placed = name === "kill" ? killArguments(shell, args) : args;
   let result = -ENOENT;
   for (const path of candidates) {
     result = yield* shell.libc.spawn(path, [path, ...placed], fds);
@@ -201,28 +199,10 @@ function* start(shell: Shell, builtins: Builtins, { argv, fds }: Prepared): Slee
   return -(yield* complain(shell, `${name}: not found${hint}`, STATUS_NOT_FOUND));
 }
 
-/**
- * Programs know no current directory: a relative argument that names something below the shell's becomes absolute,
- * `ls` without a path gets one, and `%1` of kill becomes the job's pids.
- */
-function* placeArguments(shell: Shell, name: string, args: readonly string[]): Sleeping<string[]> {
-  if (name === "kill") {
-    return args.flatMap((arg) => {
-      const job = shell.jobs.find(({ id }) => arg === `%${id}`);
-      return job === undefined ? [arg] : [...job.pids].map(String);
-    });
-  }
-  const placed: string[] = [];
-  for (const arg of args) placed.push(yield* placeArgument(shell, arg));
-  if (name === "ls" && args.every((arg) => arg.startsWith("-"))) placed.push(shell.cwd);
-  return placed;
-}
-
-function* placeArgument(shell: Shell, arg: string): Sleeping<string> {
-  if (arg === "" || arg.startsWith("-") || arg.startsWith("/")) return arg;
-  const path = resolvePath(shell.cwd, arg);
-  const fd = yield* shell.libc.open(path, O_RDONLY);
-  if (fd < 0) return arg;
-  yield* shell.libc.close(fd);
-  return path;
+/** `%1` of kill becomes the job's pids. */
+function killArguments(shell: Shell, args: readonly string[]): string[] {
+  return args.flatMap((arg) => {
+    const job = shell.jobs.find(({ id }) => arg === `%${id}`);
+    return job === undefined ? [arg] : [...job.pids].map(String);
+  });
 }

@@ -1,8 +1,5 @@
 /**
- * What a running shell knows: its directory, last status, history and jobs.
- *
- * The kernel keeps no current directory, so this is the shell's own notion: it makes paths of redirections absolute,
- * and those arguments of programs that name something there (sh_run.ts).
+ * What a running shell knows: last status, history and jobs.
  */
 
 import type { Sleeping } from "../kernel/types.ts";
@@ -31,7 +28,6 @@ export interface Shell {
   readonly jobs: Job[];
   /** `$?` */
   status: number;
-  cwd: string;
   /** `$!`, 0 before the first. */
   lastBackgroundPid: number;
   /** Set by `exit`: the shell's own status. */
@@ -64,22 +60,11 @@ export function createShellState(env: ProgramEnv, libc: Libc, isInteractive: boo
     history: [],
     jobs: [],
     status: 0,
-    cwd: "/",
     lastBackgroundPid: 0,
     exiting: undefined,
     rest: "",
     instead: undefined,
   };
-}
-
-/** `path` seen from `cwd`, without `.`, `..` and doubled slashes. `..` of the root is the root. */
-export function resolvePath(cwd: string, path: string): string {
-  const parts: string[] = [];
-  for (const part of (path.startsWith("/") ? path : `${cwd}/${path}`).split("/")) {
-    if (part === "..") parts.pop();
-    else if (part !== "" && part !== ".") parts.push(part);
-  }
-  return `/${parts.join("/")}`;
 }
 
 export function remember(shell: Shell, line: string): void {

@@ -12,6 +12,7 @@ import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR } from "../uapi/e
 import { O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import type { WaitQueues } from "../wait.ts";
 import { type ConsoleDevice, createPipe, nullFile, type PageBytes, textFile, zeroFile } from "./files.ts";
+import { resolvePath } from "./paths.ts";
 import type { Procfs } from "./procfs/index.ts";
 import { createNode, dropNode, nodeBytes, openNode, type RamfsMemory, type RamfsNode } from "./ramfs.ts";
 import type { FileTree } from "./syscall.ts";
@@ -39,17 +40,11 @@ export interface KernelFiles extends FileTree {
 const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
 const DEVICES = ["console", "kmsg", "null", "tty", "zero"];
 
-/** Removes empty and dot parts; null for a relative path or one that climbs above the root. */
-function normalize(path: string): string | null {
-  if (!path.startsWith("/")) return null;
-  const parts: string[] = [];
-  for (const part of path.split("/")) {
-    if (part === "" || part === ".") continue;
-    if (part !== "..") parts.push(part);
-    else parts.pop();
-  }
-  return `/${parts.join("/")}`;
-}
+/** The tree knows absolute paths only: null for another one. */
+const normalize = (path: string): string | null => (path.startsWith("/") ? resolvePath("/", path) : null);
+
+/** Linux: a symbolic link that leads everybody elsewhere. */
+const asSeenBy = (path: string, pid: number): string => path.replace(/^\/proc\/self(?=\/|$)/, `/proc/${pid}`);
 
 export function createFileTree(deps: FileTreeDeps): KernelFiles {
   const { memory, waits, procfs, consoleDevice, registry, printk, programPaths } = deps;
@@ -110,9 +105,9 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
 
   return {
     open(rawPath, flags, pid) {
-      // Linux: a symbolic link that leads everybody elsewhere.
-      const path = normalize(rawPath)?.replace(/^\/proc\/self(?=\/|$)/, `/proc/${pid}`);
-      if (path === undefined) return -ENOENT;
+      const absolute = normalize(rawPath);
+      if (absolute === null) return -ENOENT;
+      const path = asSeenBy(absolute, pid);
       if (path.length > 200) return -ENAMETOOLONG;
       const device = special(path, flags);
       if (device !== undefined) return device;
@@ -127,6 +122,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       if (programPaths.includes(path)) return isWriting ? -EACCES : textFile(`(program ${path})\n`);
       return openRamfs(path, flags);
     },
+    isDirectory: (path, pid) => directory(asSeenBy(path, pid)) !== null,
     pipe: () => createPipe(memory, waits),
     unlink(rawPath) {
       const path = normalize(rawPath);

@@ -35,6 +35,8 @@ export interface Process {
   mm: PhysAddr;
   readonly fds: (OpenFile | undefined)[];
   parent: number;
+  /** Absolute path of the directory that relative paths start at. */
+  cwd: string;
   readonly observer: ProgramObserver | undefined;
   /** True for the process that must not end: pid 1 running /sbin/init. */
   readonly isInit: boolean;

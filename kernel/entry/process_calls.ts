@@ -16,11 +16,10 @@ import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { Eventcounts } from "./eventcount.ts";
 import { createFutex } from "./futex.ts";
+import { MAX_PATH, userPath } from "./paths.ts";
 import { type Caller, ExitRequest, type Processes } from "./process.ts";
 import { prlimit } from "./rlimit.ts";
 
-/** Longest path that a call takes. */
-export const MAX_PATH = 256;
 const MAX_ARGS = 128;
 const MAX_ARG_BYTES = 4096;
 /** How long a reboot waits for works and RCU callbacks: 1 s. */
@@ -78,7 +77,7 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
   };
 
   const spawn = (caller: Caller, pathPtr: number, argv: number, argc: number, fdsPtr: number): number => {
-    const path = caller.user.string(pathPtr, MAX_PATH);
+    const path = userPath(caller, pathPtr);
     if (typeof path === "number") return path;
     const args = stringsOf(caller, argv, argc);
     if (typeof args === "number") return args;
@@ -97,7 +96,7 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
   };
 
   const execve = (caller: Caller, pathPtr: number, argv: number, argc: number): MaySleep<number> => {
-    const path = caller.user.string(pathPtr, MAX_PATH);
+    const path = userPath(caller, pathPtr);
     if (typeof path === "number") return path;
     const args = stringsOf(caller, argv, argc);
     return typeof args === "number" ? args : processes.execve(caller, path, args);

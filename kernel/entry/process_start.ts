@@ -197,6 +197,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       mm,
       fds: Array.from({ length: NR_OPEN }, (_, i) => fds[i]),
       parent,
+      cwd: processes.get(parent)?.cwd ?? "/",
       // Started by nobody: a program that starts another one has made an ordinary process.
       isInit: path === "/sbin/init" && parent === 0,
       observer: more.observer,

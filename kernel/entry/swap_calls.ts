@@ -7,8 +7,8 @@ import type { OpenFile } from "../file.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
 import { O_RDWR } from "../uapi/mman.ts";
 import { SYS_swapon } from "../uapi/syscall.ts";
+import { userPath } from "./paths.ts";
 import type { Caller } from "./process.ts";
-import { MAX_PATH } from "./process_calls.ts";
 
 export interface SwapCallDeps {
   readonly files: { open(path: string, flags: number, pid: number): OpenFile | number };
@@ -32,7 +32,7 @@ export function createSwapCalls({ files, swapArea }: SwapCallDeps): SwapCall {
   }
 
   return (caller, nr, pathPtr) => {
-    const path = caller.user.string(pathPtr, MAX_PATH);
+    const path = userPath(caller, pathPtr);
     if (typeof path === "number") return path;
     return nr === SYS_swapon ? swapon(caller, path) : swapArea.swapoff(caller.task, path);
   };

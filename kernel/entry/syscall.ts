@@ -15,13 +15,14 @@ import type { ContextTracking } from "../context.ts";
 import type { OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
-import { EBADF, EFAULT, EINVAL, EMFILE, ENOMEM } from "../uapi/errno.ts";
+import { EBADF, EFAULT, EINVAL, EMFILE, ENOMEM, ENOTDIR, ERANGE } from "../uapi/errno.ts";
 import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { createMemoryCalls } from "./memory_calls.ts";
+import { userPath } from "./paths.ts";
 import { type Caller, NR_OPEN, type SyscallEntry } from "./process.ts";
-import { createProcessCalls, MAX_PATH, type ProcessCallDeps } from "./process_calls.ts";
+import { createProcessCalls, type ProcessCallDeps } from "./process_calls.ts";
 import { createSwapCalls } from "./swap_calls.ts";
 
 /** Largest read or write; larger ones are cut, as Unix allows. */
@@ -33,6 +34,8 @@ export interface FileTree {
   open(path: string, flags: number, pid: number): OpenFile | number;
   pipe(): { readEnd: OpenFile; writeEnd: OpenFile } | null;
   unlink(path: string): number;
+  /** Is there a directory at the absolute `path`, as `pid` sees it? */
+  isDirectory(path: string, pid: number): boolean;
 }
 
 export interface SyscallDeps extends ProcessCallDeps {
@@ -56,7 +59,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const lowestFd = ({ process }: Caller): number => process.fds.indexOf(undefined);
 
   const open = (caller: Caller, pathPtr: number, flags: number): number => {
-    const path = caller.user.string(pathPtr, MAX_PATH);
+    const path = userPath(caller, pathPtr);
     if (typeof path === "number") return path;
     const fd = lowestFd(caller);
     if (fd < 0 || fd >= NR_OPEN) return -EMFILE;
@@ -64,6 +67,25 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     if (typeof file === "number") return file;
     caller.process.fds[fd] = file;
     return fd;
+  };
+
+  const chdir = (caller: Caller, pathPtr: number): number => {
+    const path = userPath(caller, pathPtr);
+    if (typeof path === "number") return path;
+    if (files.isDirectory(path, caller.process.pid)) {
+      caller.process.cwd = path;
+      return 0;
+    }
+    const file = files.open(path, 0, caller.process.pid);
+    if (typeof file === "number") return file;
+    if (--file.refs === 0) file.release();
+    return -ENOTDIR;
+  };
+
+  const getcwd = ({ user, process }: Caller, buf: number, bytes: number): number => {
+    const text = encodeUtf8(`${process.cwd}\0`);
+    if (bytes < text.length) return -ERANGE;
+    return user.copyTo(buf, text) === 0 ? text.length : -EFAULT;
   };
 
   const close = ({ process }: Caller, fd: number): number => {
@@ -122,16 +144,19 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       case sys.SYS_write:
         return write(caller, a0, a1, a2);
       case sys.SYS_unlink: {
-        const path = caller.user.string(a0, MAX_PATH);
+        const path = userPath(caller, a0);
         return typeof path === "number" ? path : files.unlink(path);
       }
+      case sys.SYS_chdir:
+        return chdir(caller, a0);
       default:
-        return caller.user.copyTo(a0, encodeUtf8("/\0")) === 0 ? 2 : -EFAULT;
+        return getcwd(caller, a0, a1);
     }
   };
 
   const FILE_CALLS = new Set<number>([
     sys.SYS_getcwd,
+    sys.SYS_chdir,
     sys.SYS_openat,
     sys.SYS_close,
     sys.SYS_pipe2,

@@ -4,7 +4,10 @@
  * Arguments are listed behind each number. Results are ≥ 0 or −errno.
  */
 
+/** getcwd(buf, bytes) → bytes with the NUL */
 export const SYS_getcwd = 17;
+/** chdir(path) */
+export const SYS_chdir = 49;
 /** openat(dirfd ignored, path, flags, mode) → fd */
 export const SYS_openat = 56;
 /** close(fd) */

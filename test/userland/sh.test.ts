@@ -56,7 +56,7 @@ describe("sh", () => {
     ["/bin/false; echo $?", "1\n", 0],
     [
       "cd /proc; pwd; cat uptime > /dev/null && echo $?; cd nope",
-      "/proc\n0\nsh: cd: /proc/nope: No such file or directory\n",
+      "/proc\n0\nsh: cd: nope: No such file or directory\n",
       1,
     ],
     ["fre", "sh: fre: not found (did you mean free?)\n", 127],

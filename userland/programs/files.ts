@@ -85,12 +85,13 @@ function byName(a: string, b: string): number {
 
 const ls: ToolDefinition = {
   name: "ls",
-  synopsis: "[-1] [PATH...]",
-  summary: "list directories",
+  synopsis: "[-1al] [PATH...]",
+  summary: "list directories (names are all that there is: -a adds nothing, -l is -1)",
   *main(tool) {
-    const options = parseOptions(tool.args, { flags: ["-1"], maxOperands: Number.POSITIVE_INFINITY });
+    const options = parseOptions(tool.args, { flags: ["-1", "-a", "-l"], maxOperands: Number.POSITIVE_INFINITY });
     if (options === null) return yield* tool.usage();
-    const paths = options.operands.length === 0 ? ["/"] : options.operands;
+    const paths = options.operands.length === 0 ? ["."] : options.operands;
+    const width = options.flags.has("-1") || options.flags.has("-l") ? 1 : LINE_COLUMNS;
     let status = EXIT_OK;
     for (const path of paths) {
       const names = yield* namesAt(tool, path);
@@ -100,7 +101,7 @@ const ls: ToolDefinition = {
         continue;
       }
       const title = paths.length > 1 ? `${path}:\n` : "";
-      yield* tool.out(title + inColumns(names.sort(byName), options.flags.has("-1") ? 1 : LINE_COLUMNS));
+      yield* tool.out(title + inColumns(names.sort(byName), width));
     }
     return status;
   },
@@ -219,6 +220,12 @@ const sysctl: ToolDefinition = {
 function* oneSysctl(tool: Tool, setting: string): Sleeping<boolean> {
   const [name = "", value] = setting.split("=");
   const path = `/proc/sys/${name.replaceAll(".", "/")}`;
+  const fd = yield* tool.libc.open(path, O_RDONLY);
+  if (fd < 0) {
+    yield* tool.complain(`cannot stat ${path}: ${strerror(fd)}`);
+    return false;
+  }
+  yield* tool.libc.close(fd);
   if (value !== undefined) {
     const written = yield* tool.libc.writeFile(path, `${value}\n`);
     if (written < 0) {

@@ -140,10 +140,12 @@ function* processes(tool: Tool): Sleeping<PidStat[] | null> {
 
 const ps: ToolDefinition = {
   name: "ps",
-  synopsis: "[-e]",
-  summary: "processes",
+  synopsis: "[-ef | aux]",
+  summary: "all processes, however it is asked",
   *main(tool) {
-    if (parseOptions(tool.args, { flags: ["-e", "-A", "-a", "-x", "-f"] }) === null) return yield* tool.usage();
+    // BSD's letters without a dash.
+    const args = tool.args.map((arg) => (/^[aux]+$/.test(arg) ? `-${arg}` : arg));
+    if (parseOptions(args, { flags: ["-e", "-A", "-a", "-u", "-x", "-f"] }) === null) return yield* tool.usage();
     const tasks = yield* processes(tool);
     if (tasks === null) return EXIT_FAILED;
     yield* tool.out(psReport(tasks));

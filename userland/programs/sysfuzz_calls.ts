@@ -230,6 +230,7 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
   call(25, sys.SYS_write, fd, source, bytes),
   call(3, sys.SYS_unlink, path),
   call(1, sys.SYS_getcwd, place, bytes),
+  call(1, sys.SYS_chdir, path),
   call(3, sys.SYS_futex, word, mostly(80, oneOf(sys.FUTEX_WAKE), upTo(4)), mostly(50, upTo(3), junk)),
   call(3, sys.SYS_nanosleep, cycles),
   call(2, sys.SYS_sched_yield),
