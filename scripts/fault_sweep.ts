@@ -173,6 +173,11 @@ async function runOnce({ machine, set, stop }: SweepRequest, nth: string, budget
   });
   const isComparable = isOver(result) && result.violation === null;
   const nrRequests = kernel.faultStats()?.nrRequests ?? 0;
+  if (isComparable) {
+    // A file that nobody could remove any more, because there was no memory for the program that would, is no leak.
+    kernel.stopFaults();
+    kernel.removeFiles();
+  }
   return { result, nrRequests, state: isComparable ? endState(kernel) : null };
 }
 

@@ -37,6 +37,8 @@ export interface KernelFiles extends FileTree {
   nameOf(mapping: PhysAddr): string;
 }
 
+/** Longest name of a file, as in Linux. */
+const NAME_MAX = 255;
 const ROOT = ["bin/", "dev/", "proc/", "sbin/", "sys/", "tmp/"];
 const DEVICES = ["console", "kmsg", "null", "tty", "zero"];
 
@@ -108,7 +110,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const absolute = normalize(rawPath);
       if (absolute === null) return -ENOENT;
       const path = asSeenBy(absolute, pid);
-      if (path.length > 200) return -ENAMETOOLONG;
+      if (path.split("/").some((name) => name.length > NAME_MAX)) return -ENAMETOOLONG;
       const device = special(path, flags);
       if (device !== undefined) return device;
       const text = procfs.read(path);
