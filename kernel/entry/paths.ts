@@ -24,8 +24,8 @@ export function resolvePath(cwd: string, path: string): string {
 }
 
 /** The absolute path that the caller's string at `pathPtr` means; −EFAULT, −ENAMETOOLONG, −ENOENT for the empty one. */
-export function userPath({ user, process }: Caller, pathPtr: number): string | number {
-  const text = user.string(pathPtr, MAX_PATH);
+export function userPath(caller: Caller, pathPtr: number): string | number {
+  const text = caller.user.string(pathPtr, MAX_PATH);
   if (text === "") return -ENOENT;
-  return typeof text === "number" ? text : resolvePath(process.cwd, text);
+  return typeof text === "number" ? text : resolvePath(caller.process.cwd, text);
 }

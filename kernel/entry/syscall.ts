@@ -82,10 +82,10 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     return -ENOTDIR;
   };
 
-  const getcwd = ({ user, process }: Caller, buf: number, bytes: number): number => {
-    const text = encodeUtf8(`${process.cwd}\0`);
+  const getcwd = (caller: Caller, buf: number, bytes: number): number => {
+    const text = encodeUtf8(`${caller.process.cwd}\0`);
     if (bytes < text.length) return -ERANGE;
-    return user.copyTo(buf, text) === 0 ? text.length : -EFAULT;
+    return caller.user.copyTo(buf, text) === 0 ? text.length : -EFAULT;
   };
 
   const close = ({ process }: Caller, fd: number): number => {
