@@ -51,6 +51,7 @@ export const PARAMETERS = {
   "sysctl.vm.panic_on_oom": "0 (default) or 1, 2: panic when memory runs out, instead of killing a process",
   "sysctl.vm.oom_kill_allocating_task": "0 (default) or 1: when memory runs out the process dies that asked for some",
   "sysctl.vm.oom_dump_tasks": "1 (default) or 0: the report about it has a table of all processes",
+  norandmaps: "stack, mappings and heap of every program begin at the same place (kernel.randomize_va_space=0)",
   pi: "on (default) or off: do owners of a mutex inherit the priority of its waiters",
 } as const;
 

@@ -48,6 +48,7 @@ export {
 export { createHugePool, HUGETLB_BYTES, type HugePool } from "./hugetlb.ts";
 export { createKernelStacks, type KernelStacks } from "./kernel_stack.ts";
 export { createKernelVirtual, type KernelVirtual } from "./kernel_virtual.ts";
+export { type Layout, MAX_MMAP_RND_BITS, MIN_MMAP_RND_BITS, RANDOMIZE_ALL, RANDOMIZE_NONE } from "./layout.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
 export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";
 export { type Mempool, NO_MEMPOOL } from "./mempool_elements.ts";
@@ -69,6 +70,7 @@ export {
   MM_RSS_ANON,
   MM_RSS_FILE,
   MM_RSS_SHMEM,
+  MM_STACK_TOP,
   MM_STACK_VM,
   MM_STRUCT_BYTES,
   MM_SWAPENTS,

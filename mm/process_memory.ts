@@ -17,12 +17,13 @@
 import type { Machine } from "../kernel/arch/machine.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { initListHead, listAddTail, listDel } from "../kernel/lib/list.ts";
-import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE, USER_MMAP_TOP, USER_STACK_TOP } from "../kernel/params.ts";
+import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NO_PFN, NULL, type PhysAddr } from "../kernel/types.ts";
 import { MADV_DONTNEED, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
 import { takeAsid } from "./asid.ts";
 import { createFileMap, type FileMap } from "./filemap.ts";
 import { createFork } from "./fork.ts";
+import { createLayout, LAYOUT_BYTES, type Layout } from "./layout.ts";
 import { type AdviceCalls, createAdviceCalls } from "./madvise.ts";
 import { createUserPages, type LruControl, type UserPages } from "./memory.ts";
 import { createLockCalls, type LockCalls } from "./mlock.ts";
@@ -73,12 +74,13 @@ import type { VmStat } from "./vmstat.ts";
 const STACK_PAGES = 33;
 const STACK_LIMIT_PAGES = 2048;
 
-/** Static memory, zeroed: the list of all address spaces; the last ASID; overcommit; shoot-downs; huge pages. */
+/** Static memory, zeroed: the list of all address spaces; the last ASID; overcommit; shoot-downs; huge pages; ASLR. */
 const LAST_ASID = 8;
 const ACCOUNT = 16;
 const TLB = ACCOUNT + VM_ACCOUNT_BYTES;
 const THP = TLB + TLB_BYTES;
-export const PROCESS_MEMORY_BYTES = THP + THP_BYTES;
+const LAYOUT = THP + THP_BYTES;
+export const PROCESS_MEMORY_BYTES = LAYOUT + LAYOUT_BYTES;
 
 /** Soft limits in bytes; Infinity: none. */
 export interface MemoryLimits {
@@ -93,8 +95,8 @@ export interface ProcessMemory
     AdviceCalls,
     LockCalls,
     Pick<UserPages, "handleFault" | "rss"> {
-  /** A new address space with a stack and an empty heap; NULL without memory. */
-  createMm(ctx: Context): PhysAddr;
+  /** A new address space with a stack and an empty heap; NULL without memory. `isFixed`: at the fixed places. */
+  createMm(ctx: Context, isFixed?: boolean): PhysAddr;
   /** A copy-on-write copy of `mm`; NULL without memory. O(VMAs + pages present). */
   fork(ctx: Context, mm: PhysAddr): PhysAddr;
   /** One user less; the last one frees everything. */
@@ -131,6 +133,7 @@ export interface ProcessMemory
   readonly userPages: UserPages;
   readonly tlb: Tlb;
   readonly thp: Thp;
+  readonly layout: Layout;
 }
 
 /** Caches for the kinds of object, however they are allocated. */
@@ -184,6 +187,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const vmas = createVmas({ port, rmap, files, ...caches });
   const account = createVmAccount({ ...deps, port, swapPages: deps.swap.nrPages, state: asPhys(state + ACCOUNT) });
   const thp = createThp({ ...deps, rmap, vmas, tlb, mms: state, state: asPhys(state + THP) });
+  const layout = createLayout({ port, random: machine.random.stream("aslr"), state: asPhys(state + LAYOUT) });
   const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb, thp });
   const copyMappings = createFork({ ...deps, vmas, account, tlb });
   const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
@@ -204,10 +208,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     setField(mm, MM_ASID, takeAsid(port, state, asPhys(state + LAST_ASID)));
     for (const limit of [MM_LIM_AS, MM_LIM_DATA, MM_LIM_MEMLOCK]) setField(mm, limit, PAGES_UNLIMITED);
     setField(mm, MM_LIM_STACK, STACK_LIMIT_PAGES);
-    setField(mm, MM_MMAP_TOP, USER_MMAP_TOP / PAGE_SIZE);
-    setField(mm, MM_STACK_TOP, USER_STACK_TOP / PAGE_SIZE);
-    port.stF64(mm + MM_BRK, USER_HEAP_BASE);
-    port.stF64(mm + MM_START_BRK, USER_HEAP_BASE);
     initListHead(port, asPhys(mm + MM_LIST));
     listAddTail(port, asPhys(mm + MM_LIST), state);
     return mm;
@@ -226,10 +226,13 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     caches.freeMm(ctx, mm);
   };
 
-  const createMm = (ctx: Context): PhysAddr => {
+  const createMm = (ctx: Context, isFixed = false): PhysAddr => {
     const mm = emptyMm(ctx);
     if (mm === NULL) return NULL;
-    const top = field(mm, MM_STACK_TOP);
+    const { stackTop: top, mmapTop, heapStart } = layout.draw(isFixed);
+    setField(mm, MM_STACK_TOP, top);
+    setField(mm, MM_MMAP_TOP, mmapTop);
+    for (const offset of [MM_BRK, MM_START_BRK]) port.stF64(mm + offset, heapStart * PAGE_SIZE);
     const spec = {
       prot: PROT_READ | PROT_WRITE,
       kind: VMA_STACK,
@@ -312,5 +315,6 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     userPages,
     tlb,
     thp,
+    layout,
   };
 }

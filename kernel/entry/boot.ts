@@ -25,6 +25,8 @@ import {
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
+  RANDOMIZE_ALL,
+  RANDOMIZE_NONE,
   registerDmaFiles,
   slabSubsystemStaticBytes,
   THP_POLICIES,
@@ -287,6 +289,7 @@ export function boot(options: BootOptions): Kernel {
   processMemory.account.setMode(Number(parameters.choice("sysctl.vm.overcommit_memory", ["0", "1", "2"])));
   const policy = parameters.choice("transparent_hugepage", ["madvise", "always", "never"]);
   processMemory.thp.setPolicy(THP_POLICIES.indexOf(policy));
+  processMemory.layout.setMode(parameters.get("norandmaps") === undefined ? RANDOMIZE_ALL : RANDOMIZE_NONE);
   processMemory.account.setRatio(parameters.number("sysctl.vm.overcommit_ratio", processMemory.account.ratio()));
   cpuhp.registerCpuhp({ name: "mm/mmu:dying", offline: (_ctx, cpu) => processMemory.activate(cpu, NULL) });
   for (let cpu = 1; cpu < nrCpus; cpu++) {

@@ -11,6 +11,7 @@ import type { ObjectUsers } from "./object_users.ts";
 import type { OomSetting } from "./oom_kill.ts";
 import { registerCmaFiles } from "./procfs/cma.ts";
 import { registerCompactionFiles, registerHugePoolFile } from "./procfs/compaction.ts";
+import { registerLayoutFiles } from "./procfs/layout.ts";
 import { registerOvercommitFiles } from "./procfs/overcommit.ts";
 import { registerThpFiles } from "./procfs/thp.ts";
 import { registerVmFiles } from "./procfs/vm_files.ts";
@@ -31,6 +32,7 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   const { port, cma, userMemory, isCompacting, users, zones, nrCpus, oomSettings, panic } = owners;
   const { processMemory, compaction, hugePool, reclaim } = userMemory;
   registerCmaFiles(registry, cma);
+  registerLayoutFiles(registry, processMemory.layout);
   registerOvercommitFiles(registry, processMemory.account);
   if (isCompacting) registerCompactionFiles(registry, compaction);
   registerHugePoolFile(registry, hugePool);

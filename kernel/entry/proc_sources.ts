@@ -13,6 +13,7 @@ import type { Rlimits } from "./rlimit.ts";
 export interface ProcessSettings {
   readonly rlimits: Rlimits;
   readonly oomScoreAdj: number;
+  readonly personality: number;
   readonly isInit: boolean;
   /** Set when it is decided how it ends. */
   readonly ending: number | undefined;

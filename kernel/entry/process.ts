@@ -49,6 +49,8 @@ export interface Process {
   readonly rlimits: Rlimits;
   /** −1000 (never) … 1000: how gladly the OOM killer takes it. */
   oomScoreAdj: number;
+  /** personality(2): ADDR_NO_RANDOMIZE, and bits that mean nothing here. Children and execve keep it. */
+  personality: number;
   /** It runs in its parent's address space, and the parent waits for the end of that. */
   isVforked: boolean;
   /** The thread that is replacing the program: all others have to end. */

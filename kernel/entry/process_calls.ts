@@ -24,6 +24,7 @@ const MAX_ARGS = 128;
 const MAX_ARG_BYTES = 4096;
 /** How long a reboot waits for works and RCU callbacks: 1 s. */
 const SETTLE_CYCLES = CYCLES_PER_SECOND;
+const PERSONALITY_ASK = 0xffff_ffff;
 /** Longest argument text of a module. */
 const MAX_MODULE_ARGS = 1024;
 
@@ -140,6 +141,13 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
     return 0;
   };
 
+  /** Any value is taken, as by Linux; most bits are about other systems' programs. */
+  const personality = ({ process }: Caller, persona: number): number => {
+    const old = process.personality;
+    if (persona >>> 0 !== PERSONALITY_ASK) process.personality = persona >>> 0;
+    return old;
+  };
+
   const setScheduler = (pid: number, policy: number, priority: number): number => {
     const target = processes.get(pid)?.threads.get(pid);
     if (target === undefined) return -ESRCH;
@@ -202,6 +210,8 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
         return a1 >= 0 && a1 < 65 && Number.isInteger(a1) ? processes.kill(a0, a1) : -EINVAL;
       case sys.SYS_uname:
         return uname(caller, a0);
+      case sys.SYS_personality:
+        return personality(caller, a0);
       case sys.SYS_clone:
         return processes.clone(caller, a2, a3);
       case sys.SYS_fork:

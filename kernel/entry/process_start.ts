@@ -20,13 +20,15 @@
  * Where Linux differs: execve() is for the first thread only (−EINVAL), and limits of processes bind root, too.
  */
 
-import { USER_STACK_TOP, USER_TEXT_BASE } from "../params.ts";
+import { MM_STACK_TOP } from "../../mm/index.ts";
+import { PAGE_SIZE, USER_TEXT_BASE } from "../params.ts";
 import type { Task } from "../task.ts";
 import { PF_KTHREAD, setTaskComm, TASK_FLAGS, TASK_MM, taskComm } from "../task_struct.ts";
 import { asPhys, asUser, type MaySleep, NULL, type PhysAddr, type Sleeping, type TaskContext } from "../types.ts";
 import { E2BIG, EAGAIN, EINVAL, ENOENT, ENOMEM, ESRCH } from "../uapi/errno.ts";
 import type { Program, ProgramEnv } from "../uapi/program.ts";
 import { RLIMIT_NPROC } from "../uapi/resource.ts";
+import { ADDR_NO_RANDOMIZE } from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { type Caller, NR_OPEN, type Process, type Processes, type ProcessTable } from "./process.ts";
 import { copyRlimits, softLimit } from "./rlimit.ts";
@@ -65,9 +67,9 @@ export interface ProcessStart extends Pick<Processes, "spawn" | "clone" | "fork"
 /** Arguments may take a quarter of the stack that a new program has. */
 const MAX_ARG_BYTES = 64 * 1024;
 
-/** Writes the strings and the pointer array of argv below the stack top; returns the array's address. */
-function pushArguments(memory: TaskMemory, args: readonly string[]): number {
-  let top = USER_STACK_TOP - 16;
+/** Writes the strings and the pointer array of argv below `stackTop`; returns the array's address. */
+function pushArguments(memory: TaskMemory, stackTop: number, args: readonly string[]): number {
+  let top = stackTop - 16;
   const pointers = args.map((arg) => {
     const bytes = encodeUtf8(`${arg}\0`);
     top -= bytes.length;
@@ -104,6 +106,10 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     if (ending !== undefined) throw new DyingSignal(ending & 0x7f);
     return isRoom;
   };
+  const isFixed = ({ personality }: Pick<Process, "personality">): boolean => (personality & ADDR_NO_RANDOMIZE) !== 0;
+  /** Where the arguments of a new program begin, downwards. */
+  const argumentTop = (process: Pick<Process, "personality">, mm: PhysAddr): number =>
+    processMemory.field(mm, MM_STACK_TOP) * PAGE_SIZE - processMemory.layout.drawStackOffset(isFixed(process));
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
     new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm, makeRoom));
 
@@ -138,7 +144,8 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
         : {
             program: beginning.program,
             argc: beginning.args.length,
-            argv: beginning.args.length === 0 ? 0 : pushArguments(memory, beginning.args),
+            argv:
+              beginning.args.length === 0 ? 0 : pushArguments(memory, argumentTop(process, process.mm), beginning.args),
           };
     for (;;) {
       const { program, argc, argv } = image;
@@ -191,7 +198,8 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     const rlimits = copyRlimits(more.rlimits ?? table.deps.rlimits);
     if (!mayAddThread({ rlimits })) return -EAGAIN;
     const ctx = hostContext();
-    const mm = processMemory.createMm(ctx);
+    const personality = processes.get(parent)?.personality ?? 0;
+    const mm = processMemory.createMm(ctx, isFixed({ personality }));
     if (mm === NULL) return -ENOMEM;
     const shell: Omit<Process, "pid"> = {
       mm,
@@ -206,6 +214,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       text: [program],
       rlimits,
       oomScoreAdj: more.oomScoreAdj ?? 0,
+      personality,
       isVforked: false,
       survivor: undefined,
       ending: undefined,
@@ -283,11 +292,11 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   /** A new address space with `args` on its stack, active on this CPU; −errno, and the old one is. */
   const newImage = (caller: Caller, program: Program, args: readonly string[]): (Image & { mm: PhysAddr }) | number => {
     const { ctx } = caller.task;
-    const mm = processMemory.createMm(ctx);
+    const mm = processMemory.createMm(ctx, isFixed(caller.process));
     if (mm === NULL) return -ENOMEM;
     processMemory.activate(ctx.cpu, mm);
     try {
-      const argv = args.length === 0 ? 0 : pushArguments(memoryOf(ctx, mm), args);
+      const argv = args.length === 0 ? 0 : pushArguments(memoryOf(ctx, mm), argumentTop(caller.process, mm), args);
       return { program, argc: args.length, argv, mm };
     } catch (error) {
       // PRC-5: no page for the arguments.

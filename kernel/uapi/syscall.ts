@@ -24,6 +24,9 @@ export const SYS_lseek = 62;
 export const SYS_read = 63;
 /** write(fd, buf, bytes) → bytes written */
 export const SYS_write = 64;
+/** personality(persona, or 0xffffffff to ask) → the one before; of its bits, ADDR_NO_RANDOMIZE has a meaning */
+export const SYS_personality = 92;
+export const ADDR_NO_RANDOMIZE = 0x004_0000;
 /** exit(status): ends the calling thread */
 export const SYS_exit = 93;
 /** exit_group(status): ends the process */

@@ -44,6 +44,7 @@ export const PARAMETER_VALUES: Readonly<Record<ParameterName, (d: Draw) => strin
   failslab: fourNumbers,
   fail_page_alloc: fourNumbers,
   fail_nth: (d) => `${d.spread(1, 3000)}${d.chance(25) ? "+" : ""}`,
+  norandmaps: () => "",
   pi: onOff,
   reclaim: (d) => d.of(["lists", "mglru", "mglru", "clock"]),
   swap: (d) => d.of(["1M", "16M", "64M", "256M", "0", "1"]),

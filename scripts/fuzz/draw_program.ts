@@ -93,6 +93,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   top: (d) => flags(d, ["-b"]),
   kill: (d) => [...d.list(0, 1, () => d.of(["-9", "-KILL", "-2", "-0", "-x"])), ...d.list(1, 3, () => number(d, 40))],
   sleep: (d) => [d.of(["0", "0.001", "0.05", "1", "100000", "1e9"])],
+  setarch: (d) => [d.of(["-R", "-R", "--addr-no-randomize", "-x"]), d.of(["cat", "ps", "nothing"])],
   uname: (d) => flags(d, ["-a", "-r", "-m"]),
   true: () => [],
   false: () => [],

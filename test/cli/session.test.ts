@@ -159,7 +159,7 @@ describe("a session at a terminal", () => {
     const programs = new Map(builtinPrograms());
     // Reads something that is no part of the machine: what must never be.
     programs.set("/bin/wayward", function* (env) {
-      env.mem.st32(0x7_ffff_e000, ++nrRuns);
+      env.mem.st32(env.argv, ++nrRuns);
       return 0;
     });
     const output = await script("wayward; snapshot; echo A; back 1; echo status $?; ps", programs);

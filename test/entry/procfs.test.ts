@@ -160,6 +160,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     process: () => ({
       rlimits: initialRlimits(128 * 1024 * 1024, 64),
       oomScoreAdj: 0,
+      personality: 0,
       isInit: false,
       ending: undefined,
     }),

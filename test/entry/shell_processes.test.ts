@@ -56,7 +56,7 @@ describe("pmap", () => {
   it("prints the mappings and their sum, with -x what is resident", () => {
     const lines = sh("pmap 1").split("\n");
     expect(lines[0]).toBe("1:   sh");
-    expect(lines.some((line) => /^00000007fff[0-9a-f]{5} +\d+K rw--- {3}\[ stack \]$/.test(line))).toBe(true);
+    expect(lines.some((line) => /^00000007ff[0-9a-f]{6} +\d+K rw--- {3}\[ stack \]$/.test(line))).toBe(true);
     const sum = lines.slice(1, -2).reduce((total, line) => total + Number(/(\d+)K/.exec(line)?.[1]), 0);
     expect(Number(/total +(\d+)K/.exec(lines.join("\n"))?.[1])).toBe(sum);
     expect(sh("pmap -x 1")).toMatch(/\ntotal kB +\d+ +\d+ +\d+\n$/);

@@ -207,10 +207,14 @@ const sysctl: ToolDefinition = {
     const options = parseOptions(tool.args, { flags: ["-a", "-w"], maxOperands: Number.POSITIVE_INFINITY });
     const all = options?.flags.has("-a") ?? false;
     if (options === null || all === options.operands.length > 0) return yield* tool.usage();
-    const names = all ? yield* listDirectory(tool, "/proc/sys/vm") : options.operands;
-    if (names === null) return EXIT_FAILED;
+    const names: string[] = all ? [] : [...options.operands];
+    for (const group of all ? ["kernel", "vm"] : []) {
+      const files = yield* listDirectory(tool, `/proc/sys/${group}`);
+      if (files === null) return EXIT_FAILED;
+      names.push(...[...files].sort().map((file) => `${group}.${file}`));
+    }
     let status = EXIT_OK;
-    for (const name of all ? [...names].sort().map((file) => `vm.${file}`) : names) {
+    for (const name of names) {
       if (!(yield* oneSysctl(tool, name))) status = EXIT_FAILED;
     }
     return status;

@@ -1,17 +1,19 @@
 /**
- * kill, sleep, uname, true, false, poweroff, reboot: small programs around one system call each.
+ * kill, sleep, uname, setarch, true, false, poweroff, reboot: small programs around one system call each.
  */
 
 import { CYCLES_PER_SECOND } from "../../kernel/params.ts";
 import type { Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import { SIGINT, SIGKILL, SIGSEGV, SIGTERM } from "../../kernel/uapi/mman.ts";
-import { SYS_kill, SYS_nanosleep, SYS_reboot } from "../../kernel/uapi/syscall.ts";
+import { ADDR_NO_RANDOMIZE, SYS_kill, SYS_nanosleep, SYS_personality, SYS_reboot } from "../../kernel/uapi/syscall.ts";
 import { parseCount, parseOptions } from "./arguments.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
 
 const SIGNALS: Readonly<Record<string, number>> = { INT: SIGINT, KILL: SIGKILL, SEGV: SIGSEGV, TERM: SIGTERM };
 const MAX_SIGNAL = 64;
+/** How a shell says that a command could not be run. */
+const EXIT_NOT_FOUND = 127;
 
 /** Number of `9`, `KILL` or `SIGKILL`; null for no signal. */
 export function parseSignal(text: string): number | null {
@@ -71,6 +73,25 @@ const uname: ToolDefinition = {
   },
 };
 
+const NO_RANDOMIZE = ["-R", "--addr-no-randomize"];
+const PERSONALITY_ASK = 0xffff_ffff;
+
+const setarch: ToolDefinition = {
+  name: "setarch",
+  synopsis: "-R COMMAND [ARGUMENT...]",
+  summary: "run a command at the fixed addresses, whatever kernel.randomize_va_space says",
+  *main(tool) {
+    const [option = "", command = "", ...rest] = tool.args;
+    if (!NO_RANDOMIZE.includes(option) || command === "" || command.startsWith("-")) return yield* tool.usage();
+    const old = yield* tool.sys(SYS_personality, PERSONALITY_ASK);
+    yield* tool.sys(SYS_personality, (old | ADDR_NO_RANDOMIZE) >>> 0);
+    const path = command.includes("/") ? command : `/bin/${command}`;
+    const error = yield* tool.libc.execve(path, [command, ...rest]);
+    yield* tool.complain(`${command}: ${strerror(error)}`);
+    return EXIT_NOT_FOUND;
+  },
+};
+
 function exitWith(name: string, status: number, summary: string): ToolDefinition {
   return {
     name,
@@ -108,6 +129,7 @@ export const PROCESS_TOOLS: readonly ToolDefinition[] = [
   kill,
   sleep,
   uname,
+  setarch,
   exitWith("true", EXIT_OK, "do nothing, with success"),
   exitWith("false", EXIT_FAILED, "do nothing, without success"),
   poweroff,

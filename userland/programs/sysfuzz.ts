@@ -53,6 +53,8 @@ interface Plan {
   readonly drivers: readonly string[];
   readonly isTraced: boolean;
   readonly supervisor: number;
+  readonly stackTop: number;
+  readonly heapStart: number;
   readonly shared: number;
   readonly scratch: number;
 }
@@ -105,6 +107,8 @@ function* makeCalls(
       known,
       pids,
       entries,
+      stackTop: plan.stackTop,
+      heapStart: plan.heapStart,
       scratch,
       slot,
       position,
@@ -246,12 +250,15 @@ export const SYSFUZZ: ToolDefinition = {
     const scratch = yield* map(PRIVATE_BYTES, mman.MAP_PRIVATE);
     if (shared < 0 || scratch < 0) return EXIT_FAILED;
     const supervisor = yield* libc.getpid();
+    const stackTop = Math.ceil(tool.env.argv / PAGE_SIZE) * PAGE_SIZE;
+    const heapStart = yield* libc.call(sys.SYS_brk, 0);
     const isTraced = tool.args.includes("--trace");
     const calls = parsed.flatMap((range) => range ?? []);
     // The calls shall not wait for the keyboard, nor write to the terminal.
     yield* libc.close(0);
     yield* libc.close(2);
     for (const path of OPEN_FILES) yield* libc.open(path, mman.O_RDWR | mman.O_CREAT);
-    return yield* supervise(tool, { seed, calls, drivers, isTraced, supervisor, shared, scratch });
+    const places = { stackTop, heapStart, shared, scratch };
+    return yield* supervise(tool, { seed, calls, drivers, isTraced, supervisor, ...places });
   },
 };

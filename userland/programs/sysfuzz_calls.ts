@@ -8,7 +8,7 @@
  * SYS_reboot is left out; the rest of the machine may be done to as the calls allow.
  */
 
-import { PAGE_SIZE, USER_STACK_TOP } from "../../kernel/params.ts";
+import { PAGE_SIZE } from "../../kernel/params.ts";
 import * as mman from "../../kernel/uapi/mman.ts";
 import type { ProgramEnv } from "../../kernel/uapi/program.ts";
 import { RLIM_NLIMITS } from "../../kernel/uapi/resource.ts";
@@ -25,6 +25,9 @@ export interface CallWorld {
   readonly pids: readonly number[];
   /** Text addresses for forks and threads; none: this process has no further ones. */
   readonly entries: readonly number[];
+  /** End of the stack, and start of the heap. */
+  readonly stackTop: number;
+  readonly heapStart: number;
   /** Two pages for strings. */
   readonly scratch: number;
   /** Where in them the next string goes. */
@@ -74,7 +77,7 @@ const knownPage: Draw = (world) => {
   return known.length === 0 ? poolPage(world) : of(world, known) + PAGE_SIZE * (random.below(5) - 1);
 };
 const oddPlace: Draw = (world) =>
-  mostly(50, knownPage, oneOf(world.scratch, USER_STACK_TOP - 64, USER_STACK_TOP, USER_STACK_TOP - 0x80_0000))(world) +
+  mostly(50, knownPage, oneOf(world.scratch, ...[64, 0, 0x80_0000].map((below) => world.stackTop - below)))(world) +
   world.random.below(PAGE_SIZE);
 const page: Draw = mostly(50, poolPage, mostly(75, knownPage, mostly(60, oddPlace, junk)));
 const hint: Draw = mostly(60, page, oneOf(0));
@@ -217,7 +220,7 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
     mostly(
       40,
       oneOf(0),
-      mostly(70, ({ random }) => 0x1000_0000 + random.size(0x20_0000), page),
+      mostly(70, ({ random, heapStart }) => heapStart + random.size(0x20_0000), page),
     ),
   ),
   call(6, sys.SYS_ftruncate, fd, bytes),
@@ -236,6 +239,7 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
   call(2, sys.SYS_sched_yield),
   call(2, sys.SYS_kill, target, signal),
   call(1, sys.SYS_uname, place),
+  call(1, sys.SYS_personality, mostly(70, oneOf(sys.ADDR_NO_RANDOMIZE, 0, 0xffff_ffff), junk)),
   call(1, sys.SYS_getpid),
   call(1, sys.SYS_getppid),
   call(1, sys.SYS_gettid),

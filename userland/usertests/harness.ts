@@ -64,6 +64,11 @@ export class TestProcess {
     this.mem = env.mem;
   }
 
+  /** The page of the stack that the arguments are in. */
+  stackPage(): number {
+    return this.env.argv - (this.env.argv % PAGE_SIZE);
+  }
+
   /** Ends the case unless `condition`. */
   check(condition: boolean, what: string): void {
     if (!condition) throw new CaseFailure(what);

@@ -6,7 +6,7 @@
  * the end of a file is SIGBUS.
  */
 
-import { PAGE_SIZE, USER_STACK_TOP, USER_TEXT_BASE } from "../../kernel/params.ts";
+import { PAGE_SIZE, USER_TEXT_BASE } from "../../kernel/params.ts";
 import type { Sleeping } from "../../kernel/types.ts";
 import { EBADF, EEXIST, EFAULT, EINVAL } from "../../kernel/uapi/errno.ts";
 import {
@@ -145,23 +145,23 @@ function* mergeSort(t: TestProcess, va: number, bytes: number, isParallel: boole
 }
 
 const MERGE_BYTES = 64 * 1024;
-/** A place on the stack with `bytes` above it. */
-const onStack = (bytes: number): number => USER_STACK_TOP - PAGE_SIZE - bytes;
+/** A place on the stack with `bytes` above it, up to the page with the arguments. */
+const onStack = (t: TestProcess, bytes: number): number => t.stackPage() - bytes;
 
 const PAGE_CASES: Readonly<Record<string, UserTest["run"]>> = {
   *"pt-grow-stack"(t) {
-    const at = onStack(40 * 1024);
+    const at = onStack(t, 40 * 1024);
     t.mem.fill(at, 0x5a, 4096);
     t.equal(t.mem.ld8(at + 4095), 0x5a, "the stack");
   },
   *"pt-grow-pusha"(t) {
-    t.mem.st32(onStack(8 * PAGE_SIZE) - 32, 7);
+    t.mem.st32(onStack(t, 8 * PAGE_SIZE) - 32, 7);
   },
   *"pt-grow-bad"(t) {
-    yield* t.dies("a store far below the stack", (child) => child.mem.st32(USER_STACK_TOP - 64 * 2 ** 20, 1));
+    yield* t.dies("a store far below the stack", (child) => child.mem.st32(child.stackPage() - 64 * 2 ** 20, 1));
   },
   *"pt-big-stk-obj"(t) {
-    yield* transform(t, onStack(64 * 1024), 64 * 1024);
+    yield* transform(t, onStack(t, 64 * 1024), 64 * 1024);
   },
   *"pt-bad-addr"(t) {
     yield* t.dies("a load of 0x04000000", (child) => child.mem.ld32(0x0400_0000));
@@ -182,7 +182,7 @@ const PAGE_CASES: Readonly<Record<string, UserTest["run"]>> = {
   *"pt-grow-stk-sc"(t) {
     const fd = yield* sample(t);
     yield* t.sys(SYS_lseek, fd, 0, 0);
-    const at = onStack(24 * 1024);
+    const at = onStack(t, 24 * 1024);
     t.equal(yield* t.sys(SYS_read, fd, at, SAMPLE.length), SAMPLE.length, "read onto the stack");
     t.equal(t.mem.ld8(at + 100), SAMPLE[100] as number, "what was read");
   },
@@ -204,7 +204,7 @@ const PAGE_CASES: Readonly<Record<string, UserTest["run"]>> = {
     yield* mergeSort(t, yield* t.pages(MERGE_BYTES / PAGE_SIZE), MERGE_BYTES, true, false);
   },
   *"page-merge-stk"(t) {
-    yield* mergeSort(t, onStack(MERGE_BYTES), MERGE_BYTES, true, false);
+    yield* mergeSort(t, onStack(t, MERGE_BYTES), MERGE_BYTES, true, false);
   },
   *"page-merge-mm"(t) {
     yield* mergeSort(t, yield* t.pages(MERGE_BYTES / PAGE_SIZE), MERGE_BYTES, true, true);
@@ -323,7 +323,7 @@ const MMAP_CASES: Readonly<Record<string, UserTest["run"]>> = {
   },
   *"mmap-over-stk"(t) {
     const fd = yield* sample(t);
-    const at = USER_STACK_TOP - PAGE_SIZE;
+    const at = t.stackPage();
     const flags = MAP_SHARED | MAP_FIXED_NOREPLACE;
     t.equal(yield* mapFile(t, fd, PAGE_SIZE, flags, at), -EEXIST, "mmap over the stack");
   },

@@ -5,7 +5,7 @@
  * first touch, as by xv6's sbrklazy().
  */
 
-import { KERNEL_IMAGE_BASE, PAGE_SIZE, TASK_SIZE, USER_STACK_TOP, USER_TEXT_BASE } from "../../kernel/params.ts";
+import { KERNEL_IMAGE_BASE, PAGE_SIZE, TASK_SIZE, USER_TEXT_BASE } from "../../kernel/params.ts";
 import { E2BIG, EFAULT, ENAMETOOLONG } from "../../kernel/uapi/errno.ts";
 import { O_CREAT, O_RDONLY, O_RDWR, O_WRONLY } from "../../kernel/uapi/mman.ts";
 import {
@@ -164,7 +164,7 @@ const CASES: Readonly<Record<string, UserTest["run"]>> = {
   },
   *stacktest(t) {
     // Below the largest stack there is: the guard.
-    yield* t.dies("a load below the stack", (child) => child.mem.ld8(USER_STACK_TOP - 16 * 2 ** 20));
+    yield* t.dies("a load below the stack", (child) => child.mem.ld8(child.stackPage() - 16 * 2 ** 20));
   },
   *nowrite(t) {
     for (const address of NOWHERE) yield* t.dies(`a store to ${address}`, (child) => child.mem.st8(address, 10));

@@ -129,6 +129,9 @@ function limitsText(s: ProcSources, task: TaskInfo): string {
   return process === null ? "" : formatLimits(process.rlimits);
 }
 
+const personalityText = (s: ProcSources, task: TaskInfo): string =>
+  `${(s.process(task.tgid)?.personality ?? 0).toString(16).padStart(8, "0")}\n`;
+
 /** RAM and swap, as the OOM killer counts. */
 const memoryPages = (s: ProcSources): number => s.zones.totalManaged() + s.swapTotals().total;
 
@@ -151,6 +154,7 @@ export const PID_FILES: ReadonlyMap<string, (s: ProcSources, task: TaskInfo) => 
   ["oom_adj", (s: ProcSources, task: TaskInfo) => `${toOomAdj(adjOf(s, task))}\n`],
   ["oom_score", (s: ProcSources, task: TaskInfo) => `${oomScore(task, s.process(task.tgid), memoryPages(s))}\n`],
   ["oom_score_adj", (s: ProcSources, task: TaskInfo) => `${adjOf(s, task)}\n`],
+  ["personality", (s: ProcSources, task: TaskInfo) => personalityText(s, task)],
   ["smaps", (s: ProcSources, task: TaskInfo) => formatSmaps(s.vmas(task.tgid, true), s.fileName)],
   ["smaps_rollup", (s: ProcSources, task: TaskInfo) => formatSmapsRollup(s.vmas(task.tgid, true))],
   ["stat", formatPidStat],
