@@ -96,7 +96,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
   const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
   const zoneState = image.bss("min_free_kbytes", 8, 8);
   const allocState = image.bss("page_alloc_state", PAGE_REPORT_BYTES, 8);
-  const bindPcp = createPcp({ machine, percpu, spinlocks, vmstat });
+  const bindPcp = createPcp({ machine, percpu, spinlocks, vmstat, interruptPoint: contexts.interruptPoint });
   const zones = createZones(port, zonesBase, zoneState);
   const bootClock = (cycles: number): void => {
     const cpu = harts.current[0] as number;

@@ -90,6 +90,7 @@ export interface PcpDeps {
   readonly percpu: PerCpu;
   readonly spinlocks: Spinlocks;
   readonly vmstat: VmStat;
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 /** Defines the per-CPU variables; the lists themselves come with `bind` once there is a memmap. */
@@ -101,7 +102,7 @@ export function createPcp(
 }
 
 function bindPcp(
-  { machine, percpu, spinlocks, vmstat }: PcpDeps,
+  { machine, percpu, spinlocks, vmstat, interruptPoint }: PcpDeps,
   PCP: number,
   pages: Pages,
   lists: PageLists,
@@ -115,7 +116,7 @@ function bindPcp(
     of: (cpu, zone) => asPhys(percpu.areaOf(cpu) + PCP + zone * PCP_BYTES),
     firstHead: (cpu, zone) => firstHead + (cpu * MAX_NR_ZONES + zone) * NR_PCP_LISTS,
   };
-  const batches = createPcpBatches({ machine, spinlocks, vmstat, pages, lists, zones, frames, places });
+  const batches = createPcpBatches({ machine, spinlocks, vmstat, pages, lists, zones, frames, places, interruptPoint });
 
   for (let head = firstHead; head < firstHead + pcpHeads(harts.nrCpus); head++) lists.init(head);
 

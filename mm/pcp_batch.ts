@@ -49,7 +49,7 @@ export interface PcpBatches {
   refill(ctx: Context, zone: number, order: number, type: Migratetype, allocFlags: number, word: number): number;
   /** After a free at or above `high`: moves `high`, gives back what is too much, returns the state. */
   spill(ctx: Context, zone: number, word: number): number;
-  /** Gives everything back that CPU `cpu` has; returns the number of pages. */
+  /** Gives everything back that CPU `cpu` has, a batch under each lock; returns the number of pages. */
   drain(ctx: Context, cpu: number, zone: number, word: number): number;
 }
 
@@ -62,6 +62,7 @@ export interface PcpBatchDeps {
   readonly zones: Zones;
   readonly frames: readonly FrameAllocator[];
   readonly places: PcpPlaces;
+  readonly interruptPoint: (ctx: Context) => void;
 }
 
 export function createPcpBatches(deps: PcpBatchDeps): PcpBatches {
@@ -179,6 +180,13 @@ export function createPcpBatches(deps: PcpBatchDeps): PcpBatches {
       vmstat.countEvents(ctx, PCP_SPILL, 1);
       return word - moved;
     },
-    drain: (ctx, cpu, zone, word) => giveBack(ctx, cpu, zone, word & STOCK_MASK),
+    drain(ctx, cpu, zone, word) {
+      const batch = Math.max(zones.field(zone, Z_PCP_BATCH), 1);
+      let moved = 0;
+      for (const stock = word & STOCK_MASK; moved < stock; deps.interruptPoint(ctx)) {
+        moved += giveBack(ctx, cpu, zone, Math.min(batch, stock - moved));
+      }
+      return moved;
+    },
   };
 }

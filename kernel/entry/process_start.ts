@@ -110,8 +110,9 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   /** Where the arguments of a new program begin, downwards. */
   const argumentTop = (process: Pick<Process, "personality">, mm: PhysAddr): number =>
     processMemory.field(mm, MM_STACK_TOP) * PAGE_SIZE - processMemory.layout.drawStackOffset(isFixed(process));
+  const faultDeps = { machine, processMemory, makeRoom, interruptPoint: table.deps.contexts.interruptPoint };
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
-    new TaskMemory(machine, ctx, createFaultHandler(machine, processMemory, ctx, mm, makeRoom));
+    new TaskMemory(machine, ctx, createFaultHandler(faultDeps, ctx, mm));
 
   // ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

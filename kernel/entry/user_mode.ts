@@ -53,18 +53,22 @@ export type FaultHandler = (va: number, isWrite: boolean) => number;
  */
 export type MakeRoom = (ctx: TaskContext) => boolean;
 
+export interface FaultDeps {
+  readonly machine: Machine;
+  readonly processMemory: ProcessMemory;
+  readonly makeRoom: MakeRoom;
+  /** The way back from a fault is a checkpoint. */
+  readonly interruptPoint: (ctx: TaskContext) => void;
+}
+
 /** A fault handler for one task; looks the address space up at each fault. */
-export function createFaultHandler(
-  machine: Machine,
-  processMemory: ProcessMemory,
-  ctx: TaskContext,
-  mm: PhysAddr,
-  makeRoom: MakeRoom,
-): FaultHandler {
+export function createFaultHandler(deps: FaultDeps, ctx: TaskContext, mm: PhysAddr): FaultHandler {
+  const { machine, processMemory, makeRoom, interruptPoint } = deps;
   const { mmu } = machine;
   return (va, isWrite) => {
     let result = processMemory.handleFault(ctx, mm, va, isWrite);
     while (result === -ENOMEM && makeRoom(ctx)) result = processMemory.handleFault(ctx, mm, va, isWrite);
+    interruptPoint(ctx);
     if (result === 0) {
       const addr = mmu.translate(ctx.cpu, va, isWrite);
       if (addr >= 0) return addr;

@@ -49,12 +49,10 @@ export function sampleMemory(seed: string): MemoryReply {
     throw new Error(`bench: no memory for ${what}`);
   };
 
+  const { machine, contexts } = kernel;
+  const faultDeps = { machine, processMemory, makeRoom: noRoom, interruptPoint: contexts.interruptPoint };
   const touchAll = (mm: PhysAddr, addr: number): void => {
-    const memory = new TaskMemory(
-      kernel.machine,
-      ctx,
-      createFaultHandler(kernel.machine, processMemory, ctx, mm, noRoom),
-    );
+    const memory = new TaskMemory(machine, ctx, createFaultHandler(faultDeps, ctx, mm));
     processMemory.activate(ctx.cpu, mm);
     for (let i = 0; i < NR_PAGES; i++) memory.st8(addr + i * PAGE_SIZE, 1);
   };
