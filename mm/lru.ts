@@ -19,8 +19,8 @@
  * 4. How a zone's evictable pages are cut into lists is an LruOrder: the pairs above, or generations (lru_gen.ts). What
  *    is counted are five lists in any case.
  *
- *   LRU-1  PG_LRU ⇔ the page is on exactly one list, the one that its flags PG_UNEVICTABLE, PG_SWAPBACKED | PG_ANON,
- *          PG_ACTIVE and its zone say; these flags of a page on a list change only here
+ *   LRU-1  PG_LRU ⇔ the page is on exactly one list, the one that its flags PG_UNEVICTABLE, PG_SWAPBACKED, PG_ACTIVE
+ *          and its zone say; these flags of a page on a list change only here
  *   LRU-2  the length in struct zone is the number of pages on the list; the vmstat items are the sums over zones
  *   LRU-3  an isolated page is on no list, is counted as isolated, and has a holder more: whoever isolated it
  *
@@ -38,8 +38,8 @@ import {
   type Pages,
   PG_ACTIVE,
   PG_ALLOCATED,
-  PG_ANON,
   PG_LRU,
+  PG_REFERENCED,
   PG_SWAPBACKED,
   PG_UNEVICTABLE,
   zoneOfFlags,
@@ -61,8 +61,8 @@ const MAX_LISTS = 9;
 /** Rows of struct page that the list heads take. */
 export const NR_LRU_HEADS = MAX_NR_ZONES * MAX_LISTS;
 
-/** Does the page go back to a file, rather than to swap? */
-export const isFilePage = (flags: number): boolean => (flags & (PG_SWAPBACKED | PG_ANON)) === 0;
+/** Does the page go back to a file, rather than to swap? Lazily freed memory (lazyfree.ts) goes as easily. */
+export const isFilePage = (flags: number): boolean => (flags & PG_SWAPBACKED) === 0;
 /** The list that a page belongs on. */
 export const lruListOf = (flags: number): number => {
   if ((flags & PG_UNEVICTABLE) !== 0) return LRU_UNEVICTABLE;
@@ -114,6 +114,8 @@ export interface Lru extends LruLists {
   rotate(ctx: Context, pfn: Pfn): void;
   /** To the list of pages that are not reclaimed, or back. On a list or not; sets or clears PG_UNEVICTABLE. */
   setUnevictable(ctx: Context, pfn: Pfn, isUnevictable: boolean): void;
+  /** Its content is to be kept, in swap, or may be lost: its kind changes. On a list, or isolated. */
+  setSwapBacked(ctx: Context, pfn: Pfn, isBacked: boolean): void;
   /** Takes the page off its list and a reference (LRU-3); false if it is on none. */
   isolate(ctx: Context, pfn: Pfn): boolean;
   /** Isolates at most `max` pages from the tail of a list into `out`, the tail first; their number. */
@@ -163,7 +165,7 @@ export function createLru(deps: LruDeps): Lru {
     order.count(zone, list, delta);
     recount(zone, order.counterOf(zone, list), delta);
   };
-  /** Counted by kind, locked into memory or not: the kind of a page never changes. */
+  /** Counted by kind, locked into memory or not. */
   const countIsolated = (pfn: Pfn, zone: number, delta: number): void => {
     const isFile = isFilePage(pages.flags(pfn)) ? 1 : 0;
     addTo(zones.addr(zone) + Z_NR_ISOLATED + isFile * 4, delta);
@@ -277,6 +279,18 @@ export function createLru(deps: LruDeps): Lru {
     rotate: (ctx, pfn) => move(ctx, pfn, 0, 0, true, true),
     setUnevictable(ctx, pfn, isUnevictable) {
       move(ctx, pfn, PG_UNEVICTABLE, isUnevictable ? PG_UNEVICTABLE : 0, false);
+    },
+    setSwapBacked(ctx, pfn, isBacked) {
+      const zone = zoneOf(pfn);
+      const irq = spinlocks.spinLockIrqsave(ctx, lockOf(zone));
+      const isOn = (pages.flags(pfn) & PG_LRU) !== 0;
+      if (isOn) unlink(pfn, zone);
+      else countIsolated(pfn, zone, -1);
+      if (isBacked) pages.addFlags(pfn, PG_SWAPBACKED);
+      else pages.clearFlags(pfn, PG_SWAPBACKED | PG_ACTIVE | PG_REFERENCED);
+      if (isOn) link(pfn, zone, true, false);
+      else countIsolated(pfn, zone, 1);
+      spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
     },
     isolate(ctx, pfn) {
       const zone = zoneOf(pfn);

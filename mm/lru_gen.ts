@@ -33,7 +33,7 @@ import { bugOn } from "../kernel/bug.ts";
 import type { Pfn, PhysAddr } from "../kernel/types.ts";
 import { isFilePage, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_UNEVICTABLE, type LruOrder } from "./lru.ts";
 import { MAX_NR_ZONES, Z_LRU_GEN, type Zones } from "./mmzone.ts";
-import { type Pages, PG_ACTIVE, PG_ANON, PG_SWAPCACHE, PG_UNEVICTABLE } from "./page.ts";
+import { type Pages, PG_ACTIVE, PG_ANON, PG_SWAPBACKED, PG_SWAPCACHE, PG_UNEVICTABLE } from "./page.ts";
 
 const MAX_NR_GENS = 4;
 const MIN_NR_GENS = 2;
@@ -77,7 +77,7 @@ export function createGenerations({ port, pages, zones, column }: GenerationDeps
     const max = maxSeq(zone, kind);
     if ((flags & PG_ACTIVE) !== 0) return max;
     if (isBack) return minSeq(zone, kind);
-    return (flags & (PG_ANON | PG_SWAPCACHE)) === PG_ANON ? max : max - 1;
+    return (flags & (PG_ANON | PG_SWAPBACKED | PG_SWAPCACHE)) === (PG_ANON | PG_SWAPBACKED) ? max : max - 1;
   };
 
   const totalOf = (zone: number, kind: number): number => {

@@ -2,8 +2,8 @@
  * What a program says and asks about its memory: madvise, mincore, msync.
  *
  *   MADV_DONTNEED   pages go, the mapping stays: private memory reads as zeros (or as the file) afterwards
- *   MADV_FREE       the same, and allowed on anonymous private memory only: the content may be lost at any time, and
- *                   here it is lost at once
+ *   MADV_FREE       anonymous private memory only: the content may be lost from now on, until it is written to anew
+ *                   (lazyfree.ts)
  *   MADV_WILLNEED   what is in swap is brought in
  *   MADV_COLLAPSE   512 pages side by side become a huge page (thp.ts)
  *   the others      a flag of the VMA: DONTFORK and DOFORK for fork, the rest for whoever cares
@@ -19,6 +19,7 @@ import { asPfn, type Context, fromGranule, NO_PFN, NULL, type PhysAddr } from ".
 import { EBUSY, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
 import * as mman from "../kernel/uapi/mman.ts";
 import type { FileMap } from "./filemap.ts";
+import type { LazyFree } from "./lazyfree.ts";
 import type { UserPages } from "./memory.ts";
 import {
   MM_PGD,
@@ -67,6 +68,7 @@ export interface AdviceDeps {
   readonly files: FileMap;
   readonly userPages: UserPages;
   readonly thp: Thp;
+  readonly lazyFree: LazyFree;
 }
 
 /** Range of a call that takes any length, 0 too; −errno. */
@@ -78,7 +80,15 @@ function adviceRange(addr: number, bytes: number, onOverflow: number): readonly 
   return [addr / PAGE_SIZE, Math.ceil((addr + bytes) / PAGE_SIZE)];
 }
 
-export function createAdviceCalls({ port, pageTables, vmas, files, userPages, thp }: AdviceDeps): AdviceCalls {
+export function createAdviceCalls({
+  port,
+  pageTables,
+  vmas,
+  files,
+  userPages,
+  thp,
+  lazyFree,
+}: AdviceDeps): AdviceCalls {
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
 
   /** MADV_WILLNEED for the swapped pages of a range. */
@@ -104,7 +114,8 @@ export function createAdviceCalls({ port, pageTables, vmas, files, userPages, th
     if ((flags & VM_LOCKED) !== 0) return -EINVAL;
     const isAnon = field(vma, VMA_MAPPING) === 0;
     if (advice === mman.MADV_FREE && !isAnon) return -EINVAL;
-    userPages.zap(ctx, mm, start, end);
+    if (advice === mman.MADV_FREE) lazyFree.mark(ctx, mm, start, end);
+    else userPages.zap(ctx, mm, start, end);
     return 0;
   };
 

@@ -110,6 +110,8 @@ export interface UserPages {
 /** The LRU lists, and the one for pages that stay. */
 export interface LruControl extends LruLists {
   setUnevictable(ctx: Context, pfn: Pfn, isUnevictable: boolean): void;
+  /** Its content is to be kept, or may be lost (lazyfree.ts). */
+  setSwapBacked(ctx: Context, pfn: Pfn, isBacked: boolean): void;
 }
 
 export interface UserPagesDeps {

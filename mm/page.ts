@@ -90,7 +90,7 @@ export const PG_ACTIVE = 1 << 14;
 export const PG_WRITEBACK = 1 << 15;
 /** In the swap cache: `private` holds its slot. */
 export const PG_SWAPCACHE = 1 << 23;
-/** Goes to swap when it is reclaimed, not to a file: anonymous and shared memory. */
+/** Goes to swap when it is reclaimed, not to a file: anonymous memory (unless lazily freed) and shared memory. */
 export const PG_SWAPBACKED = 1 << 24;
 /** Not to be reclaimed: locked into memory. */
 export const PG_UNEVICTABLE = 1 << 25;

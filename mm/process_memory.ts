@@ -24,6 +24,7 @@ import { takeAsid } from "./asid.ts";
 import { createFileMap, type FileMap } from "./filemap.ts";
 import { createFork } from "./fork.ts";
 import { createLayout, LAYOUT_BYTES, type Layout } from "./layout.ts";
+import { createLazyFree, type LazyFree } from "./lazyfree.ts";
 import { type AdviceCalls, createAdviceCalls } from "./madvise.ts";
 import { createUserPages, type LruControl, type UserPages } from "./memory.ts";
 import { createLockCalls, type LockCalls } from "./mlock.ts";
@@ -133,6 +134,7 @@ export interface ProcessMemory
   readonly userPages: UserPages;
   readonly tlb: Tlb;
   readonly thp: Thp;
+  readonly lazyFree: LazyFree;
   readonly layout: Layout;
 }
 
@@ -191,7 +193,8 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb, thp });
   const copyMappings = createFork({ ...deps, vmas, account, tlb });
   const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
-  const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb, thp };
+  const lazyFree = createLazyFree({ ...deps, port, rmap, tlb });
+  const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb, thp, lazyFree };
 
   /** An address space without VMAs; NULL without memory. */
   const emptyMm = (ctx: Context): PhysAddr => {
@@ -315,6 +318,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     userPages,
     tlb,
     thp,
+    lazyFree,
     layout,
   };
 }

@@ -85,13 +85,22 @@ export function composeSwap(parts: ReclaimParts): SwapParts {
 
   const bind = (services: ReclaimServices): ReclaimSubsystem => {
     const { processMemory, scheduler } = services;
-    const { rmap, tlb } = processMemory;
+    const { rmap, tlb, lazyFree } = processMemory;
     const { harts } = machine;
     swap.connect({ rmap, pageTables: services.pageTables });
     const shrinkers = createShrinkers(vmstat);
     const createPolicy = lru.order === pairsOfLists ? createTwoLists : createMultiGen;
     const policy = createPolicy({ ...parts, rmap });
-    const vmscan = createVmscan({ ...parts, rmap, tlb, swap, workingSet, policy, state: asPhys(statics + VMSCAN_AT) });
+    const vmscan = createVmscan({
+      ...parts,
+      rmap,
+      tlb,
+      lazyFree,
+      swap,
+      workingSet,
+      policy,
+      state: asPhys(statics + VMSCAN_AT),
+    });
     const reclaim = createReclaim({
       ...parts,
       ...services,

@@ -13,6 +13,7 @@
 import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { asPfn, fromGranule, NULL, type PhysAddr } from "../kernel/types.ts";
+import { isLazyFree } from "./lazyfree.ts";
 import { AS_FLAGS, AS_SHMEM, MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_MAPPING, VMA_PGOFF } from "./mm_struct.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
@@ -33,6 +34,8 @@ export interface VmaPages {
   privateDirty: number;
   referenced: number;
   anonymous: number;
+  /** Of these: clean, and lazily freed (lazyfree.ts). */
+  lazyFree: number;
   /** Of all: pages of huge pages. */
   huge: number;
   swap: number;
@@ -73,6 +76,7 @@ export const noPages = (): VmaPages => ({
   privateDirty: 0,
   referenced: 0,
   anonymous: 0,
+  lazyFree: 0,
   huge: 0,
   swap: 0,
   swapPss: 0,
@@ -106,6 +110,7 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
     else counts.pssFile += share;
     if (isDirty) counts.pssDirty += share;
     if (isAnon) counts.anonymous++;
+    if (isLazyFree(flags) && !isDirty) counts.lazyFree++;
     if (isLocked) counts.locked++;
     if ((word & PTE_A) !== 0 || (flags & PG_REFERENCED) !== 0) counts.referenced++;
     if (mapcount > 1) {

@@ -22,6 +22,8 @@
  *    slot, then it is in nobody's hands but the cache's and ours, and is freed. Each step can fail; the page then
  *    stays, with its content, on a list. Pages are written in runs of neighbouring slots.
  *
+ *    Lazily freed pages are on the lists of files and need neither slot nor write (lazyfree.ts).
+ *
  *        isolate ─▶ used? ─▶ slot ─▶ unmap ─┬─ clean ─────────────▶ free
  *                     │                     └─ dirty ─▶ write run ─▶ free
  *                     └─▶ keep, activate           error: stays, dirty
@@ -45,6 +47,7 @@ import { bugOn } from "../kernel/bug.ts";
 import { KERN_ALERT, type Printk } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import { asPfn, type Context, type Pfn, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
+import { isLazyFree, type LazyFree } from "./lazyfree.ts";
 import type { Lru } from "./lru.ts";
 import { MAX_NR_ZONES, Z_LOWMEM_RESERVE, Z_MANAGED, Z_NR_FREE, type Zones } from "./mmzone.ts";
 import { type Pages, PG_ACTIVE, PG_ANON, PG_DIRTY, PG_SWAPCACHE, PG_WRITEBACK } from "./page.ts";
@@ -58,11 +61,14 @@ import {
   NR_SWAPCACHE,
   NR_VMSCAN_WRITE,
   NR_WRITEBACK,
+  PGLAZYFREED,
   PGSCAN_ANON,
   PGSCAN_DIRECT,
+  PGSCAN_FILE,
   PGSCAN_KSWAPD,
   PGSTEAL_ANON,
   PGSTEAL_DIRECT,
+  PGSTEAL_FILE,
   PGSTEAL_KSWAPD,
   PSWPOUT,
   type VmStat,
@@ -84,6 +90,12 @@ export interface Scan {
   readonly highest: number;
   readonly isKswapd: boolean;
   readonly priority: number;
+}
+
+/** Pages of a kind in a zone. */
+interface List {
+  readonly zone: number;
+  readonly isFile: boolean;
 }
 
 /** The pages that one reclaimer has in hand: isolated ones, and those of them that must be written. */
@@ -125,6 +137,7 @@ export interface VmscanDeps {
   readonly zones: Zones;
   readonly lru: Lru;
   readonly rmap: Rmap;
+  readonly lazyFree: LazyFree;
   readonly tlb: Tlb;
   readonly refs: PageRefs;
   readonly swap: Swap;
@@ -138,7 +151,7 @@ export interface VmscanDeps {
 
 export function createVmscan(deps: VmscanDeps): Vmscan {
   const { machine, printk, pages, zones, lru, rmap, tlb, refs, swap, vmstat, workingSet, policy, state } = deps;
-  const { interruptPoint } = deps;
+  const { interruptPoint, lazyFree } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   port.st32(state + SWAPPINESS, DEFAULT_SWAPPINESS);
@@ -154,6 +167,13 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
 
   /** RCL-2: nobody but the cache and we hold it, and the slot has what it has. */
   const tryToFree = (ctx: Context, pfn: Pfn): boolean => {
+    if (isLazyFree(pages.flags(pfn))) {
+      bugOn(pages.refcount(pfn) !== 1, "LZF-1: a dropped page has holders", pfn, pages.refcount(pfn));
+      lru.forget(ctx, pfn);
+      refs.putPage(ctx, pfn);
+      vmstat.countEvents(ctx, PGLAZYFREED, 1);
+      return true;
+    }
     const isReady = pages.refcount(pfn) === 2 && pages.mapcount(pfn) === 0 && (pages.flags(pfn) & PG_DIRTY) === 0;
     if (!isReady || (pages.flags(pfn) & PG_SWAPCACHE) === 0) return false;
     lru.forget(ctx, pfn);
@@ -172,6 +192,16 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
     return false;
   };
 
+  /** A lazily freed page is dropped, or kept because somebody has written to it (LZF-2). */
+  const dropLazily = (ctx: Context, pfn: Pfn, batch: ReclaimBatch): void => {
+    if (lazyFree.drop(ctx, pfn, batch.flushes)) batch.clean[batch.nrClean++] = pfn;
+    else {
+      lru.setSwapBacked(ctx, pfn, true);
+      pages.addFlags(pfn, PG_ACTIVE);
+      putBack(ctx, pfn);
+    }
+  };
+
   /** What becomes of an isolated page: freed (true), put back, or added to the batch's dirty or clean pages. */
   const shrinkPage = (ctx: Context, pfn: Pfn, batch: ReclaimBatch): boolean => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_RECLAIM_PAGE;
@@ -187,6 +217,10 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
       return true;
     }
     const verdict = policy.judge(ctx, pfn, pages.mapcount(pfn) === 0 ? 0 : rmap.referenced(ctx, pfn, batch.flushes));
+    if (verdict === PAGE_RECLAIM && isLazyFree(flags)) {
+      dropLazily(ctx, pfn, batch);
+      return false;
+    }
     if (verdict === PAGE_KEEP || !unmap(ctx, pfn, batch.flushes)) {
       if (verdict === PAGE_RECLAIM) pages.addFlags(pfn, PG_ACTIVE);
       putBack(ctx, pfn);
@@ -299,68 +333,77 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
 
   /** Pages of a kind that a round looks at. */
   const nrToScan = (zone: number, isFile: boolean, scan: Scan): number => {
-    if (isFile || !canSwap()) return 0;
+    if (!isFile && !canSwap()) return 0;
     const nr = policy.nrCandidates(zone, isFile);
     return Math.min(nr, Math.max(nr >>> scan.priority, SWAP_CLUSTER_MAX));
   };
 
-  const countScan = (ctx: Context, scan: Scan, nrScanned: number): void => {
+  const countScan = (ctx: Context, scan: Scan, isFile: boolean, nrScanned: number): void => {
     vmstat.countEvents(ctx, scan.isKswapd ? PGSCAN_KSWAPD : PGSCAN_DIRECT, nrScanned);
-    vmstat.countEvents(ctx, PGSCAN_ANON, nrScanned);
+    vmstat.countEvents(ctx, isFile ? PGSCAN_FILE : PGSCAN_ANON, nrScanned);
   };
-  const countSteal = (ctx: Context, scan: Scan, nrFreed: number): void => {
+  const countSteal = (ctx: Context, scan: Scan, isFile: boolean, nrFreed: number): void => {
     vmstat.countEvents(ctx, scan.isKswapd ? PGSTEAL_KSWAPD : PGSTEAL_DIRECT, nrFreed);
-    vmstat.countEvents(ctx, PGSTEAL_ANON, nrFreed);
+    vmstat.countEvents(ctx, isFile ? PGSTEAL_FILE : PGSTEAL_ANON, nrFreed);
   };
 
   /** Isolates and judges one batch of a zone; what is dirty waits in the batch. Pages looked at, pages freed. */
-  const shrinkBatch = (ctx: Context, zone: number, scan: Scan, batch: ReclaimBatch, max: number): readonly number[] => {
-    policy.age(ctx, zone, false, max, batch.flushes);
-    const nr = policy.isolate(ctx, zone, false, Math.min(max, SWAP_CLUSTER_MAX), batch.isolated);
+  const shrinkBatch = (ctx: Context, list: List, scan: Scan, batch: ReclaimBatch, max: number): readonly number[] => {
+    const { zone, isFile } = list;
+    policy.age(ctx, zone, isFile, max, batch.flushes);
+    const nr = policy.isolate(ctx, zone, isFile, Math.min(max, SWAP_CLUSTER_MAX), batch.isolated);
     let nrFreed = 0;
     for (let i = 0; i < nr; i++) {
       if (shrinkPage(ctx, asPfn(batch.isolated[i] as number), batch)) nrFreed++;
       interruptPoint(ctx);
     }
     nrFreed += freeClean(ctx, batch);
-    countScan(ctx, scan, nr);
+    countScan(ctx, scan, isFile, nr);
     return [nr, nrFreed];
   };
+
+  /** What a round visits: of each zone first what may go without I/O. */
+  const listsUpTo = (highest: number): List[] =>
+    Array.from({ length: 2 * (highest + 1) }, (_, i) => ({ zone: highest - (i >>> 1), isFile: i % 2 === 0 }));
 
   return {
     shrinkInPlace(ctx, scan) {
       const batch = createBatch();
       let nrFreed = 0;
-      for (let zone = scan.highest; zone >= 0; zone--) {
-        for (let left = nrToScan(zone, false, scan); left > 0; ) {
-          const [nr, freed] = shrinkBatch(ctx, zone, scan, batch, left) as [number, number];
+      for (const list of listsUpTo(scan.highest)) {
+        const before = nrFreed;
+        for (let left = nrToScan(list.zone, list.isFile, scan); left > 0; ) {
+          const [nr, freed] = shrinkBatch(ctx, list, scan, batch, left) as [number, number];
           nrFreed += freed + writeInPlace(ctx, batch);
           left -= nr;
           if (nr === 0 || nrFreed >= SWAP_CLUSTER_MAX) break;
         }
+        countSteal(ctx, scan, list.isFile, nrFreed - before);
       }
-      countSteal(ctx, scan, nrFreed);
       return nrFreed;
     },
     *shrink(task, scan) {
       const batch = createBatch();
       let nrFreed = 0;
-      for (let zone = scan.highest; zone >= 0; zone--) {
-        for (let left = nrToScan(zone, false, scan); left > 0; ) {
-          const [nr, freed] = shrinkBatch(task.ctx, zone, scan, batch, left) as [number, number];
+      for (const list of listsUpTo(scan.highest)) {
+        const before = nrFreed;
+        for (let left = nrToScan(list.zone, list.isFile, scan); left > 0; ) {
+          const [nr, freed] = shrinkBatch(task.ctx, list, scan, batch, left) as [number, number];
           nrFreed += freed + (yield* writeAsleep(task, batch));
           left -= nr;
           if (nr === 0) break;
         }
+        countSteal(task.ctx, scan, list.isFile, nrFreed - before);
       }
-      countSteal(task.ctx, scan, nrFreed);
       return nrFreed;
     },
     nrReclaimable(highest) {
-      if (!canSwap()) return 0;
-      let nr = 0;
-      for (let zone = 0; zone <= highest; zone++) nr += policy.nrCandidates(zone, false);
-      return Math.min(nr, swap.nrFree() + vmstat.item(NR_SWAPCACHE));
+      let [nrAnon, nrFile] = [0, 0];
+      for (let zone = 0; zone <= highest; zone++) {
+        nrAnon += policy.nrCandidates(zone, false);
+        nrFile += policy.nrCandidates(zone, true);
+      }
+      return nrFile + (canSwap() ? Math.min(nrAnon, swap.nrFree() + vmstat.item(NR_SWAPCACHE)) : 0);
     },
     isAbove(highest, mark) {
       for (let zone = 0; zone <= highest && zone < MAX_NR_ZONES; zone++) {

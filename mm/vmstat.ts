@@ -92,7 +92,10 @@ export const THP_FAULT_ALLOC = 54;
 export const THP_FAULT_FALLBACK = 55;
 export const THP_COLLAPSE_ALLOC = 56;
 export const THP_COLLAPSE_ALLOC_FAILED = 57;
-export const NR_VM_EVENTS = 58;
+/** Pages that MADV_FREE has marked, and those of them that reclaim has dropped (lazyfree.ts). */
+export const PGLAZYFREE = 58;
+export const PGLAZYFREED = 59;
+export const NR_VM_EVENTS = 60;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 

@@ -110,7 +110,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
       ? [count(d, 1000), ...option(d, "--size", number(d, 1600)), ...option(d, "--seed", number(d, 99))]
       : ["--wire", count(d, 3000), ...option(d, "--rate", number(d, 200_000)), ...option(d, "--burst", number(d, 64))],
   pktsink: (d) => option(d, "--packets", number(d, 500)),
-  memhog: (d) => [size(d), ...option(d, "--hold", cycles(d))],
+  memhog: (d) => [size(d), ...flags(d, ["--huge", "--free"]), ...option(d, "--hold", cycles(d))],
   fragment: (d) => [size(d), ...option(d, "--keep", number(d, 20)), ...option(d, "--hold", cycles(d))],
   filehog: (d) => [d.chance(80) ? `${d.spread(1, 2000)}K` : size(d), ...option(d, "--hold", cycles(d))],
   stress: (d) => [

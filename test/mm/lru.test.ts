@@ -19,6 +19,9 @@ import { PG_ACTIVE, PG_ANON, PG_LRU, PG_OWNER_BITS, PG_SWAPBACKED, PG_UNEVICTABL
 import { NR_ISOLATED_ANON, NR_ISOLATED_FILE } from "../../mm/vmstat.ts";
 import { bootPageLevel } from "../support/page_level.ts";
 
+/** A page of a process. */
+const ANON = PG_ANON | PG_SWAPBACKED;
+
 const LISTS = [LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE];
 
 function world() {
@@ -53,16 +56,16 @@ describe("LRU lists", () => {
   it("LRU-1 the flags of a page decide about its list", () => {
     expect(lruListOf(0)).toBe(LRU_INACTIVE_FILE);
     expect(lruListOf(PG_ACTIVE)).toBe(LRU_ACTIVE_FILE);
-    expect(lruListOf(PG_ANON)).toBe(LRU_INACTIVE_ANON);
+    expect(lruListOf(ANON)).toBe(LRU_INACTIVE_ANON);
     expect(lruListOf(PG_SWAPBACKED | PG_ACTIVE)).toBe(LRU_ACTIVE_ANON);
-    expect(lruListOf(PG_ANON | PG_ACTIVE | PG_UNEVICTABLE)).toBe(LRU_UNEVICTABLE);
+    expect(lruListOf(ANON | PG_ACTIVE | PG_UNEVICTABLE)).toBe(LRU_UNEVICTABLE);
   });
 
   it("LRU-2 random operations agree with arrays, and the auditor is content after each", () => {
     const op = fc.record({
       kind: fc.constantFrom("new", "free", "activate", "deactivate", "rotate", "lock", "unlock", "isolate"),
       which: fc.nat(1000),
-      flags: fc.constantFrom(0, PG_ACTIVE, PG_ANON, PG_ANON | PG_ACTIVE, PG_SWAPBACKED),
+      flags: fc.constantFrom(0, PG_ACTIVE, ANON, ANON | PG_ACTIVE, PG_SWAPBACKED),
     });
     fc.assert(
       fc.property(fc.array(op, { maxLength: 60 }), (ops) => {
@@ -116,7 +119,7 @@ describe("LRU lists", () => {
   it("LRU-3 an isolated page is counted as such by its kind, and has a holder more", () => {
     const w = world();
     const { lru, ctx, pages, vmstat } = w;
-    const [anon, file] = [w.newPage(PG_ANON), w.newPage(0)];
+    const [anon, file] = [w.newPage(ANON), w.newPage(0)];
     lru.add(ctx, anon);
     lru.add(ctx, file);
     const out = new Int32Array(32);
@@ -141,7 +144,7 @@ describe("LRU lists", () => {
 
   it("LRU-1 the auditor sees a page on the wrong list, and a flag without a list", () => {
     const w = world();
-    const pfn = w.newPage(PG_ANON);
+    const pfn = w.newPage(ANON);
     w.lru.add(w.ctx, pfn);
     w.pages.addFlags(pfn, PG_ACTIVE);
     expect(w.lru.check()).toContain("LRU-1");

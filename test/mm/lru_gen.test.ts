@@ -8,8 +8,11 @@ import { asPfn, type Pfn } from "../../kernel/types.ts";
 import { GFP_HIGHUSER_MOVABLE } from "../../mm/gfp.ts";
 import { LRU_ACTIVE_ANON, LRU_INACTIVE_ANON } from "../../mm/lru.ts";
 import { Z_LRU_GEN, ZONE_DMA32 } from "../../mm/mmzone.ts";
-import { PG_ACTIVE, PG_ANON, PG_LRU, PG_OWNER_BITS, PG_SWAPCACHE } from "../../mm/page.ts";
+import { PG_ACTIVE, PG_ANON, PG_LRU, PG_OWNER_BITS, PG_SWAPBACKED, PG_SWAPCACHE } from "../../mm/page.ts";
 import { bootPageLevel } from "../support/page_level.ts";
+
+/** A page of a process. */
+const ANON = PG_ANON | PG_SWAPBACKED;
 
 function world() {
   const m = bootPageLevel({ isMultiGen: true });
@@ -86,7 +89,7 @@ describe("generations", () => {
           const pfn = asPfn(m.all[which % Math.max(1, m.all.length)] ?? 0);
           if (kind === "new") {
             const isRead = isFile || flags === PG_SWAPCACHE;
-            m.gen(flags === PG_ACTIVE || !isRead ? m.max : m.max - 1).push(w.newPage(flags | (isFile ? 0 : PG_ANON)));
+            m.gen(flags === PG_ACTIVE || !isRead ? m.max : m.max - 1).push(w.newPage(flags | (isFile ? 0 : ANON)));
           } else if (kind === "advance") {
             lru.advance(ctx, ZONE_DMA32, isFile);
             m.advance();
@@ -128,7 +131,7 @@ describe("generations", () => {
 
   it("a page that nobody uses goes after two younger generations, one that is used when it comes up after four", () => {
     const w = world();
-    const [old, used] = [w.newPage(PG_ANON), w.newPage(PG_ANON)];
+    const [old, used] = [w.newPage(ANON), w.newPage(ANON)];
     const out = new Int32Array(4);
     const oldest = (): number[] => {
       const nr = w.lru.isolateTail(w.ctx, ZONE_DMA32, w.lru.order.oldest(ZONE_DMA32, false), 4, out);
@@ -146,7 +149,7 @@ describe("generations", () => {
 
   it("GEN-1 GEN-2 the auditor finds a wrong length and a generation outside of its window", () => {
     const w = world();
-    w.newPage(PG_ANON);
+    w.newPage(ANON);
     const at = w.zones.addr(ZONE_DMA32) + Z_LRU_GEN;
     const { port } = w.machine;
     port.st32(at + 8 + 4, 7);

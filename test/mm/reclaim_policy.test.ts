@@ -7,7 +7,7 @@ import { asPfn, asPhys, type Pfn } from "../../kernel/types.ts";
 import { GFP_HIGHUSER_MOVABLE } from "../../mm/gfp.ts";
 import { LRU_ACTIVE_ANON } from "../../mm/lru.ts";
 import { ZONE_DMA32 } from "../../mm/mmzone.ts";
-import { PG_ACTIVE, PG_ANON, PG_LRU, PG_UNEVICTABLE, PG_WORKINGSET } from "../../mm/page.ts";
+import { PG_ACTIVE, PG_ANON, PG_LRU, PG_SWAPBACKED, PG_UNEVICTABLE, PG_WORKINGSET } from "../../mm/page.ts";
 import { createPageRefs } from "../../mm/page_ref.ts";
 import {
   createMultiGen,
@@ -20,6 +20,9 @@ import {
 import { NR_ISOLATED_ANON, WORKINGSET_ACTIVATE_ANON, WORKINGSET_REFAULT_ANON } from "../../mm/vmstat.ts";
 import { createWorkingSet } from "../../mm/workingset.ts";
 import { bootPageLevel } from "../support/page_level.ts";
+
+/** A page of a process. */
+const ANON = PG_ANON | PG_SWAPBACKED;
 
 const STATE = asPhys(0x9_0000);
 
@@ -36,7 +39,7 @@ function world(create: (deps: PolicyDeps) => ReclaimPolicy) {
     ...m,
     used,
     policy,
-    newPage(flags = PG_ANON): Pfn {
+    newPage(flags = ANON): Pfn {
       const pfn = pageAlloc.tryAllocPages(ctx, 0, GFP_HIGHUSER_MOVABLE);
       pages.addFlags(pfn, flags);
       pages.setMapcount(pfn, 1);
@@ -86,7 +89,7 @@ describe.each([
 
   it("POL-3 a page that is used no more becomes a candidate after finitely many rounds", () => {
     const w = world(create);
-    const all = Array.from({ length: 8 }, () => w.newPage(PG_ANON | PG_ACTIVE));
+    const all = Array.from({ length: 8 }, () => w.newPage(ANON | PG_ACTIVE));
     for (const pfn of all) w.used.set(pfn, 1);
     for (let i = 0; i < 10; i++) w.round();
     w.used.clear();
@@ -126,7 +129,7 @@ describe("working set", () => {
   it("WSET-1 WSET-2 a page that is back before as many others went as are active goes to the active list", () => {
     const w = world(createTwoLists);
     const workingSet = createWorkingSet(w.machine.port, w.pages, w.lru, w.vmstat, STATE);
-    for (let i = 0; i < 5; i++) w.newPage(PG_ANON | PG_ACTIVE);
+    for (let i = 0; i < 5; i++) w.newPage(ANON | PG_ACTIVE);
     const victim = w.newPage();
     const evictOthers = (nr: number): void => {
       for (let i = 0; i < nr; i++) workingSet.evict(victim);

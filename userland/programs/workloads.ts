@@ -6,6 +6,7 @@ import { PAGE_SIZE } from "../../kernel/params.ts";
 import { PREEMPTED, type Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import {
+  MADV_FREE,
   MADV_HUGEPAGE,
   MAP_ANONYMOUS,
   MAP_PRIVATE,
@@ -80,19 +81,33 @@ function* hog(tool: Tool, bytes: number, isHuge: boolean, latency: Latency): Sle
   return got;
 }
 
-/** Looks at every page again: the number of pages that do not hold what was written. */
-function* verify(tool: Tool, { pieces, gotBytes }: Hog, latency: Latency): Sleeping<number> {
+/** Says of all pages that they may be lost. */
+function* giveUp(tool: Tool, { pieces, gotBytes }: Hog): Sleeping<void> {
+  for (const [i, va] of pieces.entries()) {
+    yield* tool.sys(SYS_madvise, va, Math.min(MIB, gotBytes - i * MIB), MADV_FREE);
+  }
+}
+
+/** Looks at every page again: the numbers of pages that do not hold what was written, and of those that are zeros. */
+function* verify(
+  tool: Tool,
+  { pieces, gotBytes }: Hog,
+  latency: Latency,
+): Sleeping<{ nrWrong: number; nrZero: number }> {
   const { mem, timeIsUp } = tool.env;
   let nrWrong = 0;
+  let nrZero = 0;
   for (let done = 0; done < gotBytes; done += PAGE_SIZE) {
     const va = (pieces[Math.floor(done / MIB)] as number) + (done % MIB);
     const stamp = stampOf(done / PAGE_SIZE);
     timed(tool.env, latency, () => {
-      if (mem.ld32(va) !== stamp || mem.ld32(va + PAGE_SIZE - 4) !== stamp) nrWrong++;
+      const [start, end] = [mem.ld32(va), mem.ld32(va + PAGE_SIZE - 4)];
+      if (start === 0 && end === 0) nrZero++;
+      else if (start !== stamp || end !== stamp) nrWrong++;
     });
     if (timeIsUp()) yield PREEMPTED;
   }
-  return nrWrong;
+  return { nrWrong, nrZero };
 }
 
 const latencyText = ({ nr, total, longest }: Latency): string =>
@@ -102,11 +117,11 @@ const newLatency = (): Latency => ({ nr: 0, total: 0, longest: 0 });
 
 const memhog: ToolDefinition = {
   name: "memhog",
-  synopsis: "SIZE [--huge] [--hold CYCLES]",
-  summary: "map and write SIZE bytes (64M), hold them, verify them",
+  synopsis: "SIZE [--huge] [--free] [--hold CYCLES]",
+  summary: "map and write SIZE bytes (64M), hold them, verify them; --free: they may be lost meanwhile",
   *main(tool) {
     const options = parseOptions(tool.args, {
-      flags: ["--huge"],
+      flags: ["--huge", "--free"],
       values: { "--hold": parseCount },
       minOperands: 1,
       maxOperands: 1,
@@ -119,11 +134,15 @@ const memhog: ToolDefinition = {
     const kib = (n: number): string => `${Math.ceil(n / 1024)} KiB`;
     if (error < 0) yield* tool.complain(`stopped at ${kib(gotBytes)} of ${kib(bytes)}: ${strerror(error)}`);
     else yield* tool.out(`memhog: ${kib(gotBytes)} touched\n`);
+    const mayLose = options.flags.has("--free");
+    if (mayLose) yield* giveUp(tool, got);
     const holdCycles = options.values.get("--hold") ?? 0;
     if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
-    const nrWrong = yield* verify(tool, got, second);
+    const { nrWrong: nrOther, nrZero } = yield* verify(tool, got, second);
+    const nrWrong = mayLose ? nrOther : nrOther + nrZero;
+    const lost = mayLose ? `${nrZero} lost, ` : "";
     yield* tool.out(
-      `memhog: ${Math.ceil(gotBytes / PAGE_SIZE)} pages verified, ${nrWrong} wrong; ` +
+      `memhog: ${Math.ceil(gotBytes / PAGE_SIZE)} pages verified, ${lost}${nrWrong} wrong; ` +
         `first touch ${latencyText(first)}; again ${latencyText(second)}\n`,
     );
     return error < 0 || nrWrong > 0 ? EXIT_FAILED : EXIT_OK;

@@ -68,7 +68,7 @@ function commonRows(pages: VmaPages): string {
     ["Referenced", pages.referenced],
     ["Anonymous", pages.anonymous],
     ["KSM", 0],
-    ["LazyFree", 0],
+    ["LazyFree", pages.lazyFree],
     ["AnonHugePages", pages.huge],
     ["ShmemPmdMapped", 0],
     ["FilePmdMapped", 0],
