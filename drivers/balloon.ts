@@ -3,6 +3,7 @@
  *
  *   host changes its target ──irq──▶ handler queues the work ─▶ work: inflate or deflate, 256 pages at a time
  *                                                                     │ frame numbers in coherent memory
+ *   host asks ──irq──▶ handler queues the other work ─▶ statistics in coherent memory ─▶ STATS register
  *   a request that may sleep would fail ─▶ giveBack: 256 pages        ▼
  *   compaction wants a balloon page away ─▶ move: another frame   INFLATE, DEFLATE registers
  *
@@ -10,12 +11,14 @@
  * 200 ms, 400 ms, … eight times, unless the host changes its mind meanwhile. The host is told before a page is used
  * again.
  *
- * `echo N > /sys/devices/balloon0/host_target` plays the host. struct balloon, in RAM: 0 work · 24 its retry, delayed ·
- * then u32s: is gone, is inflating, tries in a row, target, pages and errors of the host, and counters.
+ * `echo N > /sys/devices/balloon0/host_target` plays the host, `host_poll` makes it ask, `guest_stats` is what it knows.
+ * struct balloon, in RAM: 0 work · 24 its retry, delayed · then u32s: is gone, is inflating, tries in a row, target, pages
+ * and errors of the host, and counters · the work for statistics.
  *
  *   BLN-1  after each batch ACTUAL is what the host holds, and what the list of balloon pages has
  *   BLN-2  a page is freed only after the host was told
  *   BLN-3  without the driver, or once the device is gone, no page is kept
+ *   BLN-4  what the host knows about memory was so when it was told, to the byte
  *
  * Source: drivers/virtio/virtio_balloon.c (VIRTIO_BALLOON_F_MUST_TELL_HOST, _F_DEFLATE_ON_OOM, _F_STATS_VQ).
  */
@@ -24,6 +27,7 @@ import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import type { Task } from "../kernel/task.ts";
 import {
+  alignUp,
   asPfn,
   asPhys,
   type Context,
@@ -32,6 +36,7 @@ import {
   type Pfn,
   type PhysAddr,
   PREEMPTED,
+  physAdd,
   type Sleeping,
   type TaskContext,
 } from "../kernel/types.ts";
@@ -40,21 +45,28 @@ import { DELAYED_WORK_BYTES, WORK_BYTES } from "../kernel/workqueue.ts";
 import { type DmaDevice, type DmaMemory, GFP_BALLOON, GFP_KERNEL } from "../mm/index.ts";
 import {
   BALLOON_ACTUAL,
+  BALLOON_ASKED,
   BALLOON_CHANGED,
   BALLOON_CONTROL,
   BALLOON_DEFLATE,
   BALLOON_DEFLATE_PFN,
   BALLOON_ERRORS,
   BALLOON_HELD,
+  BALLOON_HOST_HIGH,
+  BALLOON_HOST_POLL,
+  BALLOON_HOST_SELECT,
   BALLOON_HOST_TARGET,
   BALLOON_ID,
   BALLOON_INFLATE,
   BALLOON_INFLATE_PFN,
   BALLOON_MAGIC,
   BALLOON_QUEUE,
+  BALLOON_STATS,
+  BALLOON_STATS_QUEUE,
   BALLOON_STATUS,
   BALLOON_TARGET,
 } from "./balloon_device.ts";
+import { GUEST_STATS, STATS_BYTES, writeStats } from "./balloon_stats.ts";
 import { type DeviceLog, type Driver, type DriverType, deviceLog, type Platform } from "./driver.ts";
 import { ALL_ONES, type Hardware } from "./hardware.ts";
 
@@ -68,14 +80,21 @@ const TARGET = IS_GONE + 12;
 const HELD = IS_GONE + 16;
 const ERRORS = IS_GONE + 20;
 const COUNTERS = IS_GONE + 24;
-const COUNTER_NAMES = ["inflated", "deflated", "given_back", "moved", "refused"] as const;
+const COUNTER_NAMES = ["inflated", "deflated", "given_back", "moved", "refused", "reports"] as const;
 if (WORK_BYTES > RETRY) throw new Error("balloon: a work does not fit");
-const STRUCT_BYTES = COUNTERS + COUNTER_NAMES.length * 4;
+const REPORT = alignUp(COUNTERS + COUNTER_NAMES.length * 4, 8);
+const STRUCT_BYTES = REPORT + WORK_BYTES;
 
 const BATCH = 256;
 const QUEUE_BYTES = BATCH * 4;
+/** Behind the frame numbers are the statistics. */
+const MEMORY_BYTES = QUEUE_BYTES + STATS_BYTES;
 const RETRY_CYCLES = CYCLES_PER_SECOND / 5;
 const MAX_TRIES = 8;
+
+/** What plays the host, below /sys/devices/balloon0. */
+const HOST_FILES = ["host_target", "host_poll", "guest_stats"] as const;
+type HostFile = (typeof HOST_FILES)[number];
 
 interface Balloon {
   readonly device: Hardware;
@@ -99,8 +118,10 @@ function createBalloonDriver(platform: Platform): Driver {
     setWord(balloon, offset, word(balloon, offset) + n);
   };
   const workOf = ({ struct }: Pick<Balloon, "struct">): PhysAddr => asPhys(struct + WORK);
+  const reportOf = ({ struct }: Pick<Balloon, "struct">): PhysAddr => asPhys(struct + REPORT);
   const retryOf = ({ struct }: Pick<Balloon, "struct">): PhysAddr => asPhys(struct + RETRY);
-  const hostFile = ({ device }: Pick<Balloon, "device">): string => `/sys/devices/${device.name}/host_target`;
+  const hostFile = ({ device }: Pick<Balloon, "device">, name: HostFile): string =>
+    `/sys/devices/${device.name}/${name}`;
 
   // ── Inflating and deflating ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,11 +207,22 @@ function createBalloonDriver(platform: Platform): Driver {
 
   const handler = (ctx: Context, balloon: Balloon): number => {
     const status = balloon.device.registers.ld32(BALLOON_STATUS);
-    if (status === ALL_ONES || (status & BALLOON_CHANGED) === 0) return IRQ_NONE;
-    setWord(balloon, TRIES, 0);
-    workqueues.queueWork(ctx, workOf(balloon));
+    if (status === ALL_ONES || (status & (BALLOON_CHANGED | BALLOON_ASKED)) === 0) return IRQ_NONE;
+    if ((status & BALLOON_CHANGED) !== 0) {
+      setWord(balloon, TRIES, 0);
+      workqueues.queueWork(ctx, workOf(balloon));
+    }
+    if ((status & BALLOON_ASKED) !== 0) workqueues.queueWork(ctx, reportOf(balloon));
     return IRQ_HANDLED;
   };
+
+  /** BLN-4: the work for statistics. Counting takes locks and time: not in the handler. */
+  function* report(): Sleeping<void> {
+    if (bound === undefined || word(bound, IS_GONE) !== 0) return;
+    writeStats(port, physAdd(bound.queue.cpu, QUEUE_BYTES), platform.guestMemory());
+    count(bound, "reports");
+    bound.device.registers.st32(BALLOON_STATS, STATS_BYTES);
+  }
 
   const move = (balloon: Balloon, from: Pfn, to: Pfn): boolean => {
     if (word(balloon, IS_GONE) !== 0 || word(balloon, IS_INFLATING) !== 0) return false;
@@ -215,6 +247,30 @@ function createBalloonDriver(platform: Platform): Driver {
     return nr;
   };
 
+  /** The host's knobs, and its book: QEMU's guest-stats, in its words. */
+  const registerHostFiles = (balloon: Balloon): void => {
+    const { registers } = balloon.device;
+    const knob = (name: HostFile, register: number, read: () => number): void =>
+      registry.registerText(hostFile(balloon, name), {
+        read: () => `${read()}\n`,
+        *write(_task, text) {
+          if (!/^\d{1,10}\s*$/.test(text) || Number(text) > ALL_ONES) return -EINVAL;
+          registers.st32(register, Number(text));
+          return 0;
+        },
+      });
+    knob("host_target", BALLOON_HOST_TARGET, () => word(balloon, TARGET));
+    knob("host_poll", BALLOON_HOST_POLL, () => registers.ld32(BALLOON_HOST_POLL));
+    registry.registerText(hostFile(balloon, "guest_stats"), {
+      read: () =>
+        GUEST_STATS.map(([tag, name]) => {
+          registers.st32(BALLOON_HOST_SELECT, tag);
+          const value = registers.ld32(BALLOON_HOST_HIGH) * 2 ** 32 + registers.ld32(BALLOON_HOST_SELECT);
+          return `stat-${name.padEnd(17)} ${value}\n`;
+        }).join(""),
+    });
+  };
+
   // ── Probe and remove ─────────────────────────────────────────────────────────────────────────────────────────────
 
   function* bring(task: Task, device: Hardware, undo: (() => void)[]): Sleeping<Balloon | number> {
@@ -226,13 +282,14 @@ function createBalloonDriver(platform: Platform): Driver {
     const memory = struct;
     undo.push(() => slab.kmalloc.kfree(ctx, memory));
     workqueues.initWork(asPhys(struct + WORK), workqueues.registerWorkFn(resize));
+    workqueues.initWork(asPhys(struct + REPORT), workqueues.registerWorkFn(report));
     workqueues.initDelayedWork(asPhys(struct + RETRY), workqueues.registerWorkFn(again));
     const dev = dma.createDevice(ctx, { name: device.name, driver: "balloon", master: device.master });
     if (dev === 0) return -ENOMEM;
     undo.push(() => dma.releaseDevice(ctx, dev));
-    const queue = yield* dma.allocCoherent(ctx, dev, QUEUE_BYTES, GFP_KERNEL);
+    const queue = yield* dma.allocCoherent(ctx, dev, MEMORY_BYTES, GFP_KERNEL);
     if (queue === null) return -ENOMEM;
-    undo.push(() => dma.freeCoherent(ctx, dev, QUEUE_BYTES, queue.cpu, queue.dma));
+    undo.push(() => dma.freeCoherent(ctx, dev, MEMORY_BYTES, queue.cpu, queue.dma));
     const action: IrqAction = { name: device.name, handler: (irq) => handler(irq, balloon) };
     const log = deviceLog(printk, "balloon", device.name);
     const balloon: Balloon = { device, struct, dev, queue, action, log };
@@ -256,15 +313,9 @@ function createBalloonDriver(platform: Platform): Driver {
         return balloon;
       }
       bound = balloon;
-      registry.registerText(hostFile(balloon), {
-        read: () => `${word(balloon, TARGET)}\n`,
-        *write(_task, text) {
-          if (!/^\d{1,7}\s*$/.test(text)) return -EINVAL;
-          device.registers.st32(BALLOON_HOST_TARGET, Number(text));
-          return 0;
-        },
-      });
+      registerHostFiles(balloon);
       device.registers.st32(BALLOON_QUEUE, balloon.queue.dma);
+      device.registers.st32(BALLOON_STATS_QUEUE, balloon.queue.dma + QUEUE_BYTES);
       device.registers.st32(BALLOON_CONTROL, 1);
       return 0;
     },
@@ -273,15 +324,16 @@ function createBalloonDriver(platform: Platform): Driver {
       if (balloon === undefined || balloon.device !== device) return;
       const { ctx } = task;
       setWord(balloon, IS_GONE, 1);
-      registry.unregisterText(hostFile(balloon));
+      for (const name of HOST_FILES) registry.unregisterText(hostFile(balloon, name));
       irqs.freeIrq(device.line, balloon.action);
       yield* workqueues.cancelWorkSync(task, retryOf(balloon));
       yield* workqueues.cancelWorkSync(task, workOf(balloon));
+      yield* workqueues.cancelWorkSync(task, reportOf(balloon));
       while (balloonPages.nrPages() > 0) deflate(balloon, ctx, BATCH);
       tellActual(balloon);
       device.registers.st32(BALLOON_CONTROL, 0);
       balloonPages.setOwner(null);
-      dma.freeCoherent(ctx, balloon.dev, QUEUE_BYTES, balloon.queue.cpu, balloon.queue.dma);
+      dma.freeCoherent(ctx, balloon.dev, MEMORY_BYTES, balloon.queue.cpu, balloon.queue.dma);
       dma.releaseDevice(ctx, balloon.dev);
       bound = undefined;
       slab.kmalloc.kfree(ctx, balloon.struct);

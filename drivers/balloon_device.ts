@@ -4,7 +4,8 @@
  * | register | name          | meaning                                                                          |
  * |----------|---------------|----------------------------------------------------------------------------------|
  * | 0x00     | ID            | what is here                                                                     |
- * | 0x04     | STATUS        | bit 0: the target has changed; reading clears it and releases the line           |
+ * | 0x04     | STATUS        | bit 0: the target has changed; bit 1: the host wants statistics; reading clears  |
+ * |          |               | both and releases the line                                                       |
  * | 0x08     | TARGET        | pages that the host wants                                                        |
  * | 0x0c     | ACTUAL        | pages that the driver says it has given                                          |
  * | 0x10     | QUEUE         | bus address of an array of frame numbers, u32 each                               |
@@ -14,15 +15,22 @@
  * | 0x20     | DEFLATE_PFN   |                                                                                  |
  * | 0x24     | HELD          | pages that the host has                                                          |
  * | 0x28     | ERRORS        | frames given twice, taken back without having been given, arrays not to be read  |
+ * | 0x2c     | STATS_QUEUE   | bus address of an array of statistics (balloon_stats.ts)                         |
+ * | 0x34     | STATS         | storing n: the array has n bytes                                                 |
  * | 0x30     | CONTROL       | storing 1: the host begins; 0: it lets go of everything                          |
  * | 0x40     | HOST_TARGET   | the host's own knob (not for drivers of real machines): sets the target          |
+ * | 0x44     | HOST_POLL     | another: cycles between two questions for statistics, 0: none                    |
+ * | 0x48 0x4c| HOST_SELECT   | and its book: store a tag, load the low word here and the high word behind it    |
  *
  * A command is done when the store returns, as a virtual machine is stopped while its host acts. A host that was asked
- * to (`swing`, `period`, `moves`) changes its mind by itself: target, target + swing, target, …
+ * to (`swing`, `period`, `moves`) changes its mind by itself: target, target + swing, target, … One that was given
+ * `poll` asks for statistics, and with `keep` steers by them: it wants all pages that the machine does not need, and
+ * leaves it `keep` available ones; it moves when it is off by an eighth of that, so as not to move for ever.
  *
  * Like virtio-balloon (virtio 1.2, section 5.5), with registers in place of queues.
  */
 
+import { readStats, STAT_AVAILABLE } from "./balloon_stats.ts";
 import { type DeviceEnv, type DeviceKind, type DeviceModel, numberSetting } from "./hardware.ts";
 
 export const BALLOON_ID = 0x00;
@@ -36,23 +44,66 @@ export const BALLOON_INFLATE_PFN = 0x1c;
 export const BALLOON_DEFLATE_PFN = 0x20;
 export const BALLOON_HELD = 0x24;
 export const BALLOON_ERRORS = 0x28;
+export const BALLOON_STATS_QUEUE = 0x2c;
 export const BALLOON_CONTROL = 0x30;
+export const BALLOON_STATS = 0x34;
 export const BALLOON_HOST_TARGET = 0x40;
+export const BALLOON_HOST_POLL = 0x44;
+export const BALLOON_HOST_SELECT = 0x48;
+export const BALLOON_HOST_HIGH = 0x4c;
 export const BALLOON_MAGIC = 0x0b41_1004;
 export const BALLOON_CHANGED = 1;
+export const BALLOON_ASKED = 2;
 
 const MAX_PAGES = 2 ** 20;
 const MAX_ARRAY = 1024;
+const PAGE_BYTES = 4096;
+/** The finest that a host looks: 1 ms. */
+const MIN_POLL = 1_000_000;
 
 function createBalloonModel(env: DeviceEnv): DeviceModel {
   const held = new Set<number>();
   let [isOn, status, target, actual, queue, nrErrors, nrMoves] = [false, 0, 0, 0, 0, 0, 0];
+  let [statsQueue, poll, selected, pollRound] = [0, 0, 0, 0];
+  let guest: ReadonlyMap<number, number> = new Map();
+
+  const raise = (bit: number): void => {
+    if (!isOn) return;
+    status |= bit;
+    if (!env.faults.strikes("lost_irq")) env.setIrq(true);
+  };
 
   const setTarget = (pages: number): void => {
     target = Math.min(pages, MAX_PAGES);
-    if (!isOn) return;
-    status = BALLOON_CHANGED;
-    if (!env.faults.strikes("lost_irq")) env.setIrq(true);
+    raise(BALLOON_CHANGED);
+  };
+
+  /** Asks every `poll` cycles; a new interval ends the old round. */
+  const setPoll = (cycles: number): void => {
+    poll = cycles === 0 ? 0 : Math.max(cycles, MIN_POLL);
+    const round = ++pollRound;
+    const ask = (): void => {
+      if (!isOn || round !== pollRound) return;
+      raise(BALLOON_ASKED);
+      env.after(poll, ask);
+    };
+    if (isOn && poll > 0) env.after(poll, ask);
+  };
+
+  const steer = (): void => {
+    const keep = env.setting("keep");
+    const off = Math.floor((guest.get(STAT_AVAILABLE) ?? 0) / PAGE_BYTES) - keep;
+    if (keep > 0 && Math.abs(off) > keep / 8) setTarget(Math.max(0, actual + off));
+  };
+
+  const receive = (nrBytes: number): void => {
+    const bytes = nrBytes > 0 && nrBytes <= MAX_ARRAY ? env.master.read(statsQueue, nrBytes) : null;
+    if (bytes === null) {
+      nrErrors++;
+      return;
+    }
+    guest = readStats(bytes);
+    steer();
   };
 
   const plan = (): void => {
@@ -94,6 +145,7 @@ function createBalloonModel(env: DeviceEnv): DeviceModel {
     }
     nrMoves = 0;
     setTarget(env.setting("target"));
+    setPoll(env.setting("poll"));
     plan();
   };
 
@@ -112,6 +164,9 @@ function createBalloonModel(env: DeviceEnv): DeviceModel {
         [BALLOON_HELD]: held.size,
         [BALLOON_ERRORS]: nrErrors,
         [BALLOON_CONTROL]: isOn ? 1 : 0,
+        [BALLOON_HOST_POLL]: poll,
+        [BALLOON_HOST_SELECT]: (guest.get(selected) ?? 0) % 2 ** 32,
+        [BALLOON_HOST_HIGH]: Math.floor((guest.get(selected) ?? 0) / 2 ** 32),
       };
       return values[register] ?? 0;
     },
@@ -123,11 +178,18 @@ function createBalloonModel(env: DeviceEnv): DeviceModel {
       if (register === BALLOON_INFLATE_PFN) give(value);
       if (register === BALLOON_DEFLATE_PFN) takeBack(value);
       if (register === BALLOON_CONTROL) control(value);
+      if (register === BALLOON_STATS_QUEUE) statsQueue = value;
+      if (register === BALLOON_STATS) receive(value);
       if (register === BALLOON_HOST_TARGET) setTarget(value);
+      if (register === BALLOON_HOST_POLL) setPoll(value);
+      if (register === BALLOON_HOST_SELECT) selected = value;
     },
     reset() {
       held.clear();
       [isOn, status, target, actual, queue, nrErrors, nrMoves] = [false, 0, 0, 0, 0, 0, 0];
+      [statsQueue, poll, selected] = [0, 0, 0];
+      pollRound++;
+      guest = new Map();
     },
   };
 }
@@ -139,6 +201,13 @@ export const BALLOON_KIND: DeviceKind = {
     swing: numberSetting(0, MAX_PAGES, 0, "pages that it wants on top at every other move"),
     period: numberSetting(1000, 10_000_000_000, 50_000_000, "cycles between two moves"),
     moves: numberSetting(0, 1_000_000, 0, "how often the host changes its mind"),
+    poll: numberSetting(0, 10_000_000_000, 0, "cycles between two questions for statistics, 0: none"),
+    keep: numberSetting(
+      0,
+      MAX_PAGES,
+      0,
+      "available pages that a host that asks leaves to the machine; 0: it only asks",
+    ),
   },
   faults: ["lost_irq", "late", "vanish"],
   create: createBalloonModel,

@@ -30,6 +30,7 @@ import type { Task, Tasks } from "../kernel/task.ts";
 import type { Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import type { BalloonPages, Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
+import type { GuestMemory } from "./balloon_stats.ts";
 import type { DriverFiles } from "./driver_files.ts";
 import type { Hardware } from "./hardware.ts";
 import type { Napi } from "./napi.ts";
@@ -50,6 +51,8 @@ export interface KernelServices extends Locks, DeferredServices {
   readonly dma: Dma;
   readonly mempools: Mempools;
   readonly balloonPages: BalloonPages;
+  /** What a host may know about memory. */
+  guestMemory(): GuestMemory;
 }
 
 /** What a driver is built from. Allocations through it are counted for lsmod and the leak check at unloading. */

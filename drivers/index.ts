@@ -24,6 +24,7 @@ import { SENSOR_KIND } from "./sensor_device.ts";
 import { UART_DRIVER } from "./uart.ts";
 import { UART_KIND } from "./uart_device.ts";
 
+export type { GuestMemory } from "./balloon_stats.ts";
 export type { DeviceStats } from "./bus.ts";
 export type { Driver, DriverType, KernelServices, Platform, StatRows } from "./driver.ts";
 export { createDriverCore, type DevicePlace, type DriverCore, driverCoreStatics } from "./driver_core.ts";

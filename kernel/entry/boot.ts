@@ -69,6 +69,7 @@ import { swapAtBoot, swapDiskMib, withSwapDisk } from "./boot_swap.ts";
 import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
+import { guestMemory } from "./guest_memory.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
 import { createObjectUsers } from "./object_users.ts";
@@ -77,6 +78,7 @@ import { createPanic } from "./panic.ts";
 import { NR_OPEN } from "./process.ts";
 import { createProcesses } from "./processes.ts";
 import { createProcfs } from "./procfs/index.ts";
+import { availablePages } from "./procfs/meminfo.ts";
 import { initialRlimits } from "./rlimit.ts";
 import { scheduleReaping } from "./slab_reaping.ts";
 import { createSyscalls } from "./syscall.ts";
@@ -362,6 +364,7 @@ export function boot(options: BootOptions): Kernel {
       dma,
       mempools,
       balloonPages,
+      guestMemory: () => guestMemory(vmstat, zones, availablePages(sources)),
       ...deferred,
     },
     registry,

@@ -1,7 +1,7 @@
 /**
  * The balloon: what the host wants it gets, what is needed comes back, and both keep the same book.
  *
- * Goal: BLN-1 … BLN-3, BAL-1 … BAL-4. Method: the host's knob in the shell and hosts that change their mind, with
+ * Goal: BLN-1 … BLN-4, BAL-1 … BAL-4. Method: the host's knob in the shell and hosts that change their mind, with
  * programs that verify their contents; the device counts every frame given twice or taken back unasked.
  */
 
@@ -118,6 +118,63 @@ describe("pressure", () => {
     expect(t.kernel.readFile("/proc/vmstat")).toMatch(/^balloon_migrate [1-9]/m);
     t.sh(`echo 3001 > ${HOST}; sleep 0.01`);
     expectBook(t, 3001);
+    t.sh("rmmod balloon");
+    t.expectUnloaded();
+  });
+});
+
+describe("statistics", () => {
+  const DIR = "/sys/devices/balloon0";
+  const stats = (t: DriverKernel): Readonly<Record<string, number>> =>
+    Object.fromEntries(
+      (t.kernel.readFile(`${DIR}/guest_stats`) ?? "")
+        .trim()
+        .split("\n")
+        .map((line) => line.split(/ +/))
+        .map(([name, value]) => [name, Number(value)]),
+    );
+  const kib = (t: DriverKernel, name: string): number =>
+    Number(new RegExp(`^${name}: +(\\d+) kB`, "m").exec(t.kernel.readFile("/proc/meminfo") ?? "")?.[1]);
+
+  it("BLN-4 a host that asks is told what /proc says; one that does not knows nothing", () => {
+    const t = boot();
+    t.sh("insmod balloon; memhog 4M");
+    expect(stats(t)["stat-total-memory"]).toBe(0);
+    t.sh(`echo 5000000 > ${DIR}/host_poll; cat ${DIR}/host_poll; sleep 0.02`);
+    expect(t.output()).toContain("5000000\n");
+    // No program runs now that would change what is counted between a question and this look.
+    t.kernel.run({ untilCycles: t.kernel.now() + 20e6 });
+    const told = stats(t);
+    expect(told["stat-total-memory"]).toBe(kib(t, "MemTotal") * 1024);
+    expect(told["stat-free-memory"]).toBe(kib(t, "MemFree") * 1024);
+    expect(told["stat-available-memory"]).toBe(kib(t, "MemAvailable") * 1024);
+    expect(told["stat-minor-faults"]).toBeGreaterThan(1024);
+    expect(told["stat-swap-out"]).toBe(0);
+    const nrReports = t.stat("balloon0", "reports");
+    expect(nrReports).toBeGreaterThan(3);
+    t.sh(`echo 0 > ${DIR}/host_poll; sleep 0.05`);
+    expect(t.stat("balloon0", "reports")).toBeLessThan(nrReports + 4);
+    expect(t.sh(`echo often > ${DIR}/host_poll`)).not.toBe(0);
+    expect(t.sh(`echo 4294967296 > ${DIR}/host_poll`)).not.toBe(0);
+    t.sh("rmmod balloon");
+    expect(t.kernel.readFile(`${DIR}/guest_stats`)).toBeNull();
+    t.expectUnloaded();
+  });
+
+  it("BLN-4 a host that steers by them takes what is not needed, and gives it back when it is", () => {
+    const t = boot({ poll: 10_000_000, keep: 4000 });
+    const available = (): number => kib(t, "MemAvailable") / 4;
+    t.sh("insmod balloon; sleep 0.5");
+    expect(t.stat("balloon0", "pages")).toBeGreaterThan(9000);
+    expect(Math.abs(available() - 4000)).toBeLessThan(1000);
+    const idle = t.stat("balloon0", "pages");
+    t.start("/bin/memhog", "14M", "--hold", "2000000000");
+    t.kernel.run({ untilCycles: t.kernel.now() + 500e6 });
+    expect(t.stat("balloon0", "pages")).toBeLessThan(idle - 2500);
+    expect(Math.abs(available() - 4000)).toBeLessThan(1000);
+    t.kernel.run({ untilCycles: t.kernel.now() + 2500e6 });
+    expect(t.stat("balloon0", "pages")).toBeGreaterThan(idle - 1000);
+    expect(t.kernel.readFile("/proc/vmstat")).toMatch(/^oom_kill 0$/m);
     t.sh("rmmod balloon");
     t.expectUnloaded();
   });
