@@ -11,9 +11,9 @@
  * 200 ms, 400 ms, … eight times, unless the host changes its mind meanwhile. The host is told before a page is used
  * again.
  *
- * `echo N > /sys/devices/balloon0/host_target` plays the host, `host_poll` makes it ask, `guest_stats` is what it knows.
- * struct balloon, in RAM: 0 work · 24 its retry, delayed · then u32s: is gone, is inflating, tries in a row, target, pages
- * and errors of the host, and counters · the work for statistics.
+ * `echo N > /sys/devices/balloon0/host_target` plays the host, `host_poll` makes it ask, `guest_stats` is what it
+ * knows. struct balloon, in RAM: 0 work · 24 its retry, delayed · then u32s: is gone, is inflating, tries in a row,
+ * target, pages and errors of the host, and counters · the work for statistics.
  *
  *   BLN-1  after each batch ACTUAL is what the host holds, and what the list of balloon pages has
  *   BLN-2  a page is freed only after the host was told
