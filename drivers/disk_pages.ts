@@ -192,7 +192,7 @@ function createDiskPages(
       const verdict = queue.judge(disk, inPlace.request);
       if (verdict < 0) return verdict;
       if (verdict > 0) continue;
-      queue.countDone(disk, opcode, nr * PAGE_SIZE);
+      queue.countDone(ctx, disk, opcode, nr * PAGE_SIZE);
       return 0;
     }
     return queue.giveUp(disk, inPlace.request);
@@ -233,11 +233,13 @@ function createDiskPages(
         const verdict = yield* writeOnce(task, nrSegments);
         if (verdict < 0) return verdict;
         if (verdict > 0) continue;
-        queue.countDone(disk, DISK_OP_WRITE, nr * PAGE_SIZE);
+        queue.countDone(task.ctx, disk, DISK_OP_WRITE, nr * PAGE_SIZE);
         return 0;
       }
       return queue.giveUp(disk, asleep.request);
     },
+    // Not by a lane: the task may be killed while the disk works, and the request has to outlive it (REQ-1).
+    readSleeping: (task, first, nr) => queue.transfer(task, disk, first * PAGE_SIZE, nr * PAGE_SIZE, undefined),
     close,
   };
 }

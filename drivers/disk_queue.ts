@@ -154,7 +154,7 @@ export interface DiskQueue {
   judge(disk: Disk, request: PhysAddr): number;
   /** It was tried MAX_TRIES times: −EIO, and a line in the log. */
   giveUp(disk: Disk, request: PhysAddr): number;
-  countDone(disk: Disk, opcode: number, bytes: number): void;
+  countDone(ctx: Context, disk: Disk, opcode: number, bytes: number): void;
   countRetry(disk: Disk): void;
   /** Wait queue that is woken whenever a tag becomes free. */
   tagQueue(disk: Disk): PhysAddr;
@@ -394,7 +394,8 @@ export function createDiskQueue(platform: Platform): DiskQueue {
     return -EIO;
   };
 
-  const countDone = (disk: Disk, opcode: number, bytes: number): void => {
+  const countDone: DiskQueue["countDone"] = (ctx, disk, opcode, bytes) => {
+    platform.countIo(ctx, opcode === DISK_OP_WRITE, bytes);
     count(disk, opcode === DISK_OP_READ ? "reads" : "writes");
     count(disk, "sectors", bytes / SECTOR_BYTES);
   };
@@ -417,7 +418,7 @@ export function createDiskQueue(platform: Platform): DiskQueue {
       if (source !== undefined) disk.requests.write(request, 0, source);
       const error = yield* perform(task, disk, request);
       if (error !== 0) return error;
-      countDone(disk, opcode, bytes);
+      countDone(task.ctx, disk, opcode, bytes);
       return source === undefined ? disk.requests.read(request, 0, bytes) : 0;
     } finally {
       if (!isAbandoned(disk, request)) disk.requests.drop(task.ctx, request);

@@ -27,7 +27,7 @@ import type { Locks } from "../kernel/locks.ts";
 import { KERN_ERR, KERN_INFO, KERN_WARNING, type Printk } from "../kernel/printk.ts";
 import type { Scheduler } from "../kernel/sched.ts";
 import type { Task, Tasks } from "../kernel/task.ts";
-import type { Sleeping } from "../kernel/types.ts";
+import type { Context, Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import type { BalloonPages, Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
 import type { GuestMemory } from "./balloon_stats.ts";
@@ -51,6 +51,8 @@ export interface KernelServices extends Locks, DeferredServices {
   readonly dma: Dma;
   readonly mempools: Mempools;
   readonly balloonPages: BalloonPages;
+  /** A disk has read or written so much: pgpgin, pgpgout. */
+  readonly countIo: (ctx: Context, isWrite: boolean, bytes: number) => void;
   /** What a host may know about memory. */
   guestMemory(): GuestMemory;
 }

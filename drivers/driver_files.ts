@@ -89,6 +89,7 @@ export function createDriverFiles(registry: FileRegistry, waits: WaitQueues, own
           read: (ctx, first, frames, nr) => (node.isRevoked ? -ENODEV : io.read(ctx, first, frames, nr)),
           write: (ctx, first, frames, nr) => (node.isRevoked ? -ENODEV : io.write(ctx, first, frames, nr)),
           writeSleeping: (by, first, frames, nr) => inside(node, () => io.writeSleeping(by, first, frames, nr)),
+          readSleeping: (by, first, nr) => inside(node, () => io.readSleeping(by, first, nr)),
         };
       },
     };

@@ -31,6 +31,12 @@ export interface OpenFile {
   seek(offset: number, whence: number): number;
   /** Whole pages by DMA, for the swap area; −ENOMEM. Until release(). Absent: this file is no disk. */
   openPages?(task: Task): Sleeping<PageIo | number>;
+  /** What must be had before the first use: 0 or −errno, and then it is released. Absent: nothing. */
+  prepare?(task: Task): Sleeping<number>;
+  /** What was written is on the disk afterwards: 0; −EIO for what could not be since this file last asked. */
+  fsync?(task: Task): Sleeping<number>;
+  /** release() by close(), which waits until nothing of the file is left to be done. Absent: release() does all. */
+  close?(task: Task): Sleeping<void>;
   /** The last descriptor is gone. */
   release(): void;
 }
@@ -57,6 +63,8 @@ export interface PageIo {
   write(ctx: TaskContext, first: number, pages: Int32Array, nr: number): number;
   /** The same for a thread, which sleeps; the frames may change as soon as it does. One at a time. */
   writeSleeping(task: Task, first: number, pages: Int32Array, nr: number): Sleeping<number>;
+  /** The content of `nr` pages, for any task, which sleeps and may be killed meanwhile; −ENOMEM besides. */
+  readSleeping(task: Task, first: number, nr: number): Sleeping<Uint8Array | number>;
 }
 
 /** A file of /proc or /sys: its text is made when it is opened. */

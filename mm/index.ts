@@ -9,6 +9,7 @@ export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./c
 export { COMPACTION_BYTES, type Compaction, createCompaction } from "./compaction.ts";
 export { createLockedDepot, DEPOT_EMPTY, DEPOT_FULL, type Depot, type DepotKind } from "./depot.ts";
 export { createLockfreeDepot } from "./depot_lockfree.ts";
+export { type DiskCache, newPattern } from "./disk_cache.ts";
 export type { Dma } from "./dma.ts";
 export type { DmaMemory } from "./dma_coherent.ts";
 export { type DmaDevice, NO_DEVICE } from "./dma_device.ts";
@@ -30,6 +31,7 @@ export { type FileMap, fileByte, MAX_FILE_BYTES } from "./filemap.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {
   __GFP_NOWARN,
+  __GFP_RETRY_MAYFAIL,
   __GFP_ZERO,
   type BlockingGfp,
   GFP_ATOMIC,
@@ -58,6 +60,9 @@ export { composePages, type PageLevel, type PageLevelSetup } from "./mm_init.ts"
 export {
   ADDRESS_SPACE_BYTES,
   ANON_VMA_BYTES,
+  AS_DISK,
+  AS_TMPFS,
+  AS_USERS,
   MM_ASID,
   MM_COW_FAULTS,
   MM_DATA_VM,
@@ -192,6 +197,8 @@ export {
   COMPACT_STALL,
   COMPACT_SUCCESS,
   DRAIN_ALL_PAGES,
+  DROP_PAGECACHE,
+  DROP_SLAB,
   KCOMPACTD_FREE_SCANNED,
   KCOMPACTD_MIGRATE_SCANNED,
   KCOMPACTD_WAKE,
@@ -200,7 +207,10 @@ export {
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_ANON_THPS,
+  NR_BLOCKDEV_PAGES,
   NR_COMMITTED,
+  NR_DIRTIED,
+  NR_FILE_DIRTY,
   NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_HUGETLB,
@@ -221,8 +231,10 @@ export {
   NR_TLB_REMOTE_FLUSH_RECEIVED,
   NR_UNEVICTABLE,
   NR_VMALLOC,
+  NR_VMSCAN_IMMEDIATE,
   NR_VMSCAN_WRITE,
   NR_WRITEBACK,
+  NR_WRITTEN,
   NUMA_HIT,
   OOM_KILL,
   PAGE_ALLOC_EXTFRAG,
@@ -241,6 +253,8 @@ export {
   PGMAJFAULT,
   PGMIGRATE_FAIL,
   PGMIGRATE_SUCCESS,
+  PGPGIN,
+  PGPGOUT,
   PGREFILL,
   PGSCAN_ANON,
   PGSCAN_DIRECT,
@@ -261,6 +275,10 @@ export {
   THP_FAULT_FALLBACK,
   THP_SPLIT,
   WORKINGSET_ACTIVATE_ANON,
+  WORKINGSET_ACTIVATE_FILE,
   WORKINGSET_REFAULT_ANON,
+  WORKINGSET_REFAULT_FILE,
   WORKINGSET_RESTORE_ANON,
+  WORKINGSET_RESTORE_FILE,
 } from "./vmstat.ts";
+export { DIRTY_TUNABLES, DROP_CACHES, type Writeback } from "./writeback.ts";

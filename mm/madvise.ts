@@ -57,8 +57,10 @@ export interface AdviceCalls {
   madvise(ctx: Context, mm: PhysAddr, addr: number, bytes: number, advice: number): number;
   /** One byte a page, bit 0: in memory; or −errno. */
   mincore(ctx: Context, mm: PhysAddr, addr: number, bytes: number): Uint8Array | number;
-  /** 0 or −errno: the ramfs has nothing to write to. */
+  /** Checks of msync: 0 or −errno; what there is to write is the caller's to have written (memory_calls.ts). */
   msync(mm: PhysAddr, addr: number, bytes: number, flags: number): number;
+  /** Disks that shared mappings of a range show. */
+  sharedDisks(mm: PhysAddr, addr: number, bytes: number): readonly PhysAddr[];
 }
 
 export interface AdviceDeps {
@@ -184,6 +186,16 @@ export function createAdviceCalls({
         if (isLocked && (flags & mman.MS_INVALIDATE) !== 0) return -EBUSY;
       }
       return vmas.isCovered(mm, start, end) ? 0 : -ENOMEM;
+    },
+    sharedDisks(mm, addr, bytes) {
+      const found = new Set<PhysAddr>();
+      const [start, end] = [Math.floor(addr / PAGE_SIZE), Math.ceil((addr + bytes) / PAGE_SIZE)];
+      for (let vma = vmas.find(mm, start); vma !== NULL && field(vma, VMA_START) < end; vma = vmas.next(vma)) {
+        const mapping = fromGranule(field(vma, VMA_MAPPING));
+        const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
+        if (isShared && mapping !== NULL && files.isDisk(mapping)) found.add(mapping);
+      }
+      return [...found];
     },
   };
 }

@@ -19,7 +19,9 @@
  *    business.
  *
  * 4. *Files.* A page of a mapped file is the page cache's frame (filemap.ts), shown to all who map it; a store to a
- *    private mapping is a copy-on-write of it. Beyond the end of the file there is nothing: SIGBUS.
+ *    private mapping is a copy-on-write of it. What is on a disk or in swap is read in place. A page of a disk is
+ *    entered without W until the first store, so that the store is noticed (page_dirty.ts). Beyond the end of the file
+ *    there is nothing: SIGBUS.
  *
  * 5. *Stack.* A touch below a VMA with VM_GROWSDOWN lets it grow down to there, up to RLIMIT_STACK, and never closer
  *    than 256 pages to the mapping below: an overflow meets nothing, rather than somebody's memory.
@@ -59,6 +61,7 @@ import {
   MM_LIM_MEMLOCK,
   MM_LIM_STACK,
   MM_LOCKED_VM,
+  MM_MAJ_FAULTS,
   MM_PEAK_RSS,
   MM_PGD,
   MM_RSS_ANON,
@@ -78,6 +81,7 @@ import {
 } from "./mm_struct.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_MLOCKED, PG_SWAPCACHE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
+import type { DirtyPages } from "./page_dirty.ts";
 import type { LruLists, PageRefs } from "./page_ref.ts";
 import { leafRights, type PageTables, pfnOfPte, pteOf } from "./pgtable.ts";
 import { type Rmap, rssFieldOf } from "./rmap.ts";
@@ -86,7 +90,7 @@ import type { Thp } from "./thp.ts";
 import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
-import { PGFAULT, type VmStat } from "./vmstat.ts";
+import { PGFAULT, PGMAJFAULT, type VmStat } from "./vmstat.ts";
 
 export interface UserPages {
   /**
@@ -124,6 +128,7 @@ export interface UserPagesDeps {
   readonly vmas: Vmas;
   readonly rmap: Rmap;
   readonly files: FileMap;
+  readonly dirty: DirtyPages;
   readonly account: VmAccount;
   readonly swap: SwapLayer;
   readonly vmstat: VmStat;
@@ -138,7 +143,8 @@ const LEAF_BITS = 0x3ff;
 const GATHER_FRAMES = 512;
 
 export function createUserPages(deps: UserPagesDeps): UserPages {
-  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, account, swap, vmstat, tlb, thp } = deps;
+  const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, dirty, account, swap } = deps;
+  const { vmstat, tlb, thp } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -167,8 +173,9 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
   const unlockPage = (ctx: Context, pfn: Pfn): void => {
     if ((pages.flags(pfn) & PG_MLOCKED) === 0 || rmap.isLocked(ctx, pfn)) return;
     pages.clearFlags(pfn, PG_MLOCKED);
-    // Pages of the page cache have nowhere to go, locked or not (filemap.ts).
-    if ((pages.flags(pfn) & PG_ANON) !== 0) lru.setUnevictable(ctx, pfn, false);
+    // Pages of a ramfs have nowhere to go, locked or not (filemap.ts).
+    const canGo = (pages.flags(pfn) & PG_ANON) !== 0 || files.isSwappable(pfn) || dirty.isTracked(pfn);
+    if (canGo) lru.setUnevictable(ctx, pfn, false);
   };
 
   // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,12 +199,21 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     if (index * PAGE_SIZE >= files.sizeBytes(mapping)) return -ENXIO;
     const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
     if (isWrite && !isShared && !rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
-    const pfn = files.findOrCreate(ctx, mapping, index);
-    if (pfn === NO_PFN) return -ENOMEM;
+    const isMajor = files.needsIo(mapping, index);
+    if (isWrite && isShared && files.isDisk(mapping)) dirty.limit(ctx);
+    const got = files.obtain(ctx, mapping, index);
+    if (got < 0) return got;
+    const pfn = asPfn(got);
+    if (isMajor) {
+      addField(mm, MM_MAJ_FAULTS, 1);
+      vmstat.countEvents(ctx, PGMAJFAULT, 1);
+    }
     if (isWrite && !isShared) return copyTo(ctx, mm, vma, page, pte, pfn);
+    const isNoticed = dirty.isTracked(pfn) && !isWrite;
+    if (dirty.isTracked(pfn) && isWrite) dirty.mark(ctx, pfn);
     refs.getPage(pfn);
     rmap.addFile(pfn);
-    const rights = leafRights(field(vma, VMA_PROT)) & (isShared ? LEAF_BITS : ~PTE_W);
+    const rights = leafRights(field(vma, VMA_PROT)) & (isShared && !isNoticed ? LEAF_BITS : ~PTE_W);
     pageTables.writePte(pte, pteOf(pfn, rights | PTE_A | (isWrite ? PTE_D : 0)));
     entered(ctx, mm, vma, pfn);
     return 0;
@@ -258,8 +274,15 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     const old = pageTables.readPte(pte);
     const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
     if (isWrite && (old & PTE_W) === 0 && !isShared) return breakCow(ctx, mm, vma, page, pte);
+    const pfn = pfnOfPte(old);
+    if (isWrite && isShared && dirty.isTracked(pfn)) {
+      refs.getPage(pfn);
+      dirty.limit(ctx);
+      dirty.mark(ctx, pfn);
+      refs.putPage(ctx, pfn);
+    }
     const rights = leafRights(field(vma, VMA_PROT)) & (isWrite ? LEAF_BITS : (old & PTE_W) | ~PTE_W);
-    pageTables.writePte(pte, pteOf(pfnOfPte(old), rights | (old & PTE_D) | PTE_A | (isWrite ? PTE_D : 0)));
+    pageTables.writePte(pte, pteOf(pfn, rights | (old & PTE_D) | PTE_A | (isWrite ? PTE_D : 0)));
     tlb.flushPage(ctx, mm, page);
     return 0;
   };

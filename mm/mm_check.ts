@@ -5,13 +5,14 @@
  * increments far apart. Here they are counted anew, from the entries that there are.
  *
  *   check(mm)   VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
- *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, ACC-1, FMAP-1, LCK-1, the vmstat items
+ *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, ACC-1, FMAP-1, FMAP-2, FMAP-5, FMAP-6, DTY-1 … DTY-3,
+ *               LCK-1, the vmstat items
  *
  * Host memory only, nothing is changed. O(frames + entries).
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
-import { PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
+import { PTE_D, PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import { listCount, listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, fromGranule, NULL, type Pfn, type PhysAddr } from "../kernel/types.ts";
@@ -47,17 +48,33 @@ import {
   type Pages,
   PG_ALLOCATED,
   PG_ANON,
+  PG_DIRTY,
   PG_HEAD,
   PG_MLOCKED,
   PG_SWAPBACKED,
   PG_SWAPCACHE,
   PG_TABLE,
   PG_UNEVICTABLE,
+  PG_WRITEBACK,
 } from "./page.ts";
+import type { DirtyPages } from "./page_dirty.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import { isSwapPte } from "./swap_entry.ts";
 import type { Vmas } from "./vma.ts";
-import { NR_ANON_MAPPED, NR_ANON_THPS, NR_COMMITTED, NR_FILE_MAPPED, NR_SHMEM, type VmStat } from "./vmstat.ts";
+import {
+  NR_ANON_MAPPED,
+  NR_ANON_THPS,
+  NR_BLOCKDEV_PAGES,
+  NR_COMMITTED,
+  NR_FILE_DIRTY,
+  NR_FILE_MAPPED,
+  NR_FILE_WRITEBACK,
+  NR_SHMEM,
+  type VmStat,
+} from "./vmstat.ts";
+
+/** The vmstat items that are counted anew, frame by frame. */
+const COUNTED = [NR_ANON_MAPPED, NR_FILE_MAPPED, NR_SHMEM, NR_BLOCKDEV_PAGES, NR_FILE_DIRTY, NR_FILE_WRITEBACK];
 
 export interface MmCheckDeps {
   readonly machine: Machine;
@@ -65,12 +82,13 @@ export interface MmCheckDeps {
   readonly pageTables: PageTables;
   readonly vmas: Vmas;
   readonly files: FileMap;
+  readonly dirty: DirtyPages;
   readonly vmstat: VmStat;
   /** Head of the list of all address spaces. */
   readonly state: PhysAddr;
 }
 
-export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat, state }: MmCheckDeps): {
+export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, vmstat, state }: MmCheckDeps): {
   readonly check: (mm: PhysAddr) => string | null;
   readonly checkAll: () => string | null;
   readonly forEachMm: (visit: (mm: PhysAddr) => void) => void;
@@ -80,6 +98,9 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
 
   let nrHuge = 0;
   const indexIn = (vma: PhysAddr, page: number): number => field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
+
+  const isNoticed = (pfn: Pfn, word: number): boolean =>
+    (word & (PTE_W | PTE_D)) === 0 || (pages.flags(pfn) & PG_DIRTY) !== 0 || !dirty.isTracked(pfn);
 
   /** What is wrong with the entry that maps `pfn` as `page` of `vma`, or null. */
   const entryProblem = (pfn: Pfn, word: number, vma: PhysAddr, page: number): string | null => {
@@ -95,6 +116,7 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
     if (isLocked && (flags & (PG_MLOCKED | PG_UNEVICTABLE)) !== (PG_MLOCKED | PG_UNEVICTABLE)) {
       return `LCK-1: page ${page} of a locked mapping is not locked`;
     }
+    if (!isNoticed(pfn, word)) return `DTY-3: page ${page} of a disk can be changed and is not dirty`;
     const isPrivate = (field(vma, VMA_FLAGS) & VM_SHARED) === 0;
     if (isPrivate && (word & PTE_W) !== 0 && ((flags & PG_ANON) === 0 || pages.mapcount(pfn) !== 1)) {
       return `COW-1: page ${page} is writable and its frame has ${pages.mapcount(pfn)} entries`;
@@ -171,6 +193,10 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
     if (!isAnon && pages.mapping(pfn) !== 0 && files.find(fromGranule(pages.mapping(pfn)), pages.index(pfn)) !== pfn) {
       return `FMAP-1: frame ${pfn} is not in its file`;
     }
+    if (dirty.isTracked(pfn)) {
+      const problem = dirty.problem(pfn);
+      if (problem !== null) return problem;
+    }
     if ((flags & PG_MLOCKED) !== 0 && mapcount === 0) return `LCK-1: frame ${pfn} is locked and mapped nowhere`;
     if (isAnon && mapcount === 0 && pages.mapping(pfn) !== 0) return `RMAP-4: frame ${pfn} is mapped nowhere`;
     return null;
@@ -207,7 +233,8 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
     if (problem === null && nrHuge !== vmstat.item(NR_ANON_THPS)) {
       problem = `THP-3: ${nrHuge} huge pages, ${vmstat.item(NR_ANON_THPS)} counted`;
     }
-    const nr = { anon: 0, file: 0, shmem: 0 };
+    const nr = { anon: 0, file: 0, shmem: 0, disk: 0, dirty: 0, writeback: 0 };
+    const trees = new Set<number>();
     for (let pfn = 1; pfn < pages.nrFrames && problem === null; pfn++) {
       problem = frameProblem(asPfn(pfn), counts[pfn] as number);
       const flags = pages.flags(asPfn(pfn));
@@ -215,13 +242,21 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, vmstat,
       else if (pages.mapping(asPfn(pfn)) !== 0) {
         nr.file += (counts[pfn] as number) > 0 ? 1 : 0;
         nr.shmem += (flags & PG_SWAPBACKED) !== 0 ? 1 : 0;
+        trees.add(pages.mapping(asPfn(pfn)));
+        if (dirty.isTracked(asPfn(pfn))) {
+          nr.disk++;
+          nr.dirty += (flags & PG_DIRTY) !== 0 ? 1 : 0;
+          nr.writeback += (flags & PG_WRITEBACK) !== 0 ? 1 : 0;
+        }
       }
     }
     if (problem !== null) return problem;
-    const items = [NR_ANON_MAPPED, NR_FILE_MAPPED, NR_SHMEM].map((item) => vmstat.item(item));
-    const counted = [nr.anon, nr.file, nr.shmem];
+    for (const tree of trees) problem ??= files.check(fromGranule(tree));
+    if (problem !== null) return problem;
+    const items = COUNTED.map((item) => vmstat.item(item));
+    const counted = Object.values(nr);
     if (!counted.every((n, i) => n === items[i])) {
-      return `RMAP-1: frames of mapped anonymous, mapped file, shared memory ${counted}, vmstat ${items}`;
+      return `RMAP-1 DTY-2: mapped anonymous, mapped file, shared, disk, dirty, writeback ${counted}, vmstat ${items}`;
     }
     return checkPromises();
   };

@@ -51,9 +51,12 @@
  * | 72     | gap         | free pages below it, down to the next VMA (or page 0)              |
  * | 76     | subtree gap | largest gap among it and its children: leads the search            |
  *
- * address_space: what is mapped when it is not private anonymous memory. A file of the ramfs, or a piece of shared
- * memory. Offsets: 0 head of the list of VMAs · 8 radix tree of pages (radix.ts) · 16 number of pages · 20 users (the
- * file, open files, VMAs) · 24 flags AS_ · 28 pages promised · 32 size in bytes, f64.
+ * address_space: what is mapped when it is not private anonymous memory. A file, a disk, or a piece of shared memory.
+ * Offsets: 0 head of the list of VMAs · 8 radix tree of pages (radix.ts) · 16 number of pages · 20 users (the file,
+ * open files, VMAs) · 24 flags AS_ · 28 pages promised · 32 size in bytes, f64 · 40 write errors so far · 44 of these,
+ * those that somebody was told of · 48 pages that have left it, ever · 52 shadows in the tree · 56 when it became
+ * dirty, f64 · 64 write-outs asked for · 68 write-outs done · 72 neighbours on the list of those that swap can take ·
+ * 80 its pages in swap · 84 where the next write-out goes on.
  *
  * anon_vma: the head of the list of VMAs that may map its pages, and how many they are.
  *
@@ -119,9 +122,23 @@ export const AS_USERS = 20;
 export const AS_FLAGS = 24;
 export const AS_COMMITTED = 28;
 export const AS_SIZE = 32;
-export const ADDRESS_SPACE_BYTES = 64;
-/** Shared memory: its pages go to swap, not to a file. */
+export const AS_ERRORS = 40;
+export const AS_ERRORS_SEEN = 44;
+export const AS_DEPARTED = 48;
+export const AS_NR_SHADOWS = 52;
+export const AS_DIRTIED_WHEN = 56;
+export const AS_SYNC_WANTED = 64;
+export const AS_SYNC_DONE = 68;
+export const AS_SWAP_LINK = 72;
+export const AS_NR_SWAPPED = 80;
+export const AS_CURSOR = 84;
+export const ADDRESS_SPACE_BYTES = 96;
+/** Shared memory without a file: its pages go to swap. */
 export const AS_SHMEM = 1;
+/** A disk: its pages are read from there and written back. */
+export const AS_DISK = 2;
+/** A file of a tmpfs: its pages go to swap. */
+export const AS_TMPFS = 4;
 
 export const AV_LIST = 0;
 export const AV_USERS = 8;

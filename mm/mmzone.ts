@@ -233,6 +233,8 @@ export interface Zones {
   /** Pages that had left the buddies at each zone's worst moment, per-CPU stocks included. */
   peakUsed(): number;
   totalFree(): number;
+  /** Pages that ordinary requests never get: per zone its high mark and its largest reserve (totalreserve_pages). */
+  totalReserve(): number;
   /** Pages of the contiguous areas, and those of them that are free. */
   totalCma(): number;
   totalFreeCma(): number;
@@ -287,13 +289,15 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     setField(zone, Z_WMARK + 12, marks.promo);
   };
 
+  const wmark = (zone: number, mark: number): number => field(zone, Z_WMARK + mark * 4) + field(zone, Z_BOOST);
+
   return {
     addr,
     name: (zone) => ZONE_NAMES[zone] as string,
     isPopulated: (zone) => field(zone, Z_PRESENT) !== 0,
     field,
     setField,
-    wmark: (zone, mark) => field(zone, Z_WMARK + mark * 4) + field(zone, Z_BOOST),
+    wmark,
     setupMarks(nrCpus, minFree, scaleFactor) {
       const managed = managedOf();
       const lowmem = managed.slice(0, ZONE_MOVABLE).reduce((sum, pages) => sum + pages, 0);
@@ -327,6 +331,15 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       let pages = 0;
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) pages += field(zone, Z_MANAGED) - field(zone, Z_NR_FREE_LEAST);
       return pages;
+    },
+    totalReserve() {
+      let nr = 0;
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
+        let reserve = 0;
+        for (let j = zone; j <= MAX_NR_ZONES; j++) reserve = Math.max(reserve, field(zone, Z_LOWMEM_RESERVE + j * 4));
+        nr += Math.min(reserve + wmark(zone, WMARK_HIGH), field(zone, Z_MANAGED));
+      }
+      return nr;
     },
     totalFree: () => sumOf(Z_NR_FREE),
     totalCma: () => sumOf(Z_CMA),

@@ -59,6 +59,7 @@ import type { Zones } from "./mmzone.ts";
 import { createMremap, type Mremap } from "./mremap.ts";
 import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
+import { createDirtyPages, type DirtyPages } from "./page_dirty.ts";
 import type { PageRefs } from "./page_ref.ts";
 import type { PageTables } from "./pgtable.ts";
 import { createRadixTree } from "./radix.ts";
@@ -75,13 +76,14 @@ import type { VmStat } from "./vmstat.ts";
 const STACK_PAGES = 33;
 const STACK_LIMIT_PAGES = 2048;
 
-/** Static memory, zeroed: the list of all address spaces; the last ASID; overcommit; shoot-downs; huge pages; ASLR. */
+/** Static memory, zeroed: all address spaces; last ASID; overcommit; shoot-downs; huge pages; ASLR; files for swap. */
 const LAST_ASID = 8;
 const ACCOUNT = 16;
 const TLB = ACCOUNT + VM_ACCOUNT_BYTES;
 const THP = TLB + TLB_BYTES;
 const LAYOUT = THP + THP_BYTES;
-export const PROCESS_MEMORY_BYTES = LAYOUT + LAYOUT_BYTES;
+const SWAP_LIST = LAYOUT + LAYOUT_BYTES;
+export const PROCESS_MEMORY_BYTES = SWAP_LIST + 8;
 
 /** Soft limits in bytes; Infinity: none. */
 export interface MemoryLimits {
@@ -130,6 +132,7 @@ export interface ProcessMemory
   readonly rmap: Rmap;
   readonly vmas: Vmas;
   readonly files: FileMap;
+  readonly dirty: DirtyPages;
   readonly account: VmAccount;
   readonly userPages: UserPages;
   readonly tlb: Tlb;
@@ -184,13 +187,15 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   initListHead(port, state);
   const tlb = createTlb({ ...deps, state: asPhys(state + TLB) });
   const radix = createRadixTree({ port, ...caches });
-  const files = createFileMap({ ...deps, ...caches, port, radix });
+  const now = (ctx: Context): number => harts.clock[ctx.cpu] as number;
+  const dirty = createDirtyPages({ ...deps, port, radix, now });
+  const files = createFileMap({ ...deps, ...caches, port, radix, dirty, swapList: asPhys(state + SWAP_LIST) });
   const rmap = createRmap({ ...deps, ...caches, tlb });
   const vmas = createVmas({ port, rmap, files, ...caches });
   const account = createVmAccount({ ...deps, port, swapPages: deps.swap.nrPages, state: asPhys(state + ACCOUNT) });
   const thp = createThp({ ...deps, rmap, vmas, tlb, mms: state, state: asPhys(state + THP) });
   const layout = createLayout({ port, random: machine.random.stream("aslr"), state: asPhys(state + LAYOUT) });
-  const userPages = createUserPages({ ...deps, vmas, rmap, files, account, tlb, thp });
+  const userPages = createUserPages({ ...deps, vmas, rmap, files, dirty, account, tlb, thp });
   const copyMappings = createFork({ ...deps, vmas, account, tlb });
   const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
   const lazyFree = createLazyFree({ ...deps, port, rmap, tlb });
@@ -261,7 +266,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     return NULL;
   };
 
-  const { check, checkAll, forEachMm } = createMmCheck({ ...deps, vmas, files });
+  const { check, checkAll, forEachMm } = createMmCheck({ ...deps, vmas, files, dirty });
   const advice = createAdviceCalls(parts);
 
   return {
@@ -305,7 +310,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
           if (error === 0 && isSwapPte(word)) error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
         });
       });
-      return error;
+      return error === 0 ? files.bringAllIn(ctx) : error;
     },
     forEachMm,
     truncate: createTruncate(parts),
@@ -314,6 +319,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
     rmap,
     vmas,
     files,
+    dirty,
     account,
     userPages,
     tlb,

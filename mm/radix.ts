@@ -9,22 +9,35 @@
  * The tree is as high as its largest index needs, and nodes without content are given back, so that a file with holes
  * pays for what it has. Root: two words, granule of the top node and height; both 0 when empty.
  *
- *   node:  u32 used slots, u32 –, 64 × u32 slots (granules of nodes, or words of the owner on the lowest level)
+ *   node:  u32 used slots, u32 –, 64 × u32 slots (granules of nodes, or words of the owner on the lowest level),
+ *          for each tag u64 with a bit for each slot
+ *
+ * A tag marks a word (the page is dirty, the page is being written). Each node has a bit for a slot below which
+ * something is tagged, so that the next tagged word is found without looking at those that are not.
  *
  *   RDX-1  a node counts its used slots; there is none without any
  *   RDX-2  a failed store changes nothing
+ *   RDX-3  a slot of an upper node has a tag ⇔ some slot of the node below has it; a word that is stored over another
+ *          keeps its tags, an erased one has none
  *
  * Lock: the caller's. Linux: lib/xarray.c (before 4.20 lib/radix-tree.c).
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
+import { bugOn } from "../kernel/bug.ts";
 import { type Context, fromGranule, NULL, type PhysAddr, toGranule } from "../kernel/types.ts";
 
 const BITS = 6;
 const FANOUT = 1 << BITS;
 const USED = 0;
 const SLOTS = 8;
-export const RADIX_NODE_BYTES = SLOTS + FANOUT * 4;
+const TAGS = SLOTS + FANOUT * 4;
+const TAG_BYTES = FANOUT / 8;
+const NR_TAGS = 2;
+export const RADIX_NODE_BYTES = TAGS + NR_TAGS * TAG_BYTES;
+/** Tags: the page is newer than its disk; it is being written there. */
+export const TAG_DIRTY = 0;
+export const TAG_WRITEBACK = 1;
 const HEIGHT = 4;
 /** 36 bits: every index is below 2^32. */
 const MAX_HEIGHT = 6;
@@ -38,6 +51,12 @@ export interface RadixTree {
   erase(ctx: Context, root: PhysAddr, index: number): number;
   /** First index ≥ `from` with a word, or −1. */
   next(root: PhysAddr, from: number): number;
+  /** Gives the word at `index`, which is there, a tag; or takes it away. O(height). */
+  setTag(root: PhysAddr, index: number, tag: number): void;
+  clearTag(root: PhysAddr, index: number, tag: number): void;
+  hasTag(root: PhysAddr, index: number, tag: number): boolean;
+  /** First index ≥ `from` with a tag, or −1. */
+  nextTagged(root: PhysAddr, from: number, tag: number): number;
 }
 
 export interface RadixDeps {
@@ -58,6 +77,18 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
     port.st32(node + USED, used);
     return used;
   };
+
+  const slotNr = (level: number, index: number): number => Math.floor(index / capacity(level)) % FANOUT;
+  const tagAt = (node: PhysAddr, tag: number, slot: number): number => node + TAGS + tag * TAG_BYTES + (slot >>> 5) * 4;
+  const isTagged = (node: PhysAddr, tag: number, slot: number): boolean =>
+    ((port.ld32(tagAt(node, tag, slot)) >>> (slot & 31)) & 1) !== 0;
+  const mark = (node: PhysAddr, tag: number, slot: number, isOn: boolean): void => {
+    const at = tagAt(node, tag, slot);
+    const bit = (1 << (slot & 31)) >>> 0;
+    port.st32(at, (isOn ? port.ld32(at) | bit : port.ld32(at) & ~bit) >>> 0);
+  };
+  const hasAnyTag = (node: PhysAddr, tag: number): boolean =>
+    (port.ld32(tagAt(node, tag, 0)) | port.ld32(tagAt(node, tag, 32))) !== 0;
 
   const newNode = (ctx: Context): PhysAddr => {
     const node = allocNode(ctx);
@@ -85,6 +116,7 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
         if (child !== NULL && pruneBelow(child, level - 1)) {
           port.st32(slot, 0);
           addUsed(node, -1);
+          for (let tag = 0; tag < NR_TAGS; tag++) mark(node, tag, slotNr(level, index), false);
         }
       }
       if (port.ld32(node + USED) > 0) return false;
@@ -117,6 +149,7 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
     else {
       port.st32(node + SLOTS, toGranule(top));
       addUsed(node, 1);
+      for (let tag = 0; tag < NR_TAGS; tag++) mark(node, tag, 0, hasAnyTag(top, tag));
     }
     port.st32(root, toGranule(node));
     port.st32(root + HEIGHT, height);
@@ -143,17 +176,44 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
     return slot;
   };
 
-  /** First used index ≥ `from` below `node`, which covers indexes from `base` on; −1. */
-  const nextBelow = (node: PhysAddr, level: number, base: number, from: number): number => {
+  /** First used index ≥ `from` below `node`, which covers indexes from `base` on; with a tag, if that is ≥ 0; −1. */
+  const nextBelow = (node: PhysAddr, level: number, base: number, from: number, tag: number): number => {
     const span = capacity(level);
     for (let i = Math.max(0, Math.floor((from - base) / span)); i < FANOUT; i++) {
       const word = port.ld32(node + SLOTS + i * 4);
-      if (word === 0) continue;
+      if (word === 0 || (tag >= 0 && !isTagged(node, tag, i))) continue;
       if (level === 0) return base + i;
-      const found = nextBelow(fromGranule(word), level - 1, base + i * span, from);
+      const found = nextBelow(fromGranule(word), level - 1, base + i * span, from, tag);
       if (found >= 0) return found;
     }
     return -1;
+  };
+  const search = (root: PhysAddr, from: number, tag: number): number =>
+    topOf(root) === NULL || heightOf(root) > MAX_HEIGHT ? -1 : nextBelow(topOf(root), heightOf(root) - 1, 0, from, tag);
+
+  /** Calls `visit` with each node on the way to `index`, the lowest last; it is there. */
+  const descend = (root: PhysAddr, index: number, visit: (node: PhysAddr, slot: number) => void): void => {
+    let node = topOf(root);
+    for (let level = heightOf(root) - 1; level >= 0 && node !== NULL; level--) {
+      visit(node, slotNr(level, index));
+      node = level > 0 ? fromGranule(port.ld32(slotAt(node, level, index))) : NULL;
+    }
+  };
+
+  const setTag: RadixTree["setTag"] = (root, index, tag) => {
+    bugOn(load(root, index) === 0, "RDX-3: a tag for nothing", index, tag);
+    descend(root, index, (node, slot) => mark(node, tag, slot, true));
+  };
+
+  /** The tag goes, and on each level above if nothing else below has it. */
+  const clearTag: RadixTree["clearTag"] = (root, index, tag) => {
+    const clearBelow = (node: PhysAddr, level: number): boolean => {
+      const child = level > 0 ? fromGranule(port.ld32(slotAt(node, level, index))) : NULL;
+      if (level > 0 && (child === NULL || clearBelow(child, level - 1))) return hasAnyTag(node, tag);
+      mark(node, tag, slotNr(level, index), false);
+      return hasAnyTag(node, tag);
+    };
+    if (topOf(root) !== NULL && index < capacity(heightOf(root))) clearBelow(topOf(root), heightOf(root) - 1);
   };
 
   return {
@@ -171,6 +231,7 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
     erase(ctx, root, index) {
       const word = load(root, index);
       if (word === 0) return 0;
+      for (let tag = 0; tag < NR_TAGS; tag++) clearTag(root, index, tag);
       let node = topOf(root);
       for (let level = heightOf(root) - 1; level > 0; level--) {
         node = fromGranule(port.ld32(slotAt(node, level, index)));
@@ -181,7 +242,14 @@ export function createRadixTree({ port, allocNode, freeNode }: RadixDeps): Radix
       if (topOf(root) !== NULL) shrink(ctx, root);
       return word;
     },
-    next: (root, from) =>
-      topOf(root) === NULL || heightOf(root) > MAX_HEIGHT ? -1 : nextBelow(topOf(root), heightOf(root) - 1, 0, from),
+    next: (root, from) => search(root, from, -1),
+    setTag,
+    clearTag,
+    hasTag(root, index, tag) {
+      let found = load(root, index) !== 0;
+      if (found) descend(root, index, (node, slot) => (found &&= isTagged(node, tag, slot)));
+      return found;
+    },
+    nextTagged: search,
   };
 }

@@ -26,8 +26,9 @@ import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } 
 import type { WaitQueues } from "../kernel/wait.ts";
 import { __GFP_FS, __GFP_NORETRY, __GFP_RETRY_MAYFAIL, type Gfp } from "./gfp.ts";
 import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN, ZONE_NORMAL } from "./mmzone.ts";
+import { SWAP_CLUSTER_MAX } from "./pageout.ts";
 import type { Shrinkers } from "./shrinker.ts";
-import { DEF_PRIORITY, SWAP_CLUSTER_MAX, type Vmscan } from "./vmscan.ts";
+import { DEF_PRIORITY, type Vmscan } from "./vmscan.ts";
 import { PAGEOUTRUN, type VmStat } from "./vmstat.ts";
 
 const MAX_RECLAIM_RETRIES = 16;

@@ -1,7 +1,8 @@
 /**
  * Reclaim and swap put together, in two steps: what page tables need comes before them, the rest after.
  *
- *   composeSwap ─▶ swap layer ─▶ createProcessMemory ─▶ rmap ─▶ bind ─▶ vmscan, kswapd, direct reclaim, the swap area
+ *   composeSwap ─▶ swap layer ─▶ createProcessMemory ─▶ rmap ─▶ bind ─▶ write-back, page cache of disks, vmscan,
+ *                                                                       kswapd, direct reclaim, the swap area
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
@@ -11,16 +12,18 @@ import type { Scheduler } from "../kernel/sched.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { asPhys, type Context, type PhysAddr } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import { type Lru, pairsOfLists } from "./lru.ts";
-import type { Zones } from "./mmzone.ts";
+import { createDiskCache, type DiskCache } from "./disk_cache.ts";
+import { LRU_UNEVICTABLE, type Lru, pairsOfLists } from "./lru.ts";
+import { MAX_NR_ZONES, WMARK_LOW, type Zones } from "./mmzone.ts";
 import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import type { PageRefs } from "./page_ref.ts";
+import { createPageout } from "./pageout.ts";
 import type { PageTables } from "./pgtable.ts";
 import type { ProcessMemory } from "./process_memory.ts";
 import { createReclaim, RECLAIM_BYTES, type Reclaim } from "./reclaim.ts";
 import { createMultiGen, createTwoLists, type ReclaimPolicy } from "./reclaim_policy.ts";
-import { createShrinkers, type Shrinkers } from "./shrinker.ts";
+import { createShrinkers, type Shrinker, type Shrinkers } from "./shrinker.ts";
 import { createSwap, type Swap } from "./swap.ts";
 import { createSwapArea, type SwapArea } from "./swap_area.ts";
 import type { SwapLayer } from "./swap_entry.ts";
@@ -28,13 +31,17 @@ import { createSwapSlots, SWAP_INFO_BYTES } from "./swap_slots.ts";
 import { createVmscan, VMSCAN_BYTES, type Vmscan } from "./vmscan.ts";
 import type { VmStat } from "./vmstat.ts";
 import { createWorkingSet, WORKINGSET_BYTES } from "./workingset.ts";
+import { createWriteback, WRITEBACK_BYTES, type Writeback } from "./writeback.ts";
 
 const SLOTS_AT = 0;
 const VMSCAN_AT = SLOTS_AT + SWAP_INFO_BYTES;
 const RECLAIM_AT = VMSCAN_AT + VMSCAN_BYTES;
 const WORKINGSET_AT = RECLAIM_AT + RECLAIM_BYTES;
+const WRITEBACK_AT = WORKINGSET_AT + WORKINGSET_BYTES;
 /** Zeroed static memory, on 8 bytes. */
-export const RECLAIM_STATIC_BYTES = WORKINGSET_AT + WORKINGSET_BYTES;
+export const RECLAIM_STATIC_BYTES = WRITEBACK_AT + WRITEBACK_BYTES;
+/** Pages above the low marks that must be free before anything is read ahead. */
+const SPARE_PAGES = 8;
 
 export interface ReclaimParts {
   readonly machine: Machine;
@@ -59,6 +66,8 @@ export interface ReclaimServices {
 }
 
 export interface ReclaimSubsystem {
+  readonly writeback: Writeback;
+  readonly diskCache: DiskCache;
   readonly reclaim: Reclaim;
   readonly vmscan: Vmscan;
   readonly area: SwapArea;
@@ -76,31 +85,47 @@ export interface SwapParts {
   bind(services: ReclaimServices): ReclaimSubsystem;
 }
 
+/** Shadows of evicted pages cost nodes of trees: there are to be no more of them than pages that could be evicted. */
+const shadowShrinker = (lru: Lru, diskCache: DiskCache): Shrinker => ({
+  name: "shadow entries",
+  count() {
+    let nrPages = 0;
+    for (let list = 0; list < LRU_UNEVICTABLE; list++) nrPages += lru.total(list);
+    return Math.max(0, diskCache.nrShadows() - nrPages);
+  },
+  scan(ctx, nr) {
+    diskCache.dropShadows(ctx, nr);
+    return 0;
+  },
+});
+
 export function composeSwap(parts: ReclaimParts): SwapParts {
   const { machine, pages, lru, vmstat, statics } = parts;
   const { port } = machine;
   const slots = createSwapSlots({ ...parts, port, state: asPhys(statics + SLOTS_AT) });
-  const workingSet = createWorkingSet(port, pages, lru, vmstat, asPhys(statics + WORKINGSET_AT));
+  const hasSwap = (): boolean => swap.device() !== null;
+  const workingSet = createWorkingSet(port, pages, lru, vmstat, asPhys(statics + WORKINGSET_AT), hasSwap);
   const swap: Swap = createSwap({ ...parts, port, slots, workingSet });
 
   const bind = (services: ReclaimServices): ReclaimSubsystem => {
     const { processMemory, scheduler } = services;
-    const { rmap, tlb, lazyFree } = processMemory;
+    const { rmap, tlb, files, dirty, lazyFree } = processMemory;
     const { harts } = machine;
     swap.connect({ rmap, pageTables: services.pageTables });
     const shrinkers = createShrinkers(vmstat);
     const createPolicy = lru.order === pairsOfLists ? createTwoLists : createMultiGen;
     const policy = createPolicy({ ...parts, rmap });
-    const vmscan = createVmscan({
-      ...parts,
-      rmap,
-      tlb,
-      lazyFree,
-      swap,
-      workingSet,
-      policy,
-      state: asPhys(statics + VMSCAN_AT),
-    });
+    const cached = { ...parts, ...services, rmap, tlb, files, dirty, lazyFree, swap, workingSet, policy };
+    const writeback = createWriteback({ ...cached, state: asPhys(statics + WRITEBACK_AT) });
+    const hasSpare = (): boolean => {
+      let low = SPARE_PAGES;
+      for (let zone = 0; zone < MAX_NR_ZONES; zone++) low += parts.zones.wmark(zone, WMARK_LOW);
+      return parts.zones.totalFree() > low;
+    };
+    const diskCache = createDiskCache({ ...cached, writeback, hasSpare });
+    shrinkers.register(shadowShrinker(lru, diskCache));
+    const pageout = createPageout({ ...cached, writeback });
+    const vmscan = createVmscan({ ...cached, port, pageout, state: asPhys(statics + VMSCAN_AT) });
     const reclaim = createReclaim({
       ...parts,
       ...services,
@@ -122,7 +147,8 @@ export function composeSwap(parts: ReclaimParts): SwapParts {
       startKswapd: reclaim.startKswapd,
     });
     const swapNames = slots.names;
-    return { reclaim, vmscan, area, shrinkers, policy, swapNames, check: () => lru.check() ?? slots.check() };
+    const check = (): string | null => lru.check() ?? slots.check();
+    return { writeback, diskCache, reclaim, vmscan, area, shrinkers, policy, swapNames, check };
   };
   return { layer: swap.layer, bind };
 }

@@ -30,7 +30,7 @@
  */
 
 import type { Machine } from "../kernel/arch/machine.ts";
-import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
+import { PTE_A, PTE_D, PTE_V, PTE_W } from "../kernel/arch/mmu.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { initListHead, listAddTail, listDel, listFirst, listIsEmpty, listNext } from "../kernel/lib/list.ts";
 import { asPfn, asPhys, type Context, fromGranule, NULL, type Pfn, type PhysAddr, toGranule } from "../kernel/types.ts";
@@ -88,6 +88,8 @@ export interface Rmap {
    * gone. With a batch the flushes are owed there: the page may neither be written out nor freed before them.
    */
   tryToUnmap(ctx: Context, pfn: Pfn, entry: number, batch?: TlbBatch): number;
+  /** Takes W and D from every entry of a page of a file: the next store faults. The flushes are owed in `batch`. */
+  clean(ctx: Context, pfn: Pfn, batch: TlbBatch): void;
   /** Does a VMA with VM_LOCKED map the frame? */
   isLocked(ctx: Context, pfn: Pfn): boolean;
   /**
@@ -245,6 +247,14 @@ export function createRmap(deps: RmapDeps): Rmap {
       });
       bugOn(result === 0 && pages.mapcount(pfn) !== 0, "RMAP-1: entries that nobody finds", pfn, pages.mapcount(pfn));
       return result;
+    },
+    clean(ctx, pfn, batch) {
+      forEachMapping(ctx, pfn, (mm, _vma, page, pte) => {
+        const value = pageTables.readPte(pte);
+        if ((value & (PTE_W | PTE_D)) === 0) return;
+        pageTables.writePte(pte, (value & ~(PTE_W | PTE_D)) >>> 0);
+        tlb.collect(ctx, batch, mm, page);
+      });
     },
     referenced(ctx, pfn, batch) {
       if (isLocked(ctx, pfn)) return -1;

@@ -26,6 +26,7 @@ import type { PerCpuPages } from "./pcp.ts";
 import {
   NR_ACTIVE_ANON,
   NR_ACTIVE_FILE,
+  NR_FILE_DIRTY,
   NR_INACTIVE_ANON,
   NR_INACTIVE_FILE,
   NR_ISOLATED_ANON,
@@ -105,7 +106,7 @@ export function formatMemInfo(sources: MemInfoSources): string {
     "Mem-Info:",
     line("active_anon", NR_ACTIVE_ANON, "inactive_anon", NR_INACTIVE_ANON, "isolated_anon", NR_ISOLATED_ANON),
     ` ${line("active_file", NR_ACTIVE_FILE, "inactive_file", NR_INACTIVE_FILE, "isolated_file", NR_ISOLATED_FILE)}`,
-    ` unevictable:${item(NR_UNEVICTABLE)} dirty:0 writeback:${item(NR_WRITEBACK)}`,
+    ` unevictable:${item(NR_UNEVICTABLE)} dirty:${item(NR_FILE_DIRTY)} writeback:${item(NR_WRITEBACK)}`,
     ` slab_reclaimable:${item(NR_SLAB_RECLAIMABLE)} slab_unreclaimable:${item(NR_SLAB_UNRECLAIMABLE)}`,
     ` mapped:0 shmem:0 pagetables:${item(NR_PAGETABLE)}`,
     ` free:${zones.totalFree()} free_pcp:${freePcp} free_cma:${zones.totalFreeCma()}`,

@@ -14,7 +14,16 @@ import { PTE_A, PTE_D, PTE_V } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { asPfn, fromGranule, NULL, type PhysAddr } from "../kernel/types.ts";
 import { isLazyFree } from "./lazyfree.ts";
-import { AS_FLAGS, AS_SHMEM, MM_PGD, VM_LOCKED, VMA_FLAGS, VMA_MAPPING, VMA_PGOFF } from "./mm_struct.ts";
+import {
+  AS_FLAGS,
+  AS_NR_SWAPPED,
+  AS_SHMEM,
+  MM_PGD,
+  VM_LOCKED,
+  VMA_FLAGS,
+  VMA_MAPPING,
+  VMA_PGOFF,
+} from "./mm_struct.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
 import type { ProcessMemory } from "./process_memory.ts";
@@ -87,7 +96,7 @@ export interface SmapsDeps {
   readonly port: MemoryPort;
   readonly pages: Pages;
   readonly pageTables: PageTables;
-  readonly processMemory: Pick<ProcessMemory, "forEachVma" | "field">;
+  readonly processMemory: Pick<ProcessMemory, "forEachVma" | "field" | "files">;
   /** Entries of all page tables that name a swap slot. */
   readonly swapNames: (slot: number) => number;
 }
@@ -120,6 +129,14 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
     else counts.privateClean++;
   };
 
+  /** Pages of shared memory in swap that have no entry here: counted by whoever may see them (shmem_swap_usage). */
+  const sharedInSwap = (mapping: PhysAddr, pgoff: number, nrPages: number): number => {
+    if (mapping === NULL || port.ld32(mapping + AS_NR_SWAPPED) === 0) return 0;
+    let nr = 0;
+    for (let i = 0; i < nrPages; i++) if (processMemory.files.needsIo(mapping, pgoff + i)) nr++;
+    return nr;
+  };
+
   return (mm, withPages) => {
     const reports: VmaReport[] = [];
     const root = asPfn(processMemory.field(mm, MM_PGD));
@@ -138,6 +155,7 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
       const mapping = fromGranule(port.ld32(vma + VMA_MAPPING));
       const isShmem = mapping !== NULL && (port.ld32(mapping + AS_FLAGS) & AS_SHMEM) !== 0;
       const pgoff = port.ld32(vma + VMA_PGOFF);
+      if (withPages) counts.swap += sharedInSwap(mapping, pgoff, end - start);
       reports.push({ start, end, prot, kind, flags, pgoff, mapping, isShmem, pages: counts });
     });
     return reports;

@@ -188,7 +188,7 @@ export function createSwap(deps: SwapDeps): Swap {
       const shadow = slots.shadow(first + i);
       slots.cache(ctx, first + i, pfn);
       enterCache(pfn, first + i);
-      if (workingSet.refault(ctx, shadow)) pages.addFlags(pfn, PG_ACTIVE | PG_WORKINGSET);
+      if (workingSet.refault(ctx, pfn, shadow)) pages.addFlags(pfn, PG_ACTIVE | PG_WORKINGSET);
       lru.add(ctx, pfn);
     }
     vmstat.countEvents(ctx, PSWPIN, nr);
@@ -224,15 +224,18 @@ export function createSwap(deps: SwapDeps): Swap {
     }
   };
 
+  const bringIn = (ctx: Context, slot: number): number => {
+    const error = slots.cached(slot) === NO_PFN ? readIn(ctx, slot) : 0;
+    return error === 0 ? slots.cached(slot) : error;
+  };
+
   const fault: SwapLayer["fault"] = (ctx, mm, vma, page, pte, isWrite) => {
     const { rmap, pageTables } = connected();
     const slot = slotOfPte(pageTables.readPte(pte));
     const isMajor = slots.cached(slot) === NO_PFN;
-    if (isMajor) {
-      const error = readIn(ctx, slot);
-      if (error !== 0) return error;
-    }
-    const pfn = slots.cached(slot);
+    const got = bringIn(ctx, slot);
+    if (got < 0) return got;
+    const pfn = asPfn(got);
     const isOwn = slots.names(slot) === 1 && pages.mapcount(pfn) === 0;
     count(ctx, mm, pfn, isMajor);
     refs.getPage(pfn);
@@ -253,6 +256,7 @@ export function createSwap(deps: SwapDeps): Swap {
       },
       dup: (ctx, slot) => slots.addName(ctx, slot),
       fault,
+      bringIn,
       release: (ctx, pfn) => release(ctx, asPfn(pfn)),
       nrPages: () => (isWritable ? slots.nrUsable() : 0),
     },

@@ -40,6 +40,8 @@ export interface SwapLayer {
    * process gets SIGBUS). `page` is the virtual page number.
    */
   fault(ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean): number;
+  /** The frame of a slot, in the swap cache, read in place if it was not there; −ENOMEM, −EIO. */
+  bringIn(ctx: Context, slot: number): number;
   /** The page, which is in the swap cache, is to belong to its one mapper alone: true if its slot could be given up. */
   release(ctx: Context, pfn: number): boolean;
   /** Pages that the swap area can hold: they can be promised besides those of RAM. */
@@ -49,4 +51,4 @@ export interface SwapLayer {
 const none = (): never => bug("swap: an entry without a swap area");
 
 /** No swap at all: there are no entries, so nobody may ask. */
-export const noSwap: SwapLayer = { free: none, dup: none, fault: none, release: none, nrPages: () => 0 };
+export const noSwap: SwapLayer = { free: none, dup: none, fault: none, bringIn: none, release: none, nrPages: () => 0 };

@@ -12,7 +12,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { listFirst, listNext } from "../kernel/lib/list.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
-import { asPhys, type Context, fromGranule, NO_PFN, NULL, type PhysAddr } from "../kernel/types.ts";
+import { asPfn, asPhys, type Context, fromGranule, NO_PFN, NULL, type PhysAddr } from "../kernel/types.ts";
 import { EFBIG } from "../kernel/uapi/errno.ts";
 import { type FileMap, fileByte, MAX_FILE_BYTES } from "./filemap.ts";
 import type { UserPages } from "./memory.ts";
@@ -40,13 +40,16 @@ export function createTruncate({ port, files, userPages }: TruncateDeps) {
   return (ctx: Context, mapping: PhysAddr, bytes: number): number => {
     if (bytes > MAX_FILE_BYTES) return -EFBIG;
     const isSmaller = bytes < files.sizeBytes(mapping);
+    const index = Math.ceil(bytes / PAGE_SIZE);
+    // The last page may be in swap: it is brought back first, as that can fail.
+    const isCut = isSmaller && bytes % PAGE_SIZE !== 0 && !files.isHole(mapping, index - 1);
+    const last = isCut ? files.obtain(ctx, mapping, index - 1) : NO_PFN;
+    if (last < 0) return last;
     files.setSize(mapping, bytes);
     if (!isSmaller) return 0;
-    const index = Math.ceil(bytes / PAGE_SIZE);
     unmapFrom(ctx, mapping, index);
     files.removeFrom(ctx, mapping, index);
-    const last = bytes % PAGE_SIZE === 0 ? NO_PFN : files.find(mapping, index - 1);
-    if (last !== NO_PFN) port.fill(fileByte(last, bytes), 0, PAGE_SIZE - (bytes % PAGE_SIZE));
+    if (last !== NO_PFN) port.fill(fileByte(asPfn(last), bytes), 0, PAGE_SIZE - (bytes % PAGE_SIZE));
     return 0;
   };
 }

@@ -95,7 +95,14 @@ export const THP_COLLAPSE_ALLOC_FAILED = 57;
 /** Pages that MADV_FREE has marked, and those of them that reclaim has dropped (lazyfree.ts). */
 export const PGLAZYFREE = 58;
 export const PGLAZYFREED = 59;
-export const NR_VM_EVENTS = 60;
+/** KiB read from disks and written to them, whatever for. */
+export const PGPGIN = 60;
+export const PGPGOUT = 61;
+/** Dirty pages that reclaim met and left to the flusher; dropped caches, by kind. */
+export const NR_VMSCAN_IMMEDIATE = 62;
+export const DROP_PAGECACHE = 63;
+export const DROP_SLAB = 64;
+export const NR_VM_EVENTS = 65;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -105,7 +112,7 @@ export const NR_SLAB_UNRECLAIMABLE = 2;
 /** In KiB, as in Linux. */
 export const NR_KERNEL_STACK_KB = 3;
 export const NR_PAGETABLE = 4;
-/** Pages of files in the ramfs and of shared memory, and pipes. */
+/** Pages of files, of disks and of shared memory, and pipes. */
 export const NR_FILE_PAGES = 5;
 /** Pages promised to processes by brk and mmap, touched or not. */
 export const NR_COMMITTED = 6;
@@ -138,7 +145,18 @@ export const NR_SHMEM = 25;
 /** Huge pages that processes map, of 2 MiB each; those that were split, ever (pgtable.ts). */
 export const NR_ANON_THPS = 26;
 export const THP_SPLIT = 27;
-export const NR_VM_ITEMS = 28;
+/** Pages of files on a disk that are newer than it, and that are being written; page_dirty.ts. */
+export const NR_FILE_DIRTY = 28;
+export const NR_FILE_WRITEBACK = 29;
+/** Pages of disks that became dirty, and that were written back, ever. */
+export const NR_DIRTIED = 30;
+export const NR_WRITTEN = 31;
+/** Pages of disks in the page cache: they are in NR_FILE_PAGES, too. */
+export const NR_BLOCKDEV_PAGES = 32;
+export const WORKINGSET_REFAULT_FILE = 33;
+export const WORKINGSET_ACTIVATE_FILE = 34;
+export const WORKINGSET_RESTORE_FILE = 35;
+export const NR_VM_ITEMS = 36;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

@@ -8,7 +8,7 @@
 import type { Kernel } from "../kernel/entry/kernel.ts";
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
-const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^kcompactd/;
+const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^(kcompactd|kswapd|writeback)/;
 const STACK_PAGES = 4;
 /** Caches that the slab allocator keeps for itself, and areas of vmalloc: freed ones wait for a flush (VML-4). */
 const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab|vmap_area)/;

@@ -25,6 +25,8 @@ import {
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
+  PGPGIN,
+  PGPGOUT,
   RANDOMIZE_ALL,
   RANDOMIZE_NONE,
   registerDmaFiles,
@@ -60,6 +62,7 @@ import { alignDown, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
+import { createBlockFiles } from "./block_files.ts";
 import { readAutoInit } from "./boot_auto_init.ts";
 import { composeCore } from "./boot_core.ts";
 import { registerKernelFiles } from "./boot_files.ts";
@@ -364,6 +367,7 @@ export function boot(options: BootOptions): Kernel {
       dma,
       mempools,
       balloonPages,
+      countIo: (ctx, isWrite, bytes) => vmstat.countEvents(ctx, isWrite ? PGPGOUT : PGPGIN, bytes / 1024),
       guestMemory: () => guestMemory(vmstat, zones, availablePages(sources)),
       ...deferred,
     },
@@ -390,8 +394,10 @@ export function boot(options: BootOptions): Kernel {
     irqs,
     nmis,
     softirqs: deferred.softirqs,
+    switches: scheduler.nrSwitches,
     modules: drivers.modulesText,
     swapTotals: reclaim.area.totals,
+    dirtyThresholds: reclaim.writeback.thresholds,
     cmdline: options.cmdline,
     percpuBytes,
   });
@@ -402,6 +408,10 @@ export function boot(options: BootOptions): Kernel {
     isCompacting,
     users,
     zones,
+    slab,
+    pageAlloc,
+    vmstat,
+    printk,
     nrCpus,
     oomSettings: oom.settings,
     panic: panic.panic,
@@ -409,13 +419,24 @@ export function boot(options: BootOptions): Kernel {
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
   faults?.registerFiles(registry);
+  const blockFiles = createBlockFiles({
+    port,
+    printk,
+    processMemory,
+    writeback: reclaim.writeback,
+    diskCache: reclaim.diskCache,
+    startKswapd: reclaim.reclaim.startKswapd,
+    context: hostContext,
+  }); // disks through the page cache
   const files = createFileTree({
+    blockFiles,
     memory: {
       port,
       pageAlloc,
       vmstat,
       processMemory,
       context: hostContext,
+      makeRoom: () => userMemory.makeRoomForFile(hostContext()),
       interruptPoint: contexts.interruptPoint,
     },
     waits,
@@ -437,6 +458,7 @@ export function boot(options: BootOptions): Kernel {
     files,
     drivers,
     swapArea: reclaim.area,
+    writeback: reclaim.writeback,
     deferred,
     powerOff: () => {
       state.powerOff = true;

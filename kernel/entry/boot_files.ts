@@ -2,9 +2,10 @@
  * Files below /proc and /sys that belong to one subsystem each and are registered at boot, beside those of procfs.
  */
 
-import type { Cma, Zones } from "../../mm/index.ts";
+import type { Cma, PageAllocator, SlabSubsystem, VmStat, Zones } from "../../mm/index.ts";
 import type { MemoryPort } from "../arch/port.ts";
 import type { FileRegistry } from "../file.ts";
+import type { Printk } from "../printk.ts";
 import type { UserMemory } from "./boot_memory.ts";
 import { registerLkdtm, registerVmallocinfo } from "./lkdtm.ts";
 import type { ObjectUsers } from "./object_users.ts";
@@ -23,13 +24,17 @@ export interface KernelFileOwners {
   readonly isCompacting: boolean;
   readonly users: ObjectUsers;
   readonly zones: Zones;
+  readonly slab: SlabSubsystem;
+  readonly pageAlloc: PageAllocator;
+  readonly vmstat: VmStat;
+  readonly printk: Printk;
   readonly nrCpus: number;
   readonly oomSettings: readonly OomSetting[];
   readonly panic: (reason: string) => void;
 }
 
 export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOwners): void {
-  const { port, cma, userMemory, isCompacting, users, zones, nrCpus, oomSettings, panic } = owners;
+  const { port, cma, userMemory, isCompacting, users, panic } = owners;
   const { processMemory, compaction, hugePool, reclaim } = userMemory;
   registerCmaFiles(registry, cma);
   registerLayoutFiles(registry, processMemory.layout);
@@ -39,5 +44,5 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   registerThpFiles(registry, processMemory.thp);
   registerVmallocinfo(registry, users.vmalloc);
   registerLkdtm(registry, { port, ...users, panic });
-  registerVmFiles(registry, { ...reclaim, zones, nrCpus, oomSettings });
+  registerVmFiles(registry, { ...reclaim, ...owners });
 }

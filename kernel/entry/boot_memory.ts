@@ -43,11 +43,11 @@ import type { Kthreads } from "../kthread.ts";
 import type { Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Spinlocks } from "../spinlock.ts";
-import type { PhysAddr } from "../types.ts";
+import type { PhysAddr, TaskContext } from "../types.ts";
 import type { WaitQueues } from "../wait.ts";
 import { startKcompactd } from "./kcompactd.ts";
 import { startKhugepaged } from "./khugepaged.ts";
-import { hookReclaim } from "./reclaim_hooks.ts";
+import { hookReclaim, roomForFile } from "./reclaim_hooks.ts";
 import type { MakeRoom } from "./user_mode.ts";
 
 /** Static memory, taken before the image is sealed. */
@@ -101,6 +101,8 @@ export interface UserMemory {
   readonly reclaim: ReclaimSubsystem;
   /** What a page fault calls that found no memory. */
   readonly makeRoom: MakeRoom;
+  /** Frees pages for a file, if there are any to free, at nobody's life. */
+  makeRoomForFile(ctx: TaskContext): boolean;
   /** Invariants of what is not walked with the address spaces. */
   check(): string | null;
 }
@@ -195,6 +197,7 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
     hugePool,
     reclaim,
     makeRoom,
+    makeRoomForFile: (ctx) => roomForFile(reclaim, ctx),
     check: () => compaction.check() ?? hugePool.check() ?? balloonPages.check(),
   };
 }

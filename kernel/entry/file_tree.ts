@@ -2,15 +2,17 @@
  * The file tree: one place that knows which path leads where.
  *
  *   /proc /sys   texts made by procfs when opened          /dev   console, null, zero, kmsg, devices
- *   /bin /sbin   the programs, by name (for ls)             rest   ramfs: files in RAM, created by open(O_CREAT)
+ *   /bin /sbin   the programs, by name (for ls)             /tmp   tmpfs: files in RAM and swap, made by open(O_CREAT)
+ *                                                           rest   ramfs: files in RAM
  */
 
 import type { FileRegistry, OpenFile } from "../file.ts";
 import { formatLogLine, type Printk } from "../printk.ts";
 import type { PhysAddr } from "../types.ts";
 import { EACCES, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR } from "../uapi/errno.ts";
-import { O_CREAT, O_TRUNC } from "../uapi/mman.ts";
+import { O_CREAT, O_DIRECT, O_TRUNC } from "../uapi/mman.ts";
 import type { WaitQueues } from "../wait.ts";
+import type { BlockFiles } from "./block_files.ts";
 import { type ConsoleDevice, createPipe, nullFile, type PageBytes, textFile, zeroFile } from "./files.ts";
 import { resolvePath } from "./paths.ts";
 import type { Procfs } from "./procfs/index.ts";
@@ -24,6 +26,8 @@ export interface FileTreeDeps {
   readonly consoleDevice: ConsoleDevice;
   /** What drivers add to /dev, /proc and /sys. */
   readonly registry: FileRegistry;
+  /** Disks among what drivers add. */
+  readonly blockFiles: BlockFiles;
   readonly printk: Printk;
   readonly programPaths: readonly string[];
 }
@@ -49,7 +53,7 @@ const normalize = (path: string): string | null => (path.startsWith("/") ? resol
 const asSeenBy = (path: string, pid: number): string => path.replace(/^\/proc\/self(?=\/|$)/, `/proc/${pid}`);
 
 export function createFileTree(deps: FileTreeDeps): KernelFiles {
-  const { memory, waits, procfs, consoleDevice, registry, printk, programPaths } = deps;
+  const { memory, waits, procfs, consoleDevice, registry, blockFiles, printk, programPaths } = deps;
   const ramfs = new Map<string, RamfsNode>();
   /** The last name of each address_space that has been a file. */
   const names = new Map<PhysAddr, string>();
@@ -84,8 +88,13 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
     if (path === "/dev/zero") return zeroFile();
     if (path === "/dev/console" || path === "/dev/tty") return consoleDevice.open();
     if (path === "/dev/kmsg" || path === "/proc/kmsg") return textFile(kernelLog());
-    if (path.startsWith("/dev/")) return registry.device(path.slice("/dev/".length))?.(flags);
-    return undefined;
+    return path.startsWith("/dev/") ? openDevice(path.slice("/dev/".length), flags) : undefined;
+  };
+  const openDevice = (name: string, flags: number): OpenFile | number | undefined => {
+    const device = registry.device(name)?.(flags);
+    if (typeof device !== "object" || device.openPages === undefined) return device;
+    const isDirect = (flags & O_DIRECT) !== 0;
+    return isDirect ? blockFiles.openDirect(name, device) : blockFiles.open(name, device, flags);
   };
 
   const openRamfs = (path: string, flags: number): OpenFile | number => {
@@ -96,7 +105,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       const parent = path.slice(0, path.lastIndexOf("/"));
       if (ramfs.has(parent)) return -ENOTDIR;
       if (parent !== "" && parent !== "/tmp") return -ENOENT;
-      node = createNode(memory);
+      node = createNode(memory, path.startsWith("/tmp/"));
       if (node === undefined) return -ENOMEM;
       ramfs.set(path, node);
       names.set(node.mapping, path);
@@ -140,7 +149,7 @@ export function createFileTree(deps: FileTreeDeps): KernelFiles {
       ramfs.clear();
       names.clear();
     },
-    nameOf: (mapping) => names.get(mapping) ?? "",
+    nameOf: (mapping) => names.get(mapping) ?? blockFiles.nameOf(mapping),
     readText(rawPath) {
       const path = normalize(rawPath);
       if (path === null) return null;

@@ -7,9 +7,11 @@
  *   SYS-1, SYS-2 (syscall.ts)
  */
 
-import type { ProcessMemory } from "../../mm/index.ts";
-import { EACCES, EBADF, EFAULT, EINVAL, ENODEV } from "../uapi/errno.ts";
-import { MAP_ANONYMOUS } from "../uapi/mman.ts";
+import type { ProcessMemory, Writeback } from "../../mm/index.ts";
+import type { Task } from "../task.ts";
+import type { MaySleep, PhysAddr, Sleeping } from "../types.ts";
+import { EACCES, EBADF, EFAULT, EINVAL, EIO, ENODEV } from "../uapi/errno.ts";
+import { MAP_ANONYMOUS, MS_SYNC } from "../uapi/mman.ts";
 import { RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK } from "../uapi/resource.ts";
 import * as sys from "../uapi/syscall.ts";
 import type { Caller } from "./process.ts";
@@ -21,10 +23,10 @@ const MAX_MINCORE_PAGES = 1 << 20;
 export interface MemoryCalls {
   /** Is `nr` one of these calls? */
   has(nr: number): boolean;
-  call(caller: Caller, nr: number, args: readonly number[]): number;
+  call(caller: Caller, nr: number, args: readonly number[]): MaySleep<number>;
 }
 
-export function createMemoryCalls(processMemory: ProcessMemory): MemoryCalls {
+export function createMemoryCalls(processMemory: ProcessMemory, writeback: Writeback): MemoryCalls {
   const setLimits = ({ process }: Caller): void => {
     const { rlimits } = process;
     processMemory.setLimits(process.mm, {
@@ -57,11 +59,30 @@ export function createMemoryCalls(processMemory: ProcessMemory): MemoryCalls {
     const file = caller.process.fds[fd];
     if (file === undefined) return -EBADF;
     if (file.mapped === undefined || bytes < 0) return -EINVAL;
+    if (processMemory.files.isDisk(file.mapped.mapping)) return -EINVAL;
     if (!file.mapped.canWrite) return -EACCES;
     return processMemory.truncate(caller.task.ctx, file.mapped.mapping, bytes);
   };
 
-  type Call = (caller: Caller, a: readonly number[]) => number;
+  /** MS_SYNC: as fsync, for all that is dirty of the disks. An error that nobody has been told of is told once. */
+  function* syncDisks(task: Task, disks: readonly PhysAddr[]): Sleeping<number> {
+    let error = 0;
+    for (const disk of disks) {
+      yield* writeback.sync(task, disk);
+      const seen = writeback.errorsSeen(disk);
+      if (writeback.errorsSince(disk, seen) !== seen) error = -EIO;
+    }
+    return error;
+  }
+  const msync = (caller: Caller, addr: number, bytes: number, flags: number): MaySleep<number> => {
+    const error = processMemory.msync(caller.process.mm, addr, bytes, flags);
+    // MS_ASYNC has nothing to do: stores have made the pages dirty, and the flusher knows when.
+    if (error !== 0 || (flags & MS_SYNC) === 0) return error;
+    const disks = processMemory.sharedDisks(caller.process.mm, addr, bytes);
+    return disks.length === 0 ? 0 : syncDisks(caller.task, disks);
+  };
+
+  type Call = (caller: Caller, a: readonly number[]) => MaySleep<number>;
   /** A call that takes its arguments as they are. */
   const plain =
     (call: (ctx: Caller["task"]["ctx"], mm: Caller["process"]["mm"], ...args: number[]) => number): Call =>
@@ -80,7 +101,7 @@ export function createMemoryCalls(processMemory: ProcessMemory): MemoryCalls {
       ),
     ],
     [sys.SYS_madvise, plain((ctx, mm, addr = 0, n = 0, advice = 0) => processMemory.madvise(ctx, mm, addr, n, advice))],
-    [sys.SYS_msync, plain((_ctx, mm, addr = 0, bytes = 0, flags = 0) => processMemory.msync(mm, addr, bytes, flags))],
+    [sys.SYS_msync, (caller, [addr = 0, bytes = 0, flags = 0]) => msync(caller, addr, bytes, flags)],
     [sys.SYS_mlock, plain((ctx, mm, addr = 0, bytes = 0) => processMemory.mlock(ctx, mm, addr, bytes))],
     [sys.SYS_munlock, plain((ctx, mm, addr = 0, bytes = 0) => processMemory.munlock(ctx, mm, addr, bytes))],
     [sys.SYS_mlockall, plain((ctx, mm, flags = 0) => processMemory.mlockall(ctx, mm, flags))],

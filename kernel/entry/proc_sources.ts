@@ -33,6 +33,8 @@ export interface ProcSources {
   pageblockCounts(zone: number): readonly number[];
   /** Pages of the swap area, and how many of them are free. */
   swapTotals(): { readonly total: number; readonly free: number };
+  /** Dirty pages from which the flusher writes at once, and that writers may not exceed. */
+  dirtyThresholds(): { readonly background: number; readonly limit: number };
   /** Pages that overcommit_memory=2 would promise at most. */
   commitLimit(): number;
   /** Newest cache first, as Linux lists them. */
@@ -56,6 +58,8 @@ export interface ProcSources {
   cpuInterrupts(): readonly { readonly label: string; readonly text: string; readonly counts: readonly number[] }[];
   /** Interrupts that no handler was there for. */
   interruptErrors(): number;
+  /** Times that a CPU went on with another task. */
+  switches(): number;
   /** Softirqs served, per vector and CPU. */
   softirqs(): readonly (readonly number[])[];
 }

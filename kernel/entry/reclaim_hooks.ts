@@ -6,13 +6,16 @@
  */
 
 import {
+  __GFP_RETRY_MAYFAIL,
   ALLOCSTALL,
   GFP_HIGHUSER_MOVABLE,
+  MAX_NR_ZONES,
   type PageAllocator,
   type ReclaimSubsystem,
   type SlabSubsystem,
   type VmStat,
 } from "../../mm/index.ts";
+import type { TaskContext } from "../types.ts";
 import type { MakeRoom } from "./user_mode.ts";
 
 export interface ReclaimHooks {
@@ -20,6 +23,12 @@ export interface ReclaimHooks {
   readonly slab: SlabSubsystem;
   readonly reclaim: ReclaimSubsystem;
   readonly vmstat: VmStat;
+}
+
+/** Direct reclaim for a page of a file in RAM: nobody dies for it, and without anything to reclaim nothing is tried. */
+export function roomForFile({ vmscan, reclaim }: ReclaimSubsystem, ctx: TaskContext): boolean {
+  const gfp = (GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL) as typeof GFP_HIGHUSER_MOVABLE;
+  return vmscan.nrReclaimable(MAX_NR_ZONES - 1) > 0 && reclaim.makeRoom(ctx, 0, gfp);
 }
 
 /** Registers reclaim where it is needed; what a page fault calls. */

@@ -5,7 +5,7 @@
 import type { SwapArea } from "../../mm/index.ts";
 import type { OpenFile } from "../file.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
-import { O_RDWR } from "../uapi/mman.ts";
+import { O_DIRECT, O_RDWR } from "../uapi/mman.ts";
 import { SYS_swapon } from "../uapi/syscall.ts";
 import { userPath } from "./paths.ts";
 import type { Caller } from "./process.ts";
@@ -19,7 +19,7 @@ export type SwapCall = (caller: Caller, nr: number, path: number) => MaySleep<nu
 
 export function createSwapCalls({ files, swapArea }: SwapCallDeps): SwapCall {
   function* swapon(caller: Caller, path: string): Sleeping<number> {
-    const file = files.open(path, O_RDWR, caller.process.pid);
+    const file = files.open(path, O_RDWR | O_DIRECT, caller.process.pid);
     if (typeof file === "number") return file;
     let error = -1;
     // A fatal signal unwinds it: what was not taken over is closed all the same.

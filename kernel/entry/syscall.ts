@@ -9,14 +9,15 @@
  *   SYS-3  leaving the kernel is a checkpoint: pending interrupts are taken there
  */
 
-import type { ProcessMemory, SwapArea } from "../../mm/index.ts";
+import type { ProcessMemory, SwapArea, Writeback } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { ContextTracking } from "../context.ts";
 import type { OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
+import type { Task } from "../task.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
 import { EBADF, EFAULT, EINVAL, EMFILE, ENOMEM, ENOTDIR, ERANGE } from "../uapi/errno.ts";
-import { O_APPEND, O_CREAT, O_TRUNC } from "../uapi/mman.ts";
+import { O_APPEND, O_CREAT, O_DIRECT, O_TRUNC } from "../uapi/mman.ts";
 import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { createMemoryCalls } from "./memory_calls.ts";
@@ -44,27 +45,45 @@ export interface SyscallDeps extends ProcessCallDeps {
   readonly processMemory: ProcessMemory;
   readonly files: FileTree;
   readonly swapArea: SwapArea;
+  readonly writeback: Writeback;
 }
 
 export function createSyscalls(deps: SyscallDeps): SyscallEntry {
-  const { machine, irqs, processMemory, files } = deps;
+  const { machine, irqs, processMemory, files, writeback } = deps;
   const { clock } = machine.harts;
   const processCall = createProcessCalls(deps);
   const swapCall = createSwapCalls(deps);
-  const memoryCalls = createMemoryCalls(processMemory);
+  const memoryCalls = createMemoryCalls(processMemory, writeback);
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const fileOf = ({ process }: Caller, fd: number): OpenFile | undefined => process.fds[fd];
   const lowestFd = ({ process }: Caller): number => process.fds.indexOf(undefined);
 
-  const open = (caller: Caller, pathPtr: number, flags: number): number => {
+  /** A file that needs something before its first use gets its descriptor only when it has that. */
+  function* prepared(caller: Caller, fd: number, file: OpenFile): Sleeping<number> {
+    // A fatal signal closes it with all others; until it is ready, another thread of the process may find it unready.
+    caller.process.fds[fd] = file;
+    const error = yield* file.prepare?.(caller.task) ?? nothing();
+    if (error === 0) return fd;
+    if (caller.process.fds[fd] === file) {
+      caller.process.fds[fd] = undefined;
+      if (--file.refs === 0) file.release();
+    }
+    return error;
+  }
+  function* nothing(): Sleeping<number> {
+    return 0;
+  }
+
+  const open = (caller: Caller, pathPtr: number, flags: number): MaySleep<number> => {
     const path = userPath(caller, pathPtr);
     if (typeof path === "number") return path;
     const fd = lowestFd(caller);
     if (fd < 0 || fd >= NR_OPEN) return -EMFILE;
-    const file = files.open(path, flags & (O_CREAT | O_TRUNC | O_APPEND | 3), caller.process.pid);
+    const file = files.open(path, flags & (O_CREAT | O_TRUNC | O_APPEND | O_DIRECT | 3), caller.process.pid);
     if (typeof file === "number") return file;
+    if (file.prepare !== undefined) return prepared(caller, fd, file);
     caller.process.fds[fd] = file;
     return fd;
   };
@@ -88,13 +107,31 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     return caller.user.copyTo(buf, text) === 0 ? text.length : -EFAULT;
   };
 
-  const close = ({ process }: Caller, fd: number): number => {
+  const close = ({ process, task }: Caller, fd: number): MaySleep<number> => {
     const file = process.fds[fd];
     if (file === undefined) return -EBADF;
     process.fds[fd] = undefined;
-    if (--file.refs === 0) file.release();
+    if (--file.refs > 0) return 0;
+    if (file.close !== undefined) return closeAsleep(task, file);
+    file.release();
     return 0;
   };
+  function* closeAsleep(task: Task, file: OpenFile): Sleeping<number> {
+    yield* file.close?.(task) ?? nothing();
+    return 0;
+  }
+
+  /** −EINVAL for what is no file on a disk, nor one in RAM. */
+  const fsync = (caller: Caller, fd: number): MaySleep<number> => {
+    const file = fileOf(caller, fd);
+    if (file === undefined) return -EBADF;
+    if (file.fsync !== undefined) return file.fsync(caller.task);
+    return file.mapped === undefined ? -EINVAL : 0;
+  };
+  function* sync(task: Task): Sleeping<number> {
+    yield* writeback.syncAll(task);
+    return 0;
+  }
 
   const pipe = (caller: Caller, fdsPtr: number): number => {
     const first = lowestFd(caller);
@@ -143,6 +180,11 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
         return read(caller, a0, a1, a2);
       case sys.SYS_write:
         return write(caller, a0, a1, a2);
+      case sys.SYS_fsync:
+      case sys.SYS_fdatasync:
+        return fsync(caller, a0);
+      case sys.SYS_sync:
+        return sync(caller.task);
       case sys.SYS_unlink: {
         const path = userPath(caller, a0);
         return typeof path === "number" ? path : files.unlink(path);
@@ -164,6 +206,9 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     sys.SYS_read,
     sys.SYS_getdents64,
     sys.SYS_write,
+    sys.SYS_fsync,
+    sys.SYS_fdatasync,
+    sys.SYS_sync,
     sys.SYS_unlink,
   ]);
 

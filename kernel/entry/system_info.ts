@@ -66,8 +66,10 @@ export interface SystemInfoDeps {
   readonly smaps: Smaps;
   readonly irqs: Irqs;
   readonly softirqs: Softirqs;
+  readonly switches: ProcSources["switches"];
   readonly modules: () => string;
   readonly swapTotals: ProcSources["swapTotals"];
+  readonly dirtyThresholds: ProcSources["dirtyThresholds"];
   readonly fileName: ProcSources["fileName"];
   readonly nmis: Nmis;
   readonly cmdline: string;
@@ -199,7 +201,9 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       { label: "TLB", text: "TLB shootdowns", counts: processMemory.tlb.received() },
     ],
     interruptErrors: irqs.nrSpurious,
+    switches: deps.switches,
     swapTotals: deps.swapTotals,
+    dirtyThresholds: deps.dirtyThresholds,
     commitLimit: processMemory.account.commitLimit,
     fileName: deps.fileName,
     softirqs: () =>

@@ -24,6 +24,11 @@ export const SYS_lseek = 62;
 export const SYS_read = 63;
 /** write(fd, buf, bytes) → bytes written */
 export const SYS_write = 64;
+/** sync(): what is dirty now is on its disk afterwards */
+export const SYS_sync = 81;
+/** fsync(fd), fdatasync(fd): what was written is on the disk; −EIO, once, if something could not be written */
+export const SYS_fsync = 82;
+export const SYS_fdatasync = 83;
 /** personality(persona, or 0xffffffff to ask) → the one before; of its bits, ADDR_NO_RANDOMIZE has a meaning */
 export const SYS_personality = 92;
 export const ADDR_NO_RANDOMIZE = 0x004_0000;

@@ -17,7 +17,7 @@ const WORK: readonly (readonly [insmod: string, use: string])[] = [
   ["sensor buffer=kmalloc", "sensord /dev/sensor0 40"],
   ["sensor buffer=mempool", "sensord /dev/sensor0 40"],
   ["sensor buffer=ring", "sensord /dev/sensor0 40"],
-  ["disk", "iotest /dev/sda --size 16K --block 4K"],
+  ["disk", "iotest /dev/sda --direct --size 16K --block 4K"],
   ["nic", "pktgen 20; pktgen --wire 30; pktsink"],
   ["framebuffer", "fbtest"],
   ["balloon", "echo 600 > /sys/devices/balloon0/host_target; sleep 0.01"],

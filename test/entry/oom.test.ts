@@ -80,12 +80,14 @@ function takeMemory({ kernel }: DriverKernel, leftBytes: number): () => void {
 }
 
 // Regression: pages of the ramfs were added to the unevictable list's, on which they have been since they are mapped.
-it("LRU-2 pages of files are unevictable, and counted once", () => {
+it("LRU-2 pages of a ramfs are unevictable, those of a tmpfs are not, and both are counted once", () => {
   const t = bootOom(1);
-  expect(t.sh("filehog 4M --hold 200000000 & sleep 0.05; cat /proc/meminfo; wait")).toBe(0);
+  expect(t.sh("dd if=/dev/zero of=/file bs=64K count=32")).toBe(0);
+  expect(t.sh("filehog 4M --hold 200000000 & sleep 0.05; cat /proc/meminfo; wait; rm /file")).toBe(0);
   const kib = (name: string): number => Number(new RegExp(`^${name}: +(\\d+) kB$`, "m").exec(t.output())?.[1]);
-  expect(kib("Cached")).toBe(4096);
-  expect(kib("Unevictable")).toBe(4096);
+  expect(kib("Cached")).toBe(6144);
+  expect(kib("Unevictable")).toBe(2048);
+  expect(kib("Shmem")).toBe(4096);
   t.expectUnloaded();
 });
 

@@ -43,6 +43,7 @@ import {
   PGALLOC_DMA32,
   PGFAULT,
 } from "../../mm/vmstat.ts";
+import { dirtyThresholds } from "../../mm/writeback.ts";
 import { recorded } from "../support/recorded.ts";
 
 const sample = (name: string): string => recorded(`linux-6.12-128M/${name}`);
@@ -175,6 +176,8 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
       { label: "LOC", text: "Local timer interrupts", counts: [11_760, 14_042] },
     ],
     interruptErrors: () => 0,
+    switches: () => 0,
+    dirtyThresholds: () => dirtyThresholds(zones.totalFree() - zones.totalReserve() + 1, 20, 10),
     swapTotals: () => ({ total: 0, free: 0 }),
     commitLimit: account.commitLimit,
     softirqs: () => Array.from({ length: 10 }, (_, nr) => [nr, 10 * nr]),

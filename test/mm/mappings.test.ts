@@ -226,7 +226,7 @@ function play(state: Play, s: Step): boolean {
       const file = state.files[s.who % 2] as OracleFile;
       if (s.page * PAGE >= file.bytes) return true;
       filePage(file, s.page)[s.offset] = s.value;
-      w.machine.port.st8(pm.files.findOrCreate(w.ctx, file.mapping, s.page) * PAGE + s.offset, s.value);
+      w.machine.port.st8(pm.files.obtain(w.ctx, file.mapping, s.page) * PAGE + s.offset, s.value);
       return true;
     }
   }

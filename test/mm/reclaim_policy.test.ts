@@ -136,17 +136,17 @@ describe("working set", () => {
     };
     const near = workingSet.evict(victim);
     evictOthers(4);
-    expect(workingSet.refault(w.ctx, near)).toBe(true);
+    expect(workingSet.refault(w.ctx, victim, near)).toBe(true);
     const far = workingSet.evict(victim);
     evictOthers(5);
-    expect(workingSet.refault(w.ctx, far)).toBe(false);
-    expect(workingSet.refault(w.ctx, -1)).toBe(false);
+    expect(workingSet.refault(w.ctx, victim, far)).toBe(false);
+    expect(workingSet.refault(w.ctx, victim, -1)).toBe(false);
     const counted = [WORKINGSET_REFAULT_ANON, WORKINGSET_ACTIVATE_ANON].map((item) => w.vmstat.item(item));
     expect(counted).toEqual([2, 1]);
     // The clock goes round after 2^20 evictions.
     w.machine.port.st32(STATE, 2 ** 20 - 2);
     const old = workingSet.evict(victim);
     evictOthers(3);
-    expect(workingSet.refault(w.ctx, old)).toBe(true);
+    expect(workingSet.refault(w.ctx, victim, old)).toBe(true);
   });
 });

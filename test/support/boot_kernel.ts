@@ -21,7 +21,7 @@ const MIB = 1024 * 1024;
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
 export const isPermanentThread = (task: TaskInfo): boolean =>
-  /^((ksoftirqd|kworker)\/|kswapd)|^(kcompactd|khugepaged)/.test(task.comm);
+  /^((ksoftirqd|kworker)\/|kswapd)|^(kcompactd|khugepaged|writeback)/.test(task.comm);
 /** Pages of the kernel stacks of those. */
 export const permanentStackPages = (kernel: Kernel): number => 4 * kernel.tasks().filter(isPermanentThread).length;
 

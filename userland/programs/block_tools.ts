@@ -1,5 +1,5 @@
 /**
- * dd and iotest: programs that move blocks, on a disk or any other file.
+ * dd, iotest and sync: programs that move blocks, on a disk or any other file.
  *
  * dd copies and counts, in the words of the Unix program. iotest writes blocks with a content of their own at their
  * places, in an order of its own, reads all back in another order and compares: what a disk, a driver and a bounce
@@ -12,16 +12,31 @@ import { EIO, strerror } from "../../kernel/uapi/errno.ts";
 import {
   MAP_ANONYMOUS,
   MAP_PRIVATE,
+  MAP_SHARED,
+  MS_SYNC,
   O_CREAT,
+  O_DIRECT,
   O_RDONLY,
   O_RDWR,
   O_TRUNC,
   O_WRONLY,
   PROT_READ,
   PROT_WRITE,
+  SEEK_END,
   SEEK_SET,
 } from "../../kernel/uapi/mman.ts";
-import { SYS_lseek, SYS_mmap, SYS_read, SYS_write } from "../../kernel/uapi/syscall.ts";
+import {
+  SYS_fsync,
+  SYS_ftruncate,
+  SYS_lseek,
+  SYS_mmap,
+  SYS_msync,
+  SYS_munmap,
+  SYS_nanosleep,
+  SYS_read,
+  SYS_sync,
+  SYS_write,
+} from "../../kernel/uapi/syscall.ts";
 import { parseCount, parseOptions, parseSize } from "./arguments.ts";
 import { createRandom, type Random } from "./random.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
@@ -47,6 +62,10 @@ function* transfer(tool: Tool, nr: number, fd: number, buffer: number, bytes: nu
 // ── dd ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 interface DdPlan {
+  readonly isDirectIn: boolean;
+  readonly isDirectOut: boolean;
+  /** conv=fsync: the disk has it before the program ends. */
+  readonly isSynced: boolean;
   readonly input: string | undefined;
   readonly output: string | undefined;
   readonly blockBytes: number;
@@ -55,11 +74,11 @@ interface DdPlan {
   readonly seek: number;
 }
 
-/** `if=… of=… bs=… count=… skip=… seek=…`; null for anything else. */
+/** `if=… of=… bs=… count=… skip=… seek=… iflag=direct oflag=direct conv=fsync`; null for anything else. */
 function parseDd(args: readonly string[]): DdPlan | null {
   const given = new Map<string, string>();
   for (const arg of args) {
-    const [, key, value] = /^(if|of|bs|count|skip|seek)=(.+)$/.exec(arg) ?? [];
+    const [, key, value] = /^(if|of|bs|count|skip|seek|iflag|oflag|conv)=(.+)$/.exec(arg) ?? [];
     if (key === undefined || value === undefined || given.has(key)) return null;
     given.set(key, value);
   }
@@ -71,7 +90,20 @@ function parseDd(args: readonly string[]): DdPlan | null {
   const [count, skip, seek] = [number("count", Number.MAX_SAFE_INTEGER), number("skip", 0), number("seek", 0)];
   if (blockBytes === null || count === null || skip === null || seek === null) return null;
   if (blockBytes === 0 || blockBytes > MAX_BLOCK_BYTES) return null;
-  return { input: given.get("if"), output: given.get("of"), blockBytes, count, skip, seek };
+  const isDirect = (key: string): boolean => given.get(key) === "direct";
+  for (const key of ["iflag", "oflag"]) if (given.has(key) && !isDirect(key)) return null;
+  if (given.has("conv") && given.get("conv") !== "fsync") return null;
+  return {
+    isDirectIn: isDirect("iflag"),
+    isDirectOut: isDirect("oflag"),
+    isSynced: given.has("conv"),
+    input: given.get("if"),
+    output: given.get("of"),
+    blockBytes,
+    count,
+    skip,
+    seek,
+  };
 }
 
 interface DdResult {
@@ -102,18 +134,20 @@ function* copyBlocks(tool: Tool, plan: DdPlan, from: number, to: number): Sleepi
     if (put < got) return { ...result, error: -EIO };
     if (tool.env.timeIsUp()) yield PREEMPTED;
   }
-  return result;
+  return plan.isSynced ? { ...result, error: yield* tool.sys(SYS_fsync, to) } : result;
 }
+
+const direct = (isDirect: boolean): number => (isDirect ? O_DIRECT : 0);
 
 const dd: ToolDefinition = {
   name: "dd",
-  synopsis: "[if=FILE] [of=FILE] [bs=SIZE] [count=N] [skip=N] [seek=N]",
+  synopsis: "[if=FILE] [of=FILE] [bs=SIZE] [count=N] [skip=N] [seek=N] [iflag=direct] [oflag=direct] [conv=fsync]",
   summary: "copy blocks (dd if=/dev/sda of=/dev/null bs=64K count=16)",
   *main(tool) {
     const plan = parseDd(tool.args);
     if (plan === null) return yield* tool.usage();
-    const from = plan.input === undefined ? 0 : yield* tool.libc.open(plan.input, O_RDONLY);
-    const flags = plan.seek === 0 ? O_WRONLY | O_CREAT | O_TRUNC : O_WRONLY | O_CREAT;
+    const from = plan.input === undefined ? 0 : yield* tool.libc.open(plan.input, O_RDONLY | direct(plan.isDirectIn));
+    const flags = O_WRONLY | O_CREAT | direct(plan.isDirectOut) | (plan.seek === 0 ? O_TRUNC : 0);
     const to = plan.output === undefined ? 1 : yield* tool.libc.open(plan.output, flags);
     if (from < 0 || to < 0) {
       const [path, error] = from < 0 ? [plan.input, from] : [plan.output, to];
@@ -122,6 +156,8 @@ const dd: ToolDefinition = {
     }
     const start = tool.env.now();
     const { whole, partial, bytes, error } = yield* copyBlocks(tool, plan, from, to);
+    if (plan.input !== undefined) yield* tool.libc.close(from);
+    if (plan.output !== undefined) yield* tool.libc.close(to);
     const seconds = Math.max(1, tool.env.now() - start) / 1e9;
     for (const line of [`${whole}+${partial} records in`, `${whole}+${partial} records out`]) {
       yield* tool.libc.eprint(`${line}\n`);
@@ -137,6 +173,10 @@ const dd: ToolDefinition = {
 
 interface IoPlan {
   readonly path: string;
+  /** Address of the whole file, with --mmap; 0 without. */
+  readonly mapped: number;
+  /** fsync, or msync, between writing and reading. */
+  readonly isSynced: boolean;
   readonly totalBytes: number;
   readonly blockBytes: number;
   readonly seed: number;
@@ -147,6 +187,16 @@ interface IoResult {
   nrRead: number;
   nrWrong: number;
   error: number;
+}
+
+/** The whole file in memory, as large as it is to be: its address, or −errno. */
+function* mapFile(tool: Tool, fd: number, bytes: number): Sleeping<number> {
+  const at = yield* tool.sys(SYS_mmap, 0, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at < 0) return at;
+  // A file in RAM ends where it was last written; a disk ends where it ends (−EINVAL).
+  const end = yield* tool.sys(SYS_lseek, fd, 0, SEEK_END);
+  const error = end >= bytes ? 0 : yield* tool.sys(SYS_ftruncate, fd, bytes);
+  return error < 0 ? error : at;
 }
 
 /** 0 … n − 1 in a random order. */
@@ -168,6 +218,12 @@ function blockContent(nr: number, seed: number, bytes: number): Uint8Array {
 
 /** Moves block `nr` between the buffer and its place: 0, or −errno; −EIO for a short transfer. */
 function* moveBlock(tool: Tool, call: number, fd: number, buffer: number, plan: IoPlan, nr: number): Sleeping<number> {
+  if (plan.mapped !== 0) {
+    const place = plan.mapped + nr * plan.blockBytes;
+    const [to, from] = call === SYS_write ? [place, buffer] : [buffer, place];
+    tool.env.mem.copy(to, from, plan.blockBytes);
+    return 0;
+  }
   const at = yield* tool.sys(SYS_lseek, fd, nr * plan.blockBytes, SEEK_SET);
   const moved = at < 0 ? at : yield* transfer(tool, call, fd, buffer, plan.blockBytes);
   return moved < 0 ? moved : moved === plan.blockBytes ? 0 : -EIO;
@@ -184,6 +240,11 @@ function* writeAndVerify(tool: Tool, fd: number, buffer: number, plan: IoPlan): 
     result.nrWritten++;
     if (tool.env.timeIsUp()) yield PREEMPTED;
   }
+  if (plan.isSynced) {
+    const bytes = nrBlocks * plan.blockBytes;
+    const error = yield* plan.mapped === 0 ? tool.sys(SYS_fsync, fd) : tool.sys(SYS_msync, plan.mapped, bytes, MS_SYNC);
+    if (error < 0) return { ...result, error };
+  }
   for (const nr of shuffled(nrBlocks, random)) {
     tool.env.mem.fill(buffer, 0, plan.blockBytes);
     const error = yield* moveBlock(tool, SYS_read, fd, buffer, plan, nr);
@@ -198,11 +259,12 @@ function* writeAndVerify(tool: Tool, fd: number, buffer: number, plan: IoPlan): 
 
 const iotest: ToolDefinition = {
   name: "iotest",
-  synopsis: "FILE [--size SIZE] [--block SIZE] [--seed S]",
+  synopsis: "FILE [--size SIZE] [--block SIZE] [--seed S] [--direct | --mmap] [--sync] [--hold CYCLES]",
   summary: "write blocks of a file in random order, read them back, compare (iotest /dev/sda --size 1M)",
   *main(tool) {
     const options = parseOptions(tool.args, {
-      values: { "--size": parseSize, "--block": parseSize, "--seed": parseCount },
+      flags: ["--direct", "--mmap", "--sync"],
+      values: { "--size": parseSize, "--block": parseSize, "--seed": parseCount, "--hold": parseCount },
       minOperands: 1,
       maxOperands: 1,
     });
@@ -211,16 +273,23 @@ const iotest: ToolDefinition = {
     if (options === null || blockBytes === 0 || blockBytes > MAX_BLOCK_BYTES || totalBytes < blockBytes) {
       return yield* tool.usage();
     }
+    const { flags, values } = options;
+    if (flags.has("--direct") && flags.has("--mmap")) return yield* tool.usage();
     const path = options.operands[0] as string;
-    const plan: IoPlan = { path, totalBytes, blockBytes, seed: options.values.get("--seed") ?? 1 };
-    const fd = yield* tool.libc.open(path, O_RDWR | O_CREAT);
+    const fd = yield* tool.libc.open(path, O_RDWR | O_CREAT | direct(flags.has("--direct")));
     const buffer = fd < 0 ? fd : yield* mapBuffer(tool, Math.ceil(blockBytes / PAGE_SIZE) * PAGE_SIZE);
-    if (buffer < 0) {
-      yield* tool.complain(`${path}: ${strerror(buffer)}`);
+    const mapped = buffer < 0 || !flags.has("--mmap") ? Math.min(buffer, 0) : yield* mapFile(tool, fd, totalBytes);
+    if (mapped < 0) {
+      yield* tool.complain(`${path}: ${strerror(mapped)}`);
       return EXIT_FAILED;
     }
+    const isSynced = flags.has("--sync");
+    const plan: IoPlan = { path, mapped, isSynced, totalBytes, blockBytes, seed: values.get("--seed") ?? 1 };
     const start = tool.env.now();
     const { nrWritten, nrRead, nrWrong, error } = yield* writeAndVerify(tool, fd, buffer, plan);
+    const holdCycles = values.get("--hold") ?? 0;
+    if (holdCycles > 0) yield* tool.sys(SYS_nanosleep, holdCycles);
+    if (mapped > 0) yield* tool.sys(SYS_munmap, mapped, totalBytes);
     yield* tool.libc.close(fd);
     const seconds = Math.max(1, tool.env.now() - start) / 1e9;
     const rate = ((nrWritten + nrRead) * blockBytes) / seconds / 1e6;
@@ -233,4 +302,26 @@ const iotest: ToolDefinition = {
   },
 };
 
-export const BLOCK_TOOLS: readonly ToolDefinition[] = [dd, iotest];
+// ── sync ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const sync: ToolDefinition = {
+  name: "sync",
+  synopsis: "[FILE…]",
+  summary: "write what is dirty to the disks; with files: only theirs, and say what could not be written",
+  *main(tool) {
+    if (tool.args.some((arg) => arg.startsWith("-"))) return yield* tool.usage();
+    if (tool.args.length === 0) return (yield* tool.sys(SYS_sync)) < 0 ? EXIT_FAILED : EXIT_OK;
+    let status = EXIT_OK;
+    for (const path of tool.args) {
+      const fd = yield* tool.libc.open(path, O_RDONLY);
+      const error = fd < 0 ? fd : yield* tool.sys(SYS_fsync, fd);
+      if (fd >= 0) yield* tool.libc.close(fd);
+      if (error >= 0) continue;
+      yield* tool.complain(`error syncing '${path}': ${strerror(error)}`);
+      status = EXIT_FAILED;
+    }
+    return status;
+  },
+};
+
+export const BLOCK_TOOLS: readonly ToolDefinition[] = [dd, iotest, sync];

@@ -11,6 +11,8 @@ import {
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_ANON_THPS,
+  NR_DIRTIED,
+  NR_FILE_DIRTY,
   NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_INACTIVE_ANON,
@@ -25,12 +27,17 @@ import {
   NR_SLAB_UNRECLAIMABLE,
   NR_SWAPCACHE,
   NR_UNEVICTABLE,
+  NR_VMSCAN_IMMEDIATE,
   NR_VMSCAN_WRITE,
   NR_WRITEBACK,
+  NR_WRITTEN,
   type VmStat,
   WORKINGSET_ACTIVATE_ANON,
+  WORKINGSET_ACTIVATE_FILE,
   WORKINGSET_REFAULT_ANON,
+  WORKINGSET_REFAULT_FILE,
   WORKINGSET_RESTORE_ANON,
+  WORKINGSET_RESTORE_FILE,
 } from "../../../mm/index.ts";
 import { words } from "./columns.ts";
 
@@ -85,6 +92,12 @@ const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
   ["nr_swapcached", NR_SWAPCACHE],
   ["nr_writeback", NR_WRITEBACK],
   ["nr_vmscan_write", NR_VMSCAN_WRITE],
+  ["nr_dirty", NR_FILE_DIRTY],
+  ["nr_dirtied", NR_DIRTIED],
+  ["nr_written", NR_WRITTEN],
+  ["workingset_refault_file", WORKINGSET_REFAULT_FILE],
+  ["workingset_activate_file", WORKINGSET_ACTIVATE_FILE],
+  ["workingset_restore_file", WORKINGSET_RESTORE_FILE],
   ["workingset_refault_anon", WORKINGSET_REFAULT_ANON],
   ["workingset_activate_anon", WORKINGSET_ACTIVATE_ANON],
   ["workingset_restore_anon", WORKINGSET_RESTORE_ANON],
@@ -100,6 +113,7 @@ const NODE_ITEMS: ReadonlyMap<string, number> = new Map([
 ]);
 
 export function nodeCounter(vmstat: VmStat, name: string): number {
+  if (name === "nr_vmscan_immediate_reclaim") return vmstat.event(NR_VMSCAN_IMMEDIATE);
   const item = NODE_ITEMS.get(name);
   return item === undefined ? 0 : vmstat.item(item);
 }

@@ -62,7 +62,7 @@ export function formatStat(s: ProcSources): string {
     `cpu  ${cpuFields(all)}` +
     times.map((time) => `cpu${time.cpu} ${cpuFields(time)}`).join("") +
     `${interruptTotals(s)}\n` +
-    "ctxt 0\n" +
+    `ctxt ${s.switches()}\n` +
     "btime 0\n" +
     `processes ${tasks.reduce((most, task) => Math.max(most, task.pid), 0)}\n` +
     `procs_running ${tasks.filter((task) => task.state === "R").length}\n` +

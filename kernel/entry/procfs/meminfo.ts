@@ -21,7 +21,9 @@ import {
   NR_ACTIVE_FILE,
   NR_ANON_MAPPED,
   NR_ANON_THPS,
+  NR_BLOCKDEV_PAGES,
   NR_COMMITTED,
+  NR_FILE_DIRTY,
   NR_FILE_MAPPED,
   NR_FILE_PAGES,
   NR_HUGETLB,
@@ -40,17 +42,20 @@ import {
 import { PAGE_SIZE, VMALLOC_BYTES } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { left, pagesToKib, right } from "./columns.ts";
-import { totalLowWmark, totalReservePages } from "./zone_reader.ts";
+import { totalLowWmark } from "./zone_reader.ts";
 
 const KIB = 1024;
 const HUGE_PAGE_KIB = 2048;
 const VMALLOC_TOTAL_KIB = VMALLOC_BYTES / KIB;
 
-/** si_mem_available(), pages. File pages of a ramfs cannot be reclaimed and do not count. */
+/** si_mem_available(), pages. Pages of a ramfs cannot be reclaimed and are on no list of files. */
 export function availablePages(s: ProcSources): number {
-  const reclaimable = s.vmstat.item(NR_SLAB_RECLAIMABLE);
-  const kept = Math.min(Math.floor(reclaimable / 2), totalLowWmark(s));
-  return Math.max(0, s.zones.totalFree() - totalReservePages(s) + reclaimable - kept);
+  const reclaimable = [
+    s.vmstat.item(NR_SLAB_RECLAIMABLE),
+    s.vmstat.item(NR_ACTIVE_FILE) + s.vmstat.item(NR_INACTIVE_FILE),
+  ];
+  const usable = reclaimable.reduce((sum, nr) => sum + nr - Math.min(Math.floor(nr / 2), totalLowWmark(s)), 0);
+  return Math.max(0, s.zones.totalFree() - s.zones.totalReserve() + usable);
 }
 
 type Row = readonly [name: string, kib: number];
@@ -60,12 +65,13 @@ function memoryRows(s: ProcSources): readonly Row[] {
   const kib = (item: number): number => pagesToKib(vmstat.item(item));
   const anon = kib(NR_ANON_MAPPED);
   const swap = s.swapTotals();
-  const cached = pagesToKib(vmstat.item(NR_FILE_PAGES));
+  const buffers = kib(NR_BLOCKDEV_PAGES);
+  const cached = kib(NR_FILE_PAGES) - buffers;
   return [
     ["MemTotal", pagesToKib(zones.totalManaged())],
     ["MemFree", pagesToKib(zones.totalFree())],
     ["MemAvailable", pagesToKib(availablePages(s))],
-    ["Buffers", 0],
+    ["Buffers", buffers],
     ["Cached", cached],
     ["SwapCached", kib(NR_SWAPCACHE)],
     ["Active", kib(NR_ACTIVE_ANON) + kib(NR_ACTIVE_FILE)],
@@ -78,7 +84,7 @@ function memoryRows(s: ProcSources): readonly Row[] {
     ["Mlocked", 0],
     ["SwapTotal", pagesToKib(swap.total)],
     ["SwapFree", pagesToKib(swap.free)],
-    ["Dirty", 0],
+    ["Dirty", kib(NR_FILE_DIRTY)],
     ["Writeback", kib(NR_WRITEBACK)],
     ["AnonPages", anon],
     ["Mapped", pagesToKib(vmstat.item(NR_FILE_MAPPED))],

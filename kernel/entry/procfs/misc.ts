@@ -44,10 +44,12 @@ export const formatKmsg = (s: ProcSources): string =>
 /** The heading; with the areas below it: swap_area.ts, which registers the file. */
 export const formatSwaps = (): string => "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
 
-export const formatFilesystems = (): string => "nodev\tsysfs\nnodev\tproc\nnodev\tdebugfs\nnodev\tramfs\n";
+export const formatFilesystems = (): string =>
+  "nodev\tsysfs\nnodev\tproc\nnodev\tdebugfs\nnodev\ttmpfs\nnodev\tramfs\n";
 
 export const formatMounts = (): string =>
   "none / ramfs rw,relatime 0 0\n" +
+  "tmpfs /tmp tmpfs rw,relatime 0 0\n" +
   "proc /proc proc rw,relatime 0 0\n" +
   "sysfs /sys sysfs rw,relatime 0 0\n" +
   "debugfs /sys/kernel/debug debugfs rw,relatime 0 0\n";

@@ -3,6 +3,8 @@
  *
  *   swappiness               0-200: how willingly anonymous memory goes before pages of files
  *   min_free_kbytes          what ordinary requests leave free; all marks follow (W1, W2)
+ *   dirty_*                  when dirty pages of disks are written (mm/writeback.ts)
+ *   drop_caches              writing 1 drops clean pages of disks, 2 empties the slab caches, 3 both
  *   watermark_scale_factor   distance between the marks, in fractions of 10000 of a zone (W2)
  *   panic_on_oom, oom_kill_allocating_task, oom_dump_tasks: what happens when memory runs out (oom_kill.ts)
  *
@@ -12,22 +14,37 @@
  * A value out of range is −EINVAL and changes nothing. Source: mm/page_alloc.c, kernel/sysctl.c.
  */
 
-import type { ReclaimSubsystem, Zones } from "../../../mm/index.ts";
-import { MAX_SWAPPINESS, MULTI_GEN } from "../../../mm/index.ts";
+import type { PageAllocator, ReclaimSubsystem, SlabSubsystem, VmStat, Zones } from "../../../mm/index.ts";
+import {
+  DIRTY_TUNABLES,
+  DROP_CACHES,
+  DROP_PAGECACHE,
+  DROP_SLAB,
+  MAX_SWAPPINESS,
+  MULTI_GEN,
+} from "../../../mm/index.ts";
+import type { MemoryPort } from "../../arch/port.ts";
 import type { FileRegistry } from "../../file.ts";
+import { KERN_INFO, type Printk } from "../../printk.ts";
+import { taskComm } from "../../task_struct.ts";
 import { EINVAL } from "../../uapi/errno.ts";
 import type { OomSetting } from "../oom_kill.ts";
 
 const MAX_SCALE_FACTOR = 3000;
 
-export interface VmFilesDeps extends Pick<ReclaimSubsystem, "area" | "vmscan" | "policy"> {
+export interface VmFilesDeps extends Pick<ReclaimSubsystem, "area" | "vmscan" | "policy" | "writeback" | "diskCache"> {
+  readonly port: MemoryPort;
+  readonly slab: SlabSubsystem;
+  readonly pageAlloc: Pick<PageAllocator, "drainAllPages">;
+  readonly vmstat: VmStat;
+  readonly printk: Printk;
   readonly zones: Zones;
   readonly nrCpus: number;
   readonly oomSettings: readonly OomSetting[];
 }
 
 export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void {
-  const { area, vmscan, zones, nrCpus, policy } = deps;
+  const { area, vmscan, zones, nrCpus, policy, writeback } = deps;
   registry.registerText("/proc/swaps", { read: area.text });
   registry.registerText("/sys/kernel/mm/lru_gen/enabled", {
     read: () => (policy.name === MULTI_GEN ? "0x0001\n" : "0x0000\n"),
@@ -54,4 +71,38 @@ export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void
   tunable("watermark_scale_factor", 1, MAX_SCALE_FACTOR, zones.scaleFactor, (factor) =>
     zones.setupMarks(nrCpus, zones.minFreeKbytes(), factor),
   );
+  DIRTY_TUNABLES.forEach(([name, max], nr) => {
+    tunable(
+      name,
+      0,
+      max,
+      () => writeback.tunable(nr),
+      (value) => writeback.setTunable(nr, value),
+    );
+  });
+  registerDropCaches(registry, deps);
+}
+
+/** A file that does something when 1, 2 or 3 is written to it, and then reads so. */
+function registerDropCaches(registry: FileRegistry, deps: VmFilesDeps): void {
+  const { port, writeback, diskCache, slab, pageAlloc, vmstat, printk } = deps;
+  registry.registerText("/proc/sys/vm/drop_caches", {
+    read: () => `${writeback.tunable(DROP_CACHES)}\n`,
+    *write(task, text) {
+      const what = /^[1-3]$/.test(text.trim()) ? Number(text) : 0;
+      if (what === 0) return -EINVAL;
+      writeback.setTunable(DROP_CACHES, what);
+      if ((what & 1) !== 0) {
+        diskCache.dropAll(task.ctx);
+        vmstat.countEvents(task.ctx, DROP_PAGECACHE, 1);
+      }
+      if ((what & 2) !== 0) {
+        slab.shrinkAll(task.ctx);
+        vmstat.countEvents(task.ctx, DROP_SLAB, 1);
+      }
+      pageAlloc.drainAllPages(task.ctx);
+      printk(KERN_INFO, `${taskComm(port, task.struct)} (${task.pid}): drop_caches: ${what}`);
+      return 0;
+    },
+  });
 }

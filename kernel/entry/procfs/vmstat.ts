@@ -18,6 +18,8 @@ import {
   COMPACT_MIGRATE_SCANNED,
   COMPACT_STALL,
   COMPACT_SUCCESS,
+  DROP_PAGECACHE,
+  DROP_SLAB,
   KCOMPACTD_FREE_SCANNED,
   KCOMPACTD_MIGRATE_SCANNED,
   KCOMPACTD_WAKE,
@@ -40,6 +42,8 @@ import {
   PGMAJFAULT,
   PGMIGRATE_FAIL,
   PGMIGRATE_SUCCESS,
+  PGPGIN,
+  PGPGOUT,
   PGREFILL,
   PGSCAN_ANON,
   PGSCAN_DIRECT,
@@ -60,11 +64,9 @@ import {
   THP_FAULT_FALLBACK,
   THP_SPLIT,
 } from "../../../mm/index.ts";
-import { PAGE_SIZE } from "../../params.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { words } from "./columns.ts";
 import { NODE_COUNTERS, NUMA_COUNTERS, nodeCounter, ZONE_COUNTERS, zoneCounter } from "./counters.ts";
-import { totalReservePages } from "./zone_reader.ts";
 
 /** Files that count allocations by zone have a column for devices' memory as well. */
 const ZONE_SUFFIXES = ["dma", "dma32", "normal", "movable", "device"];
@@ -103,6 +105,10 @@ const EVENTS: readonly string[] = [
 
 const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["oom_kill", OOM_KILL],
+  ["pgpgin", PGPGIN],
+  ["pgpgout", PGPGOUT],
+  ["drop_pagecache", DROP_PAGECACHE],
+  ["drop_slab", DROP_SLAB],
   ["pgalloc_dma", PGALLOC_DMA],
   ["pgalloc_dma32", PGALLOC_DMA + 1],
   ["pgalloc_normal", PGALLOC_DMA + 2],
@@ -157,15 +163,6 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
 /** The counters of the contiguous area follow this one, on a machine that has one. */
 const LAST_BEFORE_CMA = "htlb_buddy_alloc_fail";
 
-const DIRTY_RATIO = 20;
-const DIRTY_BACKGROUND_RATIO = 10;
-
-/** Pages that may be dirty before writers are slowed down; ratios are in 1/4096, as in Linux. */
-function dirtyThreshold(s: ProcSources, percent: number): number {
-  const dirtyable = Math.max(0, s.zones.totalFree() - totalReservePages(s)) + 1;
-  return Math.floor((Math.floor((percent * PAGE_SIZE) / 100) * dirtyable) / PAGE_SIZE);
-}
-
 export function formatVmstat(s: ProcSources): string {
   const { vmstat, zones } = s;
   const hits = vmstat.event(NUMA_HIT);
@@ -175,8 +172,8 @@ export function formatVmstat(s: ProcSources): string {
     rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma(), lruTotal)]);
   for (const name of NUMA_COUNTERS) rows.push([name, name === "numa_hit" || name === "numa_local" ? hits : 0]);
   for (const name of NODE_COUNTERS) rows.push([name, nodeCounter(vmstat, name)]);
-  rows.push(["nr_dirty_threshold", dirtyThreshold(s, DIRTY_RATIO)]);
-  rows.push(["nr_dirty_background_threshold", dirtyThreshold(s, DIRTY_BACKGROUND_RATIO)]);
+  const { limit, background } = s.dirtyThresholds();
+  rows.push(["nr_dirty_threshold", limit], ["nr_dirty_background_threshold", background]);
   rows.push(["nr_memmap_pages", 0], ["nr_memmap_boot_pages", 0]);
   for (const name of EVENTS) {
     const id = EVENT_IDS.get(name);

@@ -7,10 +7,8 @@ import {
   MAX_NR_ZONES,
   NR_MIGRATETYPES,
   NR_PAGE_ORDERS,
-  WMARK_HIGH,
   WMARK_LOW,
   Z_LOWMEM_RESERVE,
-  Z_MANAGED,
 } from "../../../mm/index.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { right } from "./columns.ts";
@@ -43,17 +41,6 @@ export function freeBlocks(s: ProcSources, zone: number): readonly number[] {
 /** Pages that zone `zone` keeps from requests that may use zone `j` as well (W3). */
 export const lowmemReserve = (s: ProcSources, zone: number, j: number): number =>
   s.zones.field(zone, Z_LOWMEM_RESERVE + j * 4);
-
-/** Pages that ordinary requests never get: per zone its high mark and its largest reserve (totalreserve_pages). */
-export function totalReservePages(s: ProcSources): number {
-  let pages = 0;
-  for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-    let reserve = 0;
-    for (let j = zone; j <= MAX_NR_ZONES; j++) reserve = Math.max(reserve, lowmemReserve(s, zone, j));
-    pages += Math.min(reserve + s.zones.wmark(zone, WMARK_HIGH), s.zones.field(zone, Z_MANAGED));
-  }
-  return pages;
-}
 
 /** Σ of the low marks. */
 export function totalLowWmark(s: ProcSources): number {
