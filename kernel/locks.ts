@@ -32,6 +32,8 @@ export interface Locks {
   readonly rwlocks: Rwlocks;
   readonly seqlocks: Seqlocks;
   readonly mutexes: Mutexes;
+  /** The same without lockdep: for locks of user threads, which are held while they run in user mode. */
+  readonly userMutexes: Mutexes;
   readonly semaphores: Semaphores;
   readonly completions: Completions;
 }
@@ -61,6 +63,7 @@ export function createLocks(deps: LockDeps): Locks {
     spinlocks,
     rwlocks: lockdep === undefined ? rwlocks : proveRwlocks(rwlocks, spinlocks, contexts, lockdep),
     seqlocks: createSeqlocks(machine, spinlocks),
+    userMutexes: mutexes,
     mutexes: lockdep === undefined ? mutexes : proveMutexes(mutexes, contexts, lockdep),
     semaphores: createSemaphores(machine, contexts, waits),
     completions: createCompletions(machine, contexts, waits),

@@ -91,6 +91,8 @@ export interface Mutexes {
   /** Hands the mutex to its first waiter. Its owner only. */
   unlock(task: Task, mutex: PhysAddr): void;
   isLocked(mutex: PhysAddr): boolean;
+  /** Would a wait of `task` for the mutex never end? For who answers an error where lock() would report. */
+  wouldDeadlock(task: Task, mutex: PhysAddr): boolean;
   /** The task that may unlock; undefined when free. */
   owner(mutex: PhysAddr): Task | undefined;
   /** A task ends: reports the mutexes that it holds and leaves them taken (MTX-6). Returns how many. */
@@ -288,6 +290,7 @@ export function createMutexes(deps: MutexDeps): Mutexes {
       else if (!isOwner(task, mutex)) warn(task, "unlock", "__owner_task(owner) != current");
       else release(task, mutex);
     },
+    wouldDeadlock: (task, mutex) => isOwner(task, mutex) || chain.closesCycle(task, mutex),
     isLocked: (mutex) => ownerWord(mutex) !== 0,
     owner: chain.ownerOf,
     taskEnds(task) {

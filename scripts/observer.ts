@@ -6,7 +6,7 @@
  */
 
 import { createHistogram, type Histogram } from "../kernel/lib/histogram.ts";
-import type { ProgramObserver } from "../kernel/uapi/program.ts";
+import { OBSERVED_LOCK_PI, OBSERVED_LOCK_PLAIN, type ProgramObserver } from "../kernel/uapi/program.ts";
 import {
   HEAP_CALLOC,
   HEAP_FREE,
@@ -32,6 +32,11 @@ export const HEAP_KINDS: readonly string[] = named([
   [HEAP_MEMALIGN, "memalign"],
   [HEAP_WRITE, "write"],
 ]);
+const PROGRAM_KINDS: readonly string[] = named([
+  ...HEAP_KINDS.map((name, code) => [code, name] as const),
+  [OBSERVED_LOCK_PI, "lock_pi"],
+  [OBSERVED_LOCK_PLAIN, "lock_plain"],
+]);
 export const KERNEL_KINDS: readonly string[] = named([
   [KMEM_PAGE_ALLOC, "page_alloc"],
   [KMEM_PAGE_FREE, "page_free"],
@@ -43,7 +48,7 @@ export const KERNEL_KINDS: readonly string[] = named([
 
 /** By kind of workload: what its operations are. */
 export const OBSERVED_KINDS: Readonly<Record<"program" | "heap" | "kernel" | "syscall", readonly string[]>> = {
-  program: HEAP_KINDS,
+  program: PROGRAM_KINDS,
   heap: HEAP_KINDS,
   kernel: KERNEL_KINDS,
   syscall: SYSCALL_KINDS,

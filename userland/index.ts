@@ -9,6 +9,7 @@ import { FBTEST } from "./programs/fbtest.ts";
 import { FILE_TOOLS } from "./programs/files.ts";
 import { FORKBOMB } from "./programs/forkbomb.ts";
 import { FRAGMENT } from "./programs/fragment.ts";
+import { INVERSION } from "./programs/inversion.ts";
 import { MODULE_TOOLS } from "./programs/modules.ts";
 import { NETWORK_TOOLS } from "./programs/network.ts";
 import { PMAP } from "./programs/pmap.ts";
@@ -50,6 +51,7 @@ const TOOLS: readonly ToolDefinition[] = [
   PMAP,
   USERTESTS,
   FRAGMENT,
+  INVERSION,
   SENSORD,
   SYSFUZZ,
   WEBSERVER,

@@ -72,6 +72,7 @@ import { swapAtBoot, swapDiskMib, withSwapDisk } from "./boot_swap.ts";
 import { createEventcounts } from "./eventcount.ts";
 import { createFileTree } from "./file_tree.ts";
 import { createConsole } from "./files.ts";
+import { createPiFutexes } from "./futex_pi.ts";
 import { guestMemory } from "./guest_memory.ts";
 import type { BootOptions, Kernel } from "./kernel.ts";
 import { createKernelObject } from "./kernel_object.ts";
@@ -315,6 +316,8 @@ export function boot(options: BootOptions): Kernel {
     (isUp) => machine.irqChip.setLevel(IRQ_UART, isUp),
   );
   irqs.requestIrq(IRQ_UART, { name: "ttyS0", handler: () => (consoleDevice.receive() ? IRQ_HANDLED : IRQ_NONE) });
+  const heap = users.replayHeap;
+  const piFutexes = createPiFutexes({ mutexes: locks.userMutexes, heap, gfp: GFP_KERNEL }); // locks of user threads
   const processes = createProcesses({
     machine,
     contexts,
@@ -327,6 +330,7 @@ export function boot(options: BootOptions): Kernel {
     programs: options.programs,
     queues: statics,
     mutexes: locks.mutexes,
+    piFutexes,
     makeRoom: userMemory.makeRoom,
     onPanic: panic.panic,
     rlimits: initialRlimits(ramBytes, NR_OPEN),
@@ -446,7 +450,6 @@ export function boot(options: BootOptions): Kernel {
     printk,
     programPaths: [...options.programs.keys()],
   });
-  const heap = users.replayHeap;
   const enterSyscall = createSyscalls({
     machine,
     eventcounts: createEventcounts({ machine, waits, heap, gfp: GFP_KERNEL, context: hostContext }),
@@ -454,6 +457,7 @@ export function boot(options: BootOptions): Kernel {
     irqs,
     scheduler,
     processes,
+    piFutexes,
     processMemory,
     files,
     drivers,

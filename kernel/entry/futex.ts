@@ -5,6 +5,8 @@
  * thread whose expected value is no longer there does not sleep (−EAGAIN), so a wake-up between its test and its
  * call is not lost.
  *
+ * Locks with priority inheritance: futex_pi.ts.
+ *
  *   FTX-1  a sleeper is woken by FUTEX_WAKE on the same address of the same address space, or by a fatal signal
  */
 
@@ -12,12 +14,13 @@ import type { Scheduler } from "../sched.ts";
 import type { Task } from "../task.ts";
 import { BLOCKED, type MaySleep, type Sleeping } from "../types.ts";
 import { EAGAIN, EFAULT, EINVAL, ENOSYS } from "../uapi/errno.ts";
-import { FUTEX_WAIT, FUTEX_WAKE } from "../uapi/syscall.ts";
+import { FUTEX_LOCK_PI, FUTEX_UNLOCK_PI, FUTEX_WAIT, FUTEX_WAKE } from "../uapi/syscall.ts";
+import type { PiFutexes } from "./futex_pi.ts";
 import type { Caller } from "./process.ts";
 
 export type Futex = (caller: Caller, addr: number, op: number, value: number) => MaySleep<number>;
 
-export function createFutex(scheduler: Scheduler): Futex {
+export function createFutex(scheduler: Scheduler, piFutexes: PiFutexes): Futex {
   /** Sleepers in order of arrival, by address space and address. */
   const sleepers = new Map<string, Task[]>();
 
@@ -45,6 +48,8 @@ export function createFutex(scheduler: Scheduler): Futex {
       const current = new DataView(word.buffer, word.byteOffset, 4).getUint32(0, true);
       return current === value >>> 0 ? wait(key, caller.task) : -EAGAIN;
     }
+    if (op === FUTEX_LOCK_PI) return piFutexes.lock(caller, addr);
+    if (op === FUTEX_UNLOCK_PI) return piFutexes.unlock(caller, addr);
     if (op !== FUTEX_WAKE) return -ENOSYS;
     const queue = sleepers.get(key);
     let woken = 0;

@@ -128,6 +128,8 @@ export interface ProcessDeps {
   /** Two wait queues of 8 bytes each: child exits, thread exits. */
   readonly queues: PhysAddr;
   readonly mutexes: Mutexes;
+  /** Locks of user threads (futex_pi.ts): what a thread owns that ends. */
+  readonly piFutexes: { taskEnds(task: Task): void };
   /** Frees memory for a page fault (mm/reclaim.ts). */
   readonly makeRoom: MakeRoom;
   readonly onPanic: (reason: string) => void;

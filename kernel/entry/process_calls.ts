@@ -16,6 +16,7 @@ import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import type { Eventcounts } from "./eventcount.ts";
 import { createFutex } from "./futex.ts";
+import type { PiFutexes } from "./futex_pi.ts";
 import { MAX_PATH, userPath } from "./paths.ts";
 import { type Caller, ExitRequest, type Processes } from "./process.ts";
 import { prlimit } from "./rlimit.ts";
@@ -35,6 +36,7 @@ export interface ProcessCallDeps {
   readonly scheduler: Scheduler;
   readonly processes: Processes;
   readonly eventcounts: Eventcounts;
+  readonly piFutexes: PiFutexes;
   readonly drivers: DriverCore;
   readonly deferred: Pick<Deferred, "nrWaiting">;
   readonly powerOff: (restart: boolean) => void;
@@ -67,7 +69,7 @@ export type ProcessCall = (caller: Caller, nr: number, args: readonly number[]) 
 export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
   const { machine, scheduler, processes, eventcounts } = deps;
   const { clock } = machine.harts;
-  const futex = createFutex(scheduler);
+  const futex = createFutex(scheduler, deps.piFutexes);
 
   const uname = (caller: Caller, buf: number): number => {
     const out = new Uint8Array(65 * UTSNAME.length);
@@ -148,8 +150,16 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
     return old;
   };
 
-  const setScheduler = (pid: number, policy: number, priority: number): number => {
-    const target = processes.get(pid)?.threads.get(pid);
+  const threadOf = (tid: number): Task | undefined => {
+    for (const { threads } of processes.all()) {
+      const thread = threads.get(tid);
+      if (thread !== undefined) return thread;
+    }
+    return undefined;
+  };
+
+  const setScheduler = (tid: number, policy: number, priority: number): number => {
+    const target = threadOf(tid);
     if (target === undefined) return -ESRCH;
     const isValid =
       (policy === SCHED_NORMAL && priority === 0) ||

@@ -38,7 +38,8 @@ const closeAll = (process: Process): void => {
 
 export function createProcessEnd(table: ProcessTable): ProcessEnd {
   const { processes, hostContext, processOf, finalStatus, exitQueue } = table;
-  const { machine, contexts, printk, tasks, scheduler, waits, processMemory, vmstat, mutexes, onPanic } = table.deps;
+  const { machine, contexts, printk, tasks, scheduler, waits, processMemory, vmstat, mutexes, piFutexes, onPanic } =
+    table.deps;
   const { port } = machine;
 
   const oops = (task: Task, error: Error): void => {
@@ -99,6 +100,7 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
     const status = statusOf(task, code, error);
     const process = processOf(task);
     const ctx = hostContext();
+    piFutexes.taskEnds(task);
     mutexes.taskEnds(task);
     processMemory.activate(ctx.cpu, NULL);
     port.st32(task.struct + TASK_STATE, TASK_DEAD);

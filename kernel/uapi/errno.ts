@@ -28,6 +28,7 @@ export const EFBIG = 27;
 export const ENOSPC = 28;
 export const EPIPE = 32;
 export const ERANGE = 34;
+export const EDEADLK = 35;
 export const ENAMETOOLONG = 36;
 export const ENOSYS = 38;
 export const EOVERFLOW = 75;
@@ -60,6 +61,7 @@ const NAMES: Readonly<Record<number, readonly [name: string, text: string]>> = {
   [ENOSPC]: ["ENOSPC", "No space left on device"],
   [EPIPE]: ["EPIPE", "Broken pipe"],
   [ERANGE]: ["ERANGE", "Numerical result out of range"],
+  [EDEADLK]: ["EDEADLK", "Resource deadlock avoided"],
   [ENAMETOOLONG]: ["ENAMETOOLONG", "File name too long"],
   [ENOSYS]: ["ENOSYS", "Function not implemented"],
   [EOVERFLOW]: ["EOVERFLOW", "Value too large for defined data type"],

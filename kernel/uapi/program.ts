@@ -45,6 +45,10 @@ export interface ProgramEnv {
   readonly observer: ProgramObserver | undefined;
 }
 
+/** Kinds that programs report beside those of heap recordings: waits for locks, with priority inheritance and not. */
+export const OBSERVED_LOCK_PI = 6;
+export const OBSERVED_LOCK_PLAIN = 7;
+
 /** Receives what a replayer measures. Lives on the host. */
 export interface ProgramObserver {
   /** One operation of kind `kind` (an index of the observer's own) took `cycles`; `failed` if it returned an error. */

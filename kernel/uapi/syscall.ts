@@ -36,10 +36,16 @@ export const ADDR_NO_RANDOMIZE = 0x004_0000;
 export const SYS_exit = 93;
 /** exit_group(status): ends the process */
 export const SYS_exit_group = 94;
-/** futex(u32 *addr, FUTEX_WAIT | FUTEX_WAKE, value or number to wake) */
+/** futex(u32 *addr, FUTEX_WAIT | FUTEX_WAKE | FUTEX_LOCK_PI | FUTEX_UNLOCK_PI, value or number to wake) */
 export const SYS_futex = 98;
 export const FUTEX_WAIT = 0;
 export const FUTEX_WAKE = 1;
+export const FUTEX_LOCK_PI = 6;
+export const FUTEX_UNLOCK_PI = 7;
+/** Of the word of such a lock: others wait; its owner ended as owner; the thread that owns it, 0 for none. */
+export const FUTEX_WAITERS = 0x8000_0000;
+export const FUTEX_OWNER_DIED = 0x4000_0000;
+export const FUTEX_TID_MASK = 0x3fff_ffff;
 /** nanosleep(cycles): sleeps in virtual time; a plain number instead of a struct timespec. */
 export const SYS_nanosleep = 101;
 /** init_module(name, args): loads a driver by its name; parameters as `name=value` words (a name, not an image). */
@@ -93,7 +99,7 @@ export const SYS_spawn = 1000;
 export const SYS_reboot = 1001;
 /** thread_join(tid) → its exit status; waits for a thread of the same process. */
 export const SYS_thread_join = 1002;
-/** sched_setscheduler(pid, policy 0 fair | 1 real time, priority) */
+/** sched_setscheduler(tid, policy 0 fair | 1 real time, priority) */
 export const SYS_sched_setscheduler = 1003;
 /** unlink(path) in the ramfs */
 export const SYS_unlink = 1004;
