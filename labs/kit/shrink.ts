@@ -37,15 +37,16 @@ export async function shrink<V>(start: Failing<V>, request: ShrinkRequest<V>): P
   let runsLeft = request.maxRuns;
 
   const firstFailing = async (candidates: readonly Program[]): Promise<boolean> => {
-    const programs = candidates.slice(0, Math.max(0, runsLeft));
-    if (programs.length === 0) return false;
-    runsLeft -= programs.length;
-    const observations = await request.run(programs);
-    for (let i = 0; i < programs.length; i++) {
-      const program = programs[i] as Program;
-      const observation = observations[i] as Observation;
-      const violation = request.fails(program, observation);
-      if (violation !== null) {
+    // More and more at a time: programs that search through orders are slow, and the first ones may do.
+    for (let from = 0, size = 2; from < candidates.length && runsLeft > 0; from += size, size *= 2) {
+      const programs = candidates.slice(from, from + Math.min(size, runsLeft));
+      runsLeft -= programs.length;
+      const observations = await request.run(programs);
+      for (let i = 0; i < programs.length; i++) {
+        const program = programs[i] as Program;
+        const observation = observations[i] as Observation;
+        const violation = request.fails(program, observation);
+        if (violation === null) continue;
         best = { program, observation, violation };
         return true;
       }

@@ -20,7 +20,17 @@ import { failureLines, MAX_LINES } from "./failure_text.ts";
 import { hash32 } from "./grade.ts";
 import { type Lab, labCode, OWN_TESTS, PREDICTIONS, type WrongSolutions, wrongSolutions } from "./lab_folder.ts";
 import { ownOnly, wrongFiles } from "./own_tests.ts";
-import { type Failure, findingOf, minimise, runCheck, runsOf, stepLimitOf } from "./run_check.ts";
+import {
+  distinctOf,
+  type Failure,
+  findingOf,
+  minimise,
+  programOf,
+  runCheck,
+  runsOf,
+  runUntil,
+  stepLimitOf,
+} from "./run_check.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { referenceFiles, skeletonFiles } from "./skeleton.ts";
 import { putUnderTest, type UnderTest } from "./under_test.ts";
@@ -109,14 +119,19 @@ export function manifestFindings(lab: Lab, code: LabCode, wrong: WrongSolutions)
   return findings;
 }
 
-export async function rightFindings({ lab, sandbox, nrSeeds }: AuthorOptions, code: LabCode): Promise<string[]> {
+/** Seeds run between two lines of progress. */
+const SLICE = 50;
+
+export async function rightFindings(options: AuthorOptions, code: LabCode): Promise<string[]> {
+  const { lab, sandbox, nrSeeds, onProgress } = options;
   const findings: string[] = [];
   for (const reference of lab.manifest.references) {
     const target = await putUnderTest(lab, sandbox, ownOnly(lab, referenceFiles(lab, reference)));
     for (const check of code.checks) {
-      const seeds = Array.from({ length: nrSeeds }, (_, i) => (i < nrSeeds / 2 ? i : hash32(`right:${check.id}:${i}`)));
-      for (let from = 0; from < seeds.length; from += 100) {
-        const { status, failure } = await runCheck(code, check, target, seeds.slice(from, from + 100));
+      const seeds = distinctSeeds(check, nrSeeds);
+      for (let from = 0; from < seeds.length; from += SLICE) {
+        if (from > 0) onProgress?.(`right solutions: ${reference}, ${check.id}, ${from} of ${seeds.length} programs`);
+        const { status, failure } = await runCheck(code, check, target, seeds.slice(from, from + SLICE));
         if (status === "passed") continue;
         const what = failure?.violation?.message ?? failure?.stop?.message ?? "";
         findings.push(`${reference} does not pass ${check.id} with seed ${failure?.seed}: ${what}`);
@@ -125,6 +140,13 @@ export async function rightFindings({ lab, sandbox, nrSeeds }: AuthorOptions, co
     }
   }
   return findings;
+}
+
+/** Of `nrSeeds` seeds, half of them small, those whose programs are not that of an earlier one. */
+function distinctSeeds(check: Check, nrSeeds: number): readonly number[] {
+  const seeds = Array.from({ length: nrSeeds }, (_, i) => (i < nrSeeds / 2 ? i : hash32(`right:${check.id}:${i}`)));
+  const { at } = distinctOf(seeds.map((seed) => programOf(check, seed)));
+  return seeds.filter((_, i) => at.indexOf(at[i] as number) === i);
 }
 
 // ── Skeleton and other nothings ────────────────────────────────────────────────────────────────────────────────────
@@ -193,7 +215,7 @@ export async function matrixRow(
     findings.push(`wrong/${name}: there is no check ${entry.check}`);
   for (const check of code.checks) {
     const seeds = Array.from({ length: runsOf(check, "full") }, (_, i) => i);
-    const outcome = await runCheck(code, check, target, seeds);
+    const outcome = await runUntil(code, check, target, seeds, (worst) => worst === "failed" || worst === "tampered");
     status.set(check.id, outcome.status);
     if (check.id !== entry.check) continue;
     if (outcome.status !== "failed" || outcome.failure === null) {

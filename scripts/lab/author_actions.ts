@@ -57,13 +57,14 @@ export function bundleLab(name: string, target: string, seedFile: string | undef
   return EXIT_OK;
 }
 
-/** Says what goes on: on a terminal in one line, elsewhere without the single wrong solutions. */
+/** Says what goes on: on a terminal in one line, elsewhere of the wrong solutions each tenth only. */
 function progressOf(host: HostOutput): { say(text: string): void; end(): void } {
   const isTerminal = process.stderr.isTTY === true;
+  let nrWrong = 0;
   return {
     say(text) {
       if (isTerminal) host.err(`\r${text.slice(0, 76)}\x1b[K`);
-      else if (!text.includes("wrong: ")) host.err(`${text}\n`);
+      else if (!text.includes("wrong: ") || nrWrong++ % 10 === 0) host.err(`${text}\n`);
     },
     end: () => (isTerminal ? host.err("\r\x1b[K") : undefined),
   };

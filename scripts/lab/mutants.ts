@@ -11,11 +11,11 @@
  */
 
 import ts from "typescript";
-import type { LabCode } from "../../labs/kit/lab_code.ts";
+import type { Check, LabCode } from "../../labs/kit/lab_code.ts";
 import { SourceError } from "./compile.ts";
 import { type Lab, labCode, wrongSolutions } from "./lab_folder.ts";
 import { ownOnly } from "./own_tests.ts";
-import { runCheck, runsOf } from "./run_check.ts";
+import { runsOf, runUntil } from "./run_check.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { referenceFiles } from "./skeleton.ts";
 import { putUnderTest } from "./under_test.ts";
@@ -116,9 +116,11 @@ export async function runMutants(request: MutantRequest): Promise<readonly Mutan
     const chosen = spread(all, request.nrMutants);
     const survivors: string[] = [];
     let nrEquivalent = 0;
+    // What has killed lately kills again: the checks in that order.
+    const checks = [...code.checks];
     for (const [i, mutant] of chosen.entries()) {
       onProgress?.(`${reference}: mutant ${i + 1} of ${chosen.length}`);
-      if (await isKilled(request, code, new Map([...files, [mutant.file, mutant.text]]))) continue;
+      if (await isKilled(request, code, new Map([...files, [mutant.file, mutant.text]]), checks)) continue;
       const key = `${reference}/${mutant.file}: ${mutant.change}`;
       if (equivalent[key] === undefined) survivors.push(key);
       else nrEquivalent++;
@@ -133,18 +135,22 @@ function spread<T>(all: readonly T[], nr: number): readonly T[] {
   return Array.from({ length: nr }, (_, i) => all[Math.floor((i * all.length) / nr)] as T);
 }
 
+/** Runs checks, one program at a time, until one is not passed; that one goes to the front. */
 async function isKilled(
   { lab, sandbox }: MutantRequest,
   code: LabCode,
   files: ReadonlyMap<string, string>,
+  checks: Check[],
 ): Promise<boolean> {
   try {
     const target = await putUnderTest(lab, sandbox, files);
     for (const depth of ["quick", "full"] as const) {
-      for (const check of code.checks) {
+      for (const [i, check] of [...checks].entries()) {
         const from = depth === "quick" ? 0 : runsOf(check, "quick");
-        const seeds = Array.from({ length: Math.max(0, runsOf(check, depth) - from) }, (_, i) => from + i);
-        if (seeds.length > 0 && (await runCheck(code, check, target, seeds)).status !== "passed") return true;
+        const seeds = Array.from({ length: Math.max(0, runsOf(check, depth) - from) }, (_, k) => from + k);
+        if ((await runUntil(code, check, target, seeds, (status) => status !== "passed")).status === "passed") continue;
+        checks.unshift(...checks.splice(i, 1));
+        return true;
       }
     }
     return false;

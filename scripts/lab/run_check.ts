@@ -67,7 +67,7 @@ export function findingOf(code: LabCode, check: Check, program: Program, observa
 /** How bad a status is: the worst program decides. */
 const RANK: readonly CheckStatus[] = ["passed", "blocked", "crashed", "failed", "tampered"];
 
-/** Runs `check` for `seeds`. */
+/** Runs `check` for `seeds`; programs that are the same are run once. */
 export async function runCheck(
   code: LabCode,
   check: Check,
@@ -75,7 +75,9 @@ export async function runCheck(
   seeds: readonly number[],
 ): Promise<CheckOutcome> {
   const programs = seeds.map((seed) => programOf(check, seed));
-  const observations = await target.run(programs, stepLimitOf(check));
+  const { distinct, at } = distinctOf(programs);
+  const seen = await target.run(distinct, stepLimitOf(check));
+  const observations = at.map((i) => seen[i]);
   let status: CheckStatus = "passed";
   let failure: Failure | null = null;
   let done = 0;
@@ -89,6 +91,48 @@ export async function runCheck(
     failure = { seed: seeds[i] as number, nrOps: program.ops.length, program, observation, violation, stop };
   });
   return { status, done, total: seeds.length, failure };
+}
+
+/** The programs without repetitions, and where each is among them. */
+export function distinctOf(programs: readonly Program[]): {
+  readonly distinct: readonly Program[];
+  readonly at: readonly number[];
+} {
+  const distinct: Program[] = [];
+  const known = new Map<string, number>();
+  const at = programs.map((program) => {
+    const key = JSON.stringify(program);
+    const index = known.get(key) ?? distinct.push(program) - 1;
+    known.set(key, index);
+    return index;
+  });
+  return { distinct, at };
+}
+
+/**
+ * What is worst about `check`, found with as few programs as possible: seeds one after the other, the first that is
+ * `enough` ends it. The status is that of runCheck if `enough` says "failed" or worse.
+ */
+export async function runUntil(
+  code: LabCode,
+  check: Check,
+  target: UnderTest,
+  seeds: readonly number[],
+  enough: (status: CheckStatus) => boolean,
+): Promise<CheckOutcome> {
+  let worst: CheckOutcome = { status: "passed", done: 0, total: seeds.length, failure: null };
+  // A check with one fast program after the other should not wait for each.
+  for (let from = 0, size = 1; from < seeds.length; from += size, size *= 2) {
+    const outcome = await runCheck(code, check, target, seeds.slice(from, from + size));
+    const done = worst.done + outcome.done;
+    worst = {
+      ...(RANK.indexOf(outcome.status) > RANK.indexOf(worst.status) ? outcome : worst),
+      done,
+      total: seeds.length,
+    };
+    if (enough(worst.status)) break;
+  }
+  return worst;
 }
 
 /** The failure with the shortest program that still shows it. */

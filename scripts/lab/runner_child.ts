@@ -2,7 +2,8 @@
  * The child process of a grade: runs programs over the student's code, and says what came out. It judges nothing.
  *
  * One line of JSON on standard input is one request, one line on descriptor 3 is its reply; the student's own output
- * goes nowhere. Reading is synchronous: nothing of the student's runs between two requests.
+ * goes nowhere. Reading is synchronous: nothing of the student's runs between two requests. A reply says how many
+ * seconds of CPU time the child has used.
  *
  *   {"id": 1, "load": "name", "modules": [{"name", "code"}]}      compiles a set of modules
  *   {"id": 2, "run": "name", "entry", "driver", "tests", "stepLimit", "programs": [{"config", "ops"}]}
@@ -78,7 +79,9 @@ function run(request: Request): string {
 function answer(line: string): string {
   const request = JSON.parse(line) as Request;
   if (request.load !== undefined) return `{"id":${request.id},"problem":${JSON.stringify(load(request))}}\n`;
-  return `{"id":${request.id},"observations":${run(request)}}\n`;
+  const observations = run(request);
+  const { user, system } = process.cpuUsage();
+  return `{"id":${request.id},"cpu":${(user + system) / 1e6},"observations":${observations}}\n`;
 }
 
 function writeAll(text: string): void {

@@ -12,8 +12,10 @@
  *
  * That is a seat belt, not a wall: for official grades run it in a container (docs/labs.md).
  *
- * The wall clock only guards against a child that no longer answers. Then there is no verdict: `InfrastructureError`.
- * A child that ends by itself is started anew, and the program that ended it is found and marked `died`.
+ * Beside virtual steps, a program has a limit of CPU time, for built-ins that do not end; it is the child's own, so a
+ * busy computer takes nothing away. The wall clock only guards against a child that rests: no answer, and no CPU time
+ * used either. Then there is no verdict: `InfrastructureError`.
+ * A child that ends, or has used up its time, is started anew; the program that did it is found and marked `died`.
  */
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
@@ -24,6 +26,7 @@ import { fileURLToPath } from "node:url";
 import type { Json, Observation, Program, Stop } from "../../labs/kit/program.ts";
 import { UsageError } from "../usage_error.ts";
 import type { Module } from "./compile.ts";
+import { cpuSeconds, loadFactor } from "./cpu_time.ts";
 
 /** No verdict could be made, and it is not the student's fault as far as we know. */
 export class InfrastructureError extends Error {
@@ -70,17 +73,25 @@ export interface Sandbox {
 }
 
 export interface SandboxOptions {
-  /** Wall-clock limit of one request; default 30 s. */
-  readonly timeoutMs?: number;
+  /** So long may a child rest before it counts as hung; default 30 s. */
+  readonly restMs?: number;
+  /** CPU time of one program, in seconds; default 60. */
+  readonly cpuSeconds?: number;
 }
 
 const DATA_BYTES = 1_500_000_000;
 const HEAP_MIB = 400;
-const CPU_SECONDS = 120;
+/** CPU time of a child before it is replaced, and what the system lets it have at most. */
+const CPU_OF_CHILD = 60;
+const CPU_SECONDS = 180;
 const NR_PROCESSES = 64;
 const MAX_REPLY_BYTES = 64 * 1024 * 1024;
-/** After so many deaths the rest of a request is not tried any more. */
+/** After so many deaths the rest of a request is not tried any more; so many for want of CPU time, of a whole set. */
 const MAX_DEATHS = 3;
+const MAX_SPENT = 2;
+/** Programs of one request: a few first, then as many as take about so much CPU time. */
+const FIRST_PROGRAMS = 4;
+const SECONDS_A_REQUEST = 2;
 
 // ── Layers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,9 +155,17 @@ function childFile(): string {
 
 // ── One child ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+type Answer = { readonly reply: unknown } | "died" | "spent" | "silent" | "forged";
+
+/** How often the child's CPU time is looked at. */
+const LOOK_MS = 500;
+
 interface Child {
-  /** The reply to one request as parsed JSON; `died` if the child ended, `silent` if it did not answer in time. */
-  ask(request: object, timeoutMs: number): Promise<{ readonly reply: unknown } | "died" | "silent" | "forged">;
+  /**
+   * The reply to one request as parsed JSON. `died`: the child ended · `spent`: it has used up `cpuLimit` seconds of CPU
+   * time · `silent`: neither an answer nor CPU time used within `restMs`
+   */
+  ask(request: object, restMs: number, cpuLimit: number): Promise<Answer>;
   kill(): void;
 }
 
@@ -185,20 +204,43 @@ function startChild(): Child {
     answer?.(line);
   });
 
+  /** Why the child is given up, seen again and again from now on; null as long as it may go on. */
+  const watch = (restMs: number, cpuLimit: number): (() => "spent" | "silent" | null) => {
+    // Most answers are there before anybody looks: the first look is the start.
+    let start: number | null | undefined;
+    let [last, nrRests] = [Number.NaN as number | null, 0];
+    return () => {
+      const now = cpuSeconds(child.pid ?? 0);
+      start ??= now;
+      nrRests = now !== null && now !== last ? 0 : nrRests + 1;
+      last = now;
+      if (now !== null && start !== null && now - start > cpuLimit) return "spent";
+      // Where nobody says what was used, a busy computer has to be waited for longer.
+      const patience = now === null ? restMs * loadFactor() : restMs;
+      return nrRests * LOOK_MS > patience ? "silent" : null;
+    };
+  };
+
   return {
-    async ask(request, timeoutMs) {
+    async ask(request, restMs, cpuLimit) {
       const id = nextId++;
       if (hasEnded) return "died";
-      const answered = new Promise<string | null | undefined>((resolve) => {
-        const timer = setTimeout(() => resolve(undefined), timeoutMs);
+      const answered = new Promise<string | null | "spent" | "silent">((resolve) => {
+        const look = watch(restMs, cpuLimit);
+        const timer = setInterval(() => {
+          const why = look();
+          if (why === null) return;
+          clearInterval(timer);
+          resolve(why);
+        }, LOOK_MS);
         waiting = (line) => {
-          clearTimeout(timer);
+          clearInterval(timer);
           resolve(line);
         };
       });
       child.stdin?.write(`${JSON.stringify({ id, ...request })}\n`);
       const line = await answered;
-      if (line === undefined) return "silent";
+      if (line === "spent" || line === "silent") return line;
       if (line === null) return "died";
       // Exactly one line, with this number: whoever writes more into the channel forges.
       if (line.indexOf("\n") !== line.length - 1) return "forged";
@@ -224,11 +266,22 @@ function stopped(kind: Stop["kind"], message: string): RawObservation {
 }
 
 const DIED = (): RawObservation => stopped("died", "the process ended in the middle of an operation (out of memory?)");
+const SPENT = (): RawObservation =>
+  stopped(
+    "died",
+    "an operation has used up its CPU time without a step of the student's own (a built-in without end?)",
+  );
 const FORGED = (): RawObservation => stopped("forged", "something wrote into the grader's channel");
 
+type Ran = RawObservation[] | "died" | "spent" | "forged";
+
 export function createSandbox(options: SandboxOptions = {}): Sandbox {
-  const timeoutMs = options.timeoutMs ?? 30_000;
+  const { restMs = 30_000, cpuSeconds: cpuLimit = 60 } = options;
   const sets = new Map<string, readonly Module[]>();
+  /** Programs of the set that was loaded last which had no CPU time left. */
+  let nrSpent = 0;
+  /** Seconds of CPU time that the last request took, and the child so far. */
+  let [cpuOfRequest, cpuOfChild] = [0, 0];
   let child: Child | null = null;
   let hasSets = new Set<string>();
   let isClosed = false;
@@ -246,15 +299,14 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     if (child === null) {
       child = startChild();
       hasSets = new Set();
+      cpuOfChild = 0;
     }
-    const answer = await child.ask(request, timeoutMs);
+    const answer = await child.ask(request, restMs, cpuLimit);
     // A child that we ended ourselves says nothing about the student's code.
     refuseIfClosed();
-    if (answer === "died" || answer === "forged") restart();
-    if (answer === "silent") {
-      restart();
-      throw new InfrastructureError(`the student's program gave no answer for ${timeoutMs / 1000} s and was stopped`);
-    }
+    if (typeof answer === "string") restart();
+    if (answer === "silent")
+      throw new InfrastructureError(`the student's program rested for ${restMs / 1000} s and was stopped`);
     return answer;
   };
 
@@ -268,37 +320,50 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     return ((answer.reply as { problem?: LoadProblem | null }).problem ?? null) as LoadProblem | null;
   };
 
-  const runOnce = async (
-    request: RunRequest,
-    programs: readonly Program[],
-  ): Promise<RawObservation[] | "died" | "forged"> => {
+  const runOnce = async (request: RunRequest, programs: readonly Program[]): Promise<Ran> => {
     await ensure(request.set);
     const { set, ...rest } = request;
     const answer = await ask({ run: set, ...rest, programs });
-    if (typeof answer === "string") return answer === "forged" ? "forged" : "died";
-    const { observations } = answer.reply as { observations?: unknown };
+    if (typeof answer === "string") return answer as Exclude<typeof answer, "silent">;
+    const { observations, cpu } = answer.reply as { observations?: unknown; cpu?: unknown };
     if (!Array.isArray(observations) || observations.length !== programs.length) return "forged";
+    const used = typeof cpu === "number" && cpu >= 0 ? cpu : 0;
+    [cpuOfRequest, cpuOfChild] = [used - cpuOfChild, used];
+    if (cpuOfChild > CPU_OF_CHILD) restart();
     return observations.map((raw, i) => (isObservation(raw, programs[i] as Program) ? raw : FORGED()));
+  };
+
+  /** Somebody ended the child: one program at a time, to find out who. */
+  const runEach = async (request: RunRequest, programs: readonly Program[]): Promise<RawObservation[]> => {
+    const observations: RawObservation[] = [];
+    let nrDeaths = 0;
+    for (const program of programs) {
+      const alone = nrDeaths < MAX_DEATHS && nrSpent < MAX_SPENT ? await runOnce(request, [program]) : null;
+      if (alone === "died") nrDeaths++;
+      if (alone === "spent") nrSpent++;
+      if (Array.isArray(alone)) observations.push(alone[0] as RawObservation);
+      else if (alone === "forged") observations.push(FORGED());
+      else observations.push(nrSpent > 0 ? SPENT() : DIED());
+    }
+    return observations;
   };
 
   return {
     load(set, modules) {
       sets.set(set, modules);
       hasSets.delete(set);
+      nrSpent = 0;
       return ensure(set);
     },
     async run(request, programs) {
-      if (programs.length === 0) return [];
-      const together = await runOnce(request, programs);
-      if (typeof together !== "string") return together;
-      if (programs.length === 1) return [together === "died" ? DIED() : FORGED()];
-      // Somebody ended the child: one at a time, to find out who.
       const observations: RawObservation[] = [];
-      let nrDeaths = 0;
-      for (const program of programs) {
-        const alone = nrDeaths < MAX_DEATHS ? await runOnce(request, [program]) : "died";
-        if (alone === "died") nrDeaths++;
-        observations.push(alone === "died" ? DIED() : alone === "forged" ? FORGED() : (alone[0] as RawObservation));
+      let size = FIRST_PROGRAMS;
+      while (observations.length < programs.length) {
+        const some = programs.slice(observations.length, observations.length + size);
+        const ran = nrSpent < MAX_SPENT ? await runOnce(request, some) : "spent";
+        observations.push(...(typeof ran === "string" ? await runEach(request, some) : ran));
+        if (cpuOfRequest > 0) size = Math.floor((size * SECONDS_A_REQUEST) / cpuOfRequest);
+        size = Math.max(1, Math.min(size, 8 * some.length, programs.length));
       }
       return observations;
     },

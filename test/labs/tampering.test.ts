@@ -2,8 +2,9 @@
  * Goal: whatever the student's file does to the grader, it gets the points that its allocator deserves, or fewer.
  * Method: each attack is code put in front of an allocator that does nothing right (worth 0) or of a right one (worth all of
  * the quick run). The score must not be above, the run must end, and the grade must format. Skipped if dist/ is not built.
+ * Here all attacks on lab 2, and some on labs whose driver searches through orders; `npm run labs:attack`: all on all labs.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,47 +12,49 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FORMATS, formatGrade } from "../../scripts/lab/formats.ts";
 import { type Grade, gradeFolder } from "../../scripts/lab/grade.ts";
 import { initFolder } from "../../scripts/lab/init.ts";
-import { type Lab, openLab } from "../../scripts/lab/lab_folder.ts";
+import { type Lab, labNames, openLab } from "../../scripts/lab/lab_folder.ts";
 import { createSandbox, type Sandbox } from "../../scripts/lab/sandbox.ts";
 import { referenceFiles } from "../../scripts/lab/skeleton.ts";
+import { descendants, eventually, isRunning } from "./support/program.ts";
 
 const isBuilt = existsSync(fileURLToPath(new URL("../../dist/scripts/lab/runner_child.js", import.meta.url)));
 const scratch = mkdtempSync(join(tmpdir(), "slabtown-tamper-"));
+const isEverything = process.env.SLABTOWN_ATTACKS === "all";
+const entryOf = ({ manifest }: Lab): string => manifest.files[0] ?? "";
+const rightOf = (of: Lab): string => referenceFiles(of, of.manifest.references[0] ?? "").get(entryOf(of)) ?? "";
+const lab = openLab("buddy");
+const right = rightOf(lab);
 let sandbox: Sandbox;
-let lab: Lab;
-let right: string;
 let nrFolders = 0;
 
 beforeAll(() => {
-  lab = openLab("buddy");
-  sandbox = createSandbox({ timeoutMs: 20_000 });
-  right = referenceFiles(lab, "reference-list").get("buddy.ts") ?? "";
+  sandbox = createSandbox({ cpuSeconds: 20 });
 });
 afterAll(() => {
   sandbox.close();
   rmSync(scratch, { recursive: true, force: true });
 });
 
-function folder(text: string): string {
+function folder(text: string | Uint8Array, of: Lab = lab): string {
   const dir = join(scratch, `f${nrFolders++}`);
-  initFolder(lab, dir);
-  writeFileSync(join(dir, "buddy.ts"), text);
+  initFolder(of, dir);
+  writeFileSync(join(dir, entryOf(of)), text);
   return dir;
 }
 
-const grade = (dir: string): Promise<Grade> => gradeFolder({ lab, dir, depth: "quick", sandbox });
+const grade = (dir: string, of: Lab = lab): Promise<Grade> => gradeFolder({ lab: of, dir, depth: "quick", sandbox });
 
-/** An allocator with `body` before it, that hands out nothing. */
-const nothing = (body: string): string => `${body}
-export function createBuddy(memory: any): any {
-  return { addFreeRange() {}, allocBlock() { return 0xffffffff; }, freeBlock() { return 0; }, nrFree() { return 0; } };
-}
-`;
+/** Put in the place of the name of the lab's factory. */
+const FACTORY = "createWhatIsAskedFor";
+/** A factory with `body` before it, of something that does nothing and says 0. */
+const nothing = (body: string): string => `${body}\n${returning("0")}`;
 const returning = (value: string): string => `
-export function createBuddy(memory: any): any {
-  return { addFreeRange() {}, allocBlock() { return ${value}; }, freeBlock() { return ${value}; }, nrFree() { return ${value}; } };
+export function ${FACTORY}(): any {
+  return new Proxy({}, { get: () => () => (${value}) });
 }
 `;
+const attackOn = (of: Lab, text: string): string =>
+  text.replaceAll(FACTORY, /export function (create\w+)/.exec(rightOf(of))?.[1] ?? FACTORY);
 
 const ESCAPE = 'const host: any = (globalThis as any).constructor.constructor("return process")();';
 
@@ -107,16 +110,37 @@ const ATTACKS: Readonly<Record<string, string>> = {
   "edits what is given": nothing('import * as api from "./given/api.ts"; try { (api as any).NO_FRAME = 0; } catch {}'),
 };
 
+/** Tried on every lab each time; the others on lab 2 only. */
+const SOME = [
+  "patches Array.prototype.push",
+  "returns itself in itself",
+  "loops and catches",
+  "is empty",
+  "throws null",
+];
+const OTHERS = labNames()
+  .map((name) => openLab(name))
+  .filter(({ short, manifest }) => manifest.files.length > 0 && (isEverything || /^(magazines|lockfree)$/.test(short)));
+
 describe.skipIf(!isBuilt)("attacks alone are worth nothing", () => {
-  for (const [name, text] of Object.entries(ATTACKS)) {
-    it(name, async () => {
-      const graded = await grade(folder(text));
+  const cases = [lab, ...OTHERS.filter(({ name }) => name !== lab.name)].flatMap((of) =>
+    Object.entries(ATTACKS)
+      .filter(([name]) => of === lab || isEverything || SOME.includes(name))
+      .map(([name, text]) => [of.short, name, of, text] as const),
+  );
+  it.each(cases)(
+    "%s: %s",
+    async (_lab, _name, of, text) => {
+      const dir = folder(attackOn(of, text), of);
+      const graded = await grade(dir, of);
       // Refusing everything is right where refusing is asked for: that much an honest nothing earns, too.
-      expect(graded.score).toBeLessThanOrEqual(2);
+      expect(graded.score).toBeLessThanOrEqual(Math.max(2, Math.floor(of.manifest.points / 20)));
       for (const format of FORMATS) expect(formatGrade(graded, format).length).toBeGreaterThan(0);
       for (const row of graded.rows) expect(row.lines.length).toBeLessThanOrEqual(25);
-    });
-  }
+      expect(readFileSync(join(dir, entryOf(of)), "utf8")).toBe(attackOn(of, text));
+    },
+    240_000,
+  );
 });
 
 describe.skipIf(!isBuilt)("a right allocator keeps its points, whatever else the file does", () => {
@@ -164,31 +188,39 @@ describe.skipIf(!isBuilt)("a right allocator keeps its points, whatever else the
 });
 
 describe.skipIf(!isBuilt)("files that are none", () => {
-  it("a link out of the folder is not followed", async () => {
-    const secret = join(scratch, "secret.ts");
-    writeFileSync(secret, right);
-    const dir = folder("");
-    rmSync(join(dir, "buddy.ts"));
-    symlinkSync(secret, join(dir, "buddy.ts"));
-    const graded = await grade(dir);
+  const all = [lab, ...OTHERS.filter(({ name }) => name !== lab.name)].map((of) => [of.short, of] as const);
+
+  it.each(all)("%s: a link out of the folder is not followed", async (_name, of) => {
+    const secret = join(scratch, `secret-${of.short}.ts`);
+    writeFileSync(secret, rightOf(of));
+    const dir = folder("", of);
+    rmSync(join(dir, entryOf(of)));
+    symlinkSync(secret, join(dir, entryOf(of)));
+    const graded = await grade(dir, of);
     expect(graded.problem).toContain("leads out of the folder");
     expect(graded.score).toBe(0);
+    expect(readFileSync(secret, "utf8")).toBe(rightOf(of));
   });
 
-  it.each<[string, string | Uint8Array, string]>([
+  const files: readonly [string, string | Uint8Array, string][] = [
     ["binary", new Uint8Array([0, 1, 2, 255]), "binary data"],
     ["no UTF-8", new Uint8Array([0xc3, 0x28, 0x41]), "not UTF-8"],
     ["100 MB", new Uint8Array(100 * 1024 * 1024).fill(32), "larger than"],
-  ])("%s", async (_name, bytes, problem) => {
-    const dir = folder("");
-    writeFileSync(join(dir, "buddy.ts"), bytes);
-    expect((await grade(dir)).problem).toContain(problem);
-  });
+  ];
+  it.each(all.flatMap(([name, of]) => files.map((file) => [name, ...file, of] as const)))(
+    "%s: %s",
+    async (_lab, _name, bytes, problem, of) => {
+      const graded = await grade(folder(bytes, of), of);
+      expect([graded.problem, graded.score]).toEqual([expect.stringContaining(problem), 0]);
+    },
+  );
 
-  it("a missing file has its place in the message", async () => {
-    const dir = folder("");
-    rmSync(join(dir, "buddy.ts"));
-    expect((await grade(dir)).problem).toContain("is missing");
+  it.each(all)("%s: a missing file, and a folder in its place, have their place in the message", async (_name, of) => {
+    const dir = folder("", of);
+    rmSync(join(dir, entryOf(of)));
+    expect((await grade(dir, of)).problem).toContain("is missing");
+    mkdirSync(join(dir, entryOf(of)));
+    expect((await grade(dir, of)).problem).toContain(entryOf(of));
   });
 
   it("a folder that is not empty, or not a folder, is refused and left alone", () => {
@@ -197,4 +229,38 @@ describe.skipIf(!isBuilt)("files that are none", () => {
     expect(() => initFolder(lab, join(dir, "buddy.ts"))).toThrow("cannot be made");
     expect(readFileSync(join(dir, "buddy.ts"), "utf8")).toBe(right);
   });
+});
+
+describe.skipIf(!isBuilt)("time", () => {
+  const spinning = `${right}\nexport const slow = /^(a+)+$/.test("${"a".repeat(40)}b");\n`;
+
+  it("a built-in without end is a crash, and the other students have theirs (bug: no verdict after 30 s)", async () => {
+    const own = createSandbox({ cpuSeconds: 0.4 });
+    try {
+      const request = { lab, depth: "quick", sandbox: own, only: "merge-all" } as const;
+      const [row] = (await gradeFolder({ ...request, dir: folder(spinning) })).rows;
+      expect([row?.status, row?.score]).toEqual(["crashed", 0]);
+      expect(row?.lines.join(" ")).toContain("has used up its CPU time");
+      expect((await gradeFolder({ ...request, dir: folder(right) })).rows[0]?.status).toBe("passed");
+    } finally {
+      own.close();
+    }
+  }, 60_000);
+
+  it("a child that rests gives no verdict", async () => {
+    const own = createSandbox({ restMs: 700 });
+    try {
+      const dir = folder(spinning);
+      const others = new Set(descendants(process.pid));
+      const graded = gradeFolder({ lab, dir, depth: "quick", sandbox: own, only: "merge-all" });
+      const failed = expect(graded).rejects.toThrow("rested for 0.7 s");
+      // One that lists processes is no child of ours for long.
+      const news = (): number[] => descendants(process.pid).filter((pid) => !others.has(pid) && isRunning(pid));
+      expect(await eventually(() => news().length > 0, 30_000)).toBe(true);
+      for (const pid of news()) process.kill(pid, "SIGSTOP");
+      await failed;
+    } finally {
+      own.close();
+    }
+  }, 60_000);
 });
