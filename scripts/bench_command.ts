@@ -8,11 +8,11 @@
 
 import { availableParallelism } from "node:os";
 import { DEFAULT_SEED } from "../kernel/params.ts";
+import { isUtf8Locale } from "./ascii.ts";
 import { type BenchReport, benchDocument, benchFaults, benchText } from "./bench/bench_report.ts";
 import { type BenchRun, matchesFilter } from "./bench/bench_run.ts";
 import { ParallelFailure } from "./bench/parallel_machine.ts";
 import { PARALLEL_NAMES, runParallelSuite, runStressSuite } from "./bench/parallel_suite.ts";
-import { isUtf8Locale } from "./bench/plot.ts";
 import { FIGURE_NAMES, runSuite } from "./bench/suite.ts";
 import { paintFor } from "./command_options.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";

@@ -37,9 +37,3 @@ const center = (text: string): string => {
   const left = Math.floor((COLUMN - text.length) / 2);
   return `${" ".repeat(Math.max(0, left))}${text}`.padEnd(COLUMN);
 };
-
-/** Does the terminal show more than ASCII? By the locale, as other programs judge it. */
-export function isUtf8Locale(env: Readonly<Record<string, string | undefined>>): boolean {
-  const locale = [env.LC_ALL, env.LC_CTYPE, env.LANG].find((value) => value !== undefined && value !== "") ?? "";
-  return /utf-?8/i.test(locale);
-}

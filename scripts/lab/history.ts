@@ -2,9 +2,9 @@
  * The history of a student's folder: what every grade looked at, under `.lab/history`, so that no work is ever lost.
  *
  *   .lab/history/0007/buddy.ts …       the files
- *   .lab/history/0007/score            `81/90`
+ *   .lab/history/0007/score            `81/90`, and a line for each other kind of run: `12/14` in the quick one
  *
- * A state that is the same as the last one is not kept twice. Restoring first keeps what is there now. Two graders may
+ * A state that is the same as the last one is not kept twice; what it got in another kind of run is noted. Restoring first keeps what is there now. Two graders may
  * be at work in one folder: each writes beside, and takes the next number that is free.
  */
 
@@ -30,7 +30,14 @@ const PLACE = join(".lab", "history");
 
 export interface Snapshot {
   readonly name: string;
-  readonly score: string;
+  /** One for each kind of run, which have different points to give. */
+  readonly scores: readonly string[];
+}
+
+/** Points in runs that have `max` to give; −1 if there was none of them. */
+export function pointsOf({ scores }: Snapshot, max: number): number {
+  const score = scores.find((text) => text.endsWith(`/${max}`));
+  return score === undefined ? -1 : Number.parseInt(score, 10);
 }
 
 /** Files that are the student's. */
@@ -47,7 +54,7 @@ export function snapshots(dir: string): Snapshot[] {
     .sort((a, b) => Number(a) - Number(b))
     .map((name) => {
       const file = join(place, name, "score");
-      return { name, score: existsSync(file) ? readFileSync(file, "utf8").trim() : "" };
+      return { name, scores: existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : [] };
     });
 }
 
@@ -65,7 +72,10 @@ function keep(lab: Lab, dir: string, score: string): string | null {
       const kept = join(dir, PLACE, last.name, name);
       return existsSync(kept) && readFileSync(kept).equals(readFileSync(join(dir, name)));
     });
-  if (isSame) return null;
+  if (isSame) {
+    noteScore(join(dir, PLACE, last.name, "score"), last, score);
+    return null;
+  }
   const temporary = join(dir, PLACE, `${process.pid}.${nextTemporary++}.tmp`);
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(temporary, { recursive: true });
@@ -77,6 +87,14 @@ function keep(lab: Lab, dir: string, score: string): string | null {
     rmSync(temporary, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** What the same files got in another kind of run. */
+function noteScore(file: string, { scores }: Snapshot, score: string): void {
+  if (!score.includes("/") || scores.includes(score)) return;
+  const [, max] = score.split("/");
+  const others = scores.filter((text) => !text.endsWith(`/${max}`));
+  replace(file, Buffer.from(`${[...others, score].join("\n")}\n`));
 }
 
 let nextTemporary = 0;

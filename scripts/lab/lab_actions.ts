@@ -2,6 +2,7 @@
  * What `slabtown lab …` does for students.
  */
 
+import { isUtf8Locale, toAscii } from "../ascii.ts";
 import { type HostOutput, stoppable } from "../host_output.ts";
 import { EXIT_FAILED, EXIT_INTERRUPT, EXIT_OK } from "../metrics.ts";
 import { didYouMean } from "../nearest.ts";
@@ -54,7 +55,8 @@ export async function gradeLab(dir: string, depth: Depth, options: GradingOption
     if (complaint !== null) host.err(`slabtown: ${complaint}\n`);
     const showsAll = options.all === true || options.case !== undefined;
     const { format } = options;
-    host.out(format === undefined ? humanGrade(grade, paintFor(options), showsAll) : formatGrade(grade, format));
+    if (format === undefined) screenOf(options, host)(humanGrade(grade, paintFor(options), showsAll));
+    else host.out(formatGrade(grade, format));
     if (depth === "full") host.err(`isolation: ${activeLayers().join(", ")}\n`);
     return isComplete(grade) ? EXIT_OK : EXIT_FAILED;
   } catch (error) {
@@ -73,7 +75,8 @@ function isComplete({ score, max, rows }: Grade): boolean {
 /** What was judged before Ctrl-C, for people; half a results file is none, so machines get nothing. */
 function interrupted(rows: readonly Row[], options: GradingOptions, host: HostOutput): number {
   const paint = paintFor(options);
-  if (options.format === undefined) for (const row of rows) host.out(`  ${rowLine(row, paint)}\n`);
+  const say = screenOf(options, host);
+  if (options.format === undefined) for (const row of rows) say(`  ${rowLine(row, paint)}\n`);
   host.err(`slabtown: interrupted after ${rows.length} checks: this is no grade, and nothing was kept\n`);
   return EXIT_INTERRUPT;
 }
@@ -84,13 +87,13 @@ export async function watchLab(dir: string, options: GradingOptions, host: HostO
   const lab = labOfFolder(folder);
   const keys = process.stdin.isTTY ? process.stdin : undefined;
   const isStopped = (): boolean => host.stop.reason !== "none";
-  const request = { lab, dir: folder, paint: paintFor(options), out: host.out, keys, isStopped };
+  const request = { lab, dir: folder, paint: paintFor(options), out: screenOf(options, host), keys, isStopped };
   const grade = await stoppable(host.stop, () => watchFolder(request));
   return grade !== null && isComplete(grade) ? EXIT_OK : EXIT_FAILED;
 }
 
 export function printHint(name: string, tier: number, host: HostOutput): number {
-  host.out(hintText(openLab(name), tier));
+  screenOf({}, host)(hintText(openLab(name), tier));
   return EXIT_OK;
 }
 
@@ -98,11 +101,11 @@ export async function quizLab(name: string, options: QuizOptions, host: HostOutp
   const lab = openLab(name);
   const seed = options.seed ?? 1;
   if (options.answer === undefined) {
-    host.out(await quizText(lab, seed, options.solve === true));
+    screenOf({}, host)(await quizText(lab, seed, options.solve === true));
     return EXIT_OK;
   }
   const { isRight, text } = await judgeAnswer(lab, seed, options.answer);
-  host.out(text);
+  screenOf({}, host)(text);
   return isRight ? EXIT_OK : EXIT_FAILED;
 }
 
@@ -112,7 +115,7 @@ export async function replayLab(name: string, dir: string, options: ReplayOption
   const sandbox = createSandbox();
   try {
     const { case: caseId, seed, step } = options;
-    host.out(await replayText({ lab: openLab(name), dir: folder, sandbox, caseId, seed, step }));
+    screenOf({}, host)(await replayText({ lab: openLab(name), dir: folder, sandbox, caseId, seed, step }));
     return EXIT_OK;
   } catch (error) {
     if (!(error instanceof SourceError)) throw asUsageError(error);
@@ -163,7 +166,7 @@ export function historyOf(dir: string, options: HistoryOptions, host: HostOutput
   const lab = labOfFolder(folder);
   if (options.restore !== undefined) restore(lab, folder, options.restore);
   else if (options.reset === true) reset(lab, folder);
-  for (const { name, score } of snapshots(folder)) host.out(`${name}  ${score}\n`);
+  for (const { name, scores } of snapshots(folder)) host.out(`${name}  ${scores.join("  ")}\n`);
   return EXIT_OK;
 }
 
@@ -171,6 +174,12 @@ function checkCase(lab: Lab, id: string): void {
   const ids = lab.rubric.map((row) => row.id);
   if (ids.includes(id)) return;
   throw new UsageError(`${lab.name} has no check "${id}"`, didYouMean(id, ids, `checks: ${ids.join(", ")}`));
+}
+
+/** Where text for people goes: in ASCII if asked for, or if the terminal's locale has no more. */
+function screenOf({ ascii }: { readonly ascii?: boolean }, { out }: HostOutput): (text: string) => void {
+  const isPlain = ascii === true || (process.stdout.isTTY === true && !isUtf8Locale(process.env));
+  return isPlain ? (text) => out(toAscii(text)) : out;
 }
 
 function paintFor({ color }: { readonly color: boolean }): Paint {

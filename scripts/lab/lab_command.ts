@@ -75,6 +75,7 @@ export function addLab(program: Command, host: HostOutput, done: Done): void {
       .option("--lab <LAB>", "the lab, whatever the folder says")
       .option("--no-history", "keep nothing under .lab/history")
       .option("--no-color", "no colour (also: NO_COLOR)")
+      .option("--ascii", "nothing but ASCII (also: a locale without UTF-8)")
       .action(async (dir: string, options: GradingOptions) => {
         done(await (await actions()).gradeLab(dir, depth, options, host));
       });
@@ -107,6 +108,7 @@ function addStudy(lab: Command, host: HostOutput, done: Done): void {
     .description("a verdict after every save; keys: n r h l c x q v t p d")
     .addArgument(directory())
     .option("--no-color", "no colour (also: NO_COLOR)")
+    .option("--ascii", "nothing but ASCII (also: a locale without UTF-8)")
     .action(async (dir: string, options: GradingOptions) => done(await (await actions()).watchLab(dir, options, host)));
   lab
     .command("hint")

@@ -8,6 +8,8 @@ export interface GradingOptions {
   readonly case?: string;
   readonly all?: boolean;
   readonly color: boolean;
+  /** True: nothing but ASCII. */
+  readonly ascii?: boolean;
   readonly format?: Format;
   readonly seedFile?: string;
   /** The lab, where the folder does not say it (or is not to be asked). */

@@ -15,7 +15,7 @@ import type { Paint } from "../paint.ts";
 import { UsageError } from "../usage_error.ts";
 import { SourceError } from "./compile.ts";
 import { type Grade, gradeFolder, type Row } from "./grade.ts";
-import { reset, snapshots, tryToKeep } from "./history.ts";
+import { pointsOf, reset, type Snapshot, snapshots, tryToKeep } from "./history.ts";
 import { rowLine } from "./human.ts";
 import type { Lab } from "./lab_folder.ts";
 import { makePatch } from "./patch.ts";
@@ -231,21 +231,25 @@ class Watcher {
     out(`\n${await replayText(request)}`);
   }
 
-  /** What is different from the state with the most points. */
+  /** What is different from the last state with the most points in a run like this one. */
   #diff(): void {
     const { lab, dir, out } = this.#request;
-    const points = ({ score }: { readonly score: string }): number => Number.parseInt(score, 10) || 0;
-    const best = snapshots(dir).reduce<ReturnType<typeof snapshots>[number] | null>(
-      (found, next) => (found === null || points(next) >= points(found) ? next : found),
-      null,
-    );
+    const max = this.#grade?.max ?? 0;
+    const best = snapshots(dir)
+      .filter((state) => pointsOf(state, max) >= 0)
+      .reduce<Snapshot | null>(
+        (found, next) => (found === null || pointsOf(next, max) >= pointsOf(found, max) ? next : found),
+        null,
+      );
     if (best === null) {
       out("there is no earlier state\n");
       return;
     }
+    const which = `${best.name} (${pointsOf(best, max)}/${max})`;
     for (const name of lab.manifest.files) {
       const before = readStudentFile(join(dir, ".lab", "history", best.name), name);
-      out(makePatch(name, before, readStudentFile(dir, name)) || `${name} is as in ${best.name} (${best.score})\n`);
+      const patch = makePatch(name, before, readStudentFile(dir, name));
+      out(patch === "" ? `${name} is as in ${which}\n` : `since ${which}:\n${patch}`);
     }
   }
 }

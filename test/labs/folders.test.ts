@@ -18,6 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { afterAll, describe, expect, it } from "vitest";
+import { toAscii } from "../../scripts/ascii.ts";
 import { initFolder } from "../../scripts/lab/init.ts";
 import { openLab } from "../../scripts/lab/lab_folder.ts";
 import { wrongFiles } from "../../scripts/lab/own_tests.ts";
@@ -126,6 +127,38 @@ describe.skipIf(!isBuilt)("two graders in one folder", () => {
     expect((await watch.done)?.rows.every(({ status }) => status === "passed")).toBe(true);
     expect(watch.shown()).not.toContain("of the visible checks");
   }, 90_000);
+
+  it("d compares with the best state of an equal run (bug: points of the quick run with those of all checks)", async () => {
+    const dir = folder(wrongFiles(lab, "merge-once").get("buddy.ts") as string);
+    // More points than any quick run can give, of a state that is worse.
+    const old = join(dir, ".lab", "history", "0001");
+    mkdirSync(old, { recursive: true });
+    writeFileSync(join(old, "score"), "40/90\n");
+    writeFileSync(join(old, "buddy.ts"), "export const nothing = 1;\n");
+    const watch = watchOf(dir);
+    expect(await watch.says("of the quick run")).toBe(true);
+    writeFileSync(join(dir, "buddy.ts"), right);
+    expect(await watch.says("all that was run passes")).toBe(true);
+    watch.keys.push("d");
+    expect(await watch.says("buddy.ts is as in 0003")).toBe(true);
+    watch.keys.push("c");
+    expect(await watch.says("of the visible checks")).toBe(true);
+    watch.keys.push("q");
+    await watch.done;
+    // The same files, judged twice: one state with both points.
+    expect(readFileSync(join(dir, ".lab", "history", "0003", "score"), "utf8")).toMatch(/^(\d+)\/\1\n\d+\/\d+\n$/);
+    expect(readdirSync(join(dir, ".lab", "history")).sort()).toEqual(["0001", "0002", "0003"]);
+  }, 90_000);
+
+  it("--ascii, and a terminal that shows no more: nothing else is printed", async () => {
+    const dir = folder(wrongFiles(lab, "merge-once").get("buddy.ts"));
+    const { out, code } = await run("lab", "check", dir, "--ascii", "--case", "merge-all");
+    expect(code).toBe(1);
+    expect(out).toContain("x buddy.merge-all");
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: all of ASCII
+    expect(out).toMatch(/^[\u0000-\u007f]*$/);
+    expect(toAscii("✓ a → b … ≤ █ ñ 😀")).toBe("+ a -> b ... <= # ? ?");
+  }, 60_000);
 
   function wholeSnapshots(dir: string): string[] {
     const names = readdirSync(join(dir, ".lab", "history"));
