@@ -164,6 +164,7 @@ export { composeSwap, RECLAIM_STATIC_BYTES, type ReclaimSubsystem } from "./recl
 export { SG_BYTES } from "./scatterlist.ts";
 export { formatMemInfo } from "./show_mem.ts";
 export { createSimpleFrames, type SimpleFrames } from "./simple_frames.ts";
+export { createSimpleObjectCache } from "./simple_object_cache.ts";
 export {
   CACHE_CC,
   CACHE_DEPOT,
@@ -175,7 +176,12 @@ export {
   slabBytes,
 } from "./slab_descriptor.ts";
 export { SLAB_HWCACHE_ALIGN } from "./slab_layout.ts";
-export { createSlabSubsystem, type SlabSubsystem, slabSubsystemStaticBytes } from "./slab_subsystem.ts";
+export {
+  createSlabSubsystem,
+  type ObjectCacheFactory,
+  type SlabSubsystem,
+  slabSubsystemStaticBytes,
+} from "./slab_subsystem.ts";
 export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
 export type { SwapArea } from "./swap_area.ts";
 export type { Swiotlb } from "./swiotlb.ts";

@@ -29,7 +29,7 @@ import { createMagazineLayer } from "./magazine.ts";
 import { DEPOT_STATICS, MAGAZINE_STATIC_BYTES } from "./magazine_stock.ts";
 import { type CpuCacheStats, createMissPath, type ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
-import { createPassthroughLayer } from "./passthrough.ts";
+import { createPassthroughLayer, type PassthroughDeps } from "./passthrough.ts";
 import { createSlabLayer } from "./slab.ts";
 import { CACHES_MUTEX, REAP_STATE, slabStaticBytes } from "./slab_caches.ts";
 import { createSlabCheck } from "./slab_check.ts";
@@ -58,6 +58,8 @@ import { createSlabReports } from "./slab_report.ts";
 import { NR_SLAB_RECLAIMABLE, NR_SLAB_UNRECLAIMABLE, type VmStat } from "./vmstat.ts";
 
 export type ObjectCacheKind = "magazine" | "passthrough";
+/** The ObjectCacheLayer seam: another per-CPU layer than ours. */
+export type ObjectCacheFactory = (deps: PassthroughDeps) => ObjectCacheLayer;
 
 export interface SlabSubsystemDeps {
   readonly machine: Machine;
@@ -70,7 +72,7 @@ export interface SlabSubsystemDeps {
   /** slabSubsystemStaticBytes(nrCpus) of zeroed static memory, on a cache line. */
   readonly statics: PhysAddr;
   /** The per-CPU layer; magazines unless told otherwise. */
-  readonly objectCache?: ObjectCacheKind;
+  readonly objectCache?: ObjectCacheKind | ObjectCacheFactory;
   /** How the depots of magazines are guarded; by locks unless told otherwise. */
   readonly depot?: DepotKind;
   /** Are objects zeroed whether that was asked for or not? */
@@ -150,10 +152,12 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
     deps.depot === "lockfree"
       ? createLockfreeDepot(machine, spinlocks, slabs, physAdd(magazineStatic, DEPOT_STATICS))
       : createLockedDepot(machine, spinlocks);
-  const ownLayer =
-    deps.objectCache === "passthrough"
-      ? createPassthroughLayer(common)
-      : createMagazineLayer({ ...common, reports, depot: createDepot(), statics: magazineStatic });
+  const createLayer = (): ObjectCacheLayer => {
+    if (typeof deps.objectCache === "function") return deps.objectCache(common);
+    if (deps.objectCache === "passthrough") return createPassthroughLayer(common);
+    return createMagazineLayer({ ...common, reports, depot: createDepot(), statics: magazineStatic });
+  };
+  const ownLayer = createLayer();
   const { autoInit, wrapLayer } = deps;
   const initLayer = autoInit === undefined ? ownLayer : initObjects(machine, objects, ownLayer, autoInit);
   const layer = wrapLayer === undefined ? initLayer : wrapLayer(initLayer);

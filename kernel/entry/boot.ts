@@ -179,7 +179,7 @@ export function boot(options: BootOptions): Kernel {
     pageAlloc,
     vmstat,
     statics: image.bss("slab", slabSubsystemStaticBytes(nrCpus), CACHE_LINE),
-    objectCache: parameters.choice("object_cache", ["magazine", "passthrough"]),
+    objectCache: options.objectCache ?? parameters.choice("object_cache", ["magazine", "passthrough"]),
     depot: parameters.choice("depot", ["locked", "lockfree"]),
     autoInit,
     wrapLayer: faults?.failObjects,

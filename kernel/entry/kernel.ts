@@ -10,6 +10,7 @@ import type {
   CpuCacheStats,
   FaultStats,
   FrameAllocatorFactory,
+  ObjectCacheFactory,
   PageAllocator,
   PageOwners,
   Pages,
@@ -72,6 +73,8 @@ export interface BootOptions {
   readonly programs: ReadonlyMap<string, Program>;
   /** The FrameAllocator seam: another allocator of page frames than the buddy. */
   readonly frameAllocator?: FrameAllocatorFactory;
+  /** The ObjectCacheLayer seam: other per-CPU caches than magazines; `object_cache=` is not asked then. */
+  readonly objectCache?: ObjectCacheFactory;
   /** Device → settings (rates, sizes, faults), as DEVICE_SETTINGS lists them. Throws for what does not exist. */
   readonly devices?: Readonly<Record<string, DeviceSettings>>;
   /** Drivers to load once the system runs, with parameters, in this order: `nic ring=64`. */

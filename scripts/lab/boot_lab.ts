@@ -5,6 +5,7 @@
  * oops that names it. This is for looking, not for grading: nothing is walled off.
  */
 
+import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { runInThisContext } from "node:vm";
 import { createRam } from "../../kernel/arch/port.ts";
@@ -32,7 +33,7 @@ export async function labBootOptions(spec: string, ramBytes: number): Promise<()
     throw new UsageError(`--lab ${spec}: no folder`, `--lab LAB=DIR; labs: ${labNames().join(", ")}`);
   const lab = openLab(name);
   const dir = studentFolder(rest.join("="));
-  if (lab.manifest.seam === undefined)
+  if (lab.manifest.seam === undefined || !existsSync(codeFile(lab, "seam")))
     throw new UsageError(`${lab.name} has no place in the kernel`, "grade it instead");
   const { seam } = (await import(pathToFileURL(codeFile(lab, "seam")).href)) as { seam: Seam };
   try {

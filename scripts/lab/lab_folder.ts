@@ -129,8 +129,8 @@ export function labNames(folder = labsFolder()): readonly string[] {
 export function openLab(word: string): Lab {
   const names = labNames();
   const wanted = word.toLowerCase().replaceAll("_", "-");
-  const found = names.find(
-    (label) => label === wanted || label.slice(3) === wanted || String(Number(label.slice(0, 2))) === wanted,
+  const found = names.find((label) =>
+    [label, label.slice(3), label.slice(0, 2), String(Number(label.slice(0, 2)))].includes(wanted),
   );
   if (found === undefined) {
     const candidates = names.flatMap((label) => [label, label.slice(3)]);

@@ -19,17 +19,17 @@ const scratch = mkdtempSync(join(tmpdir(), "slabtown-labboot-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 let nrFolders = 0;
 
-async function run(text: string, commands: string): Promise<{ log: string; violation: string | null }> {
-  const lab = openLab("buddy");
+async function run(text: string, commands: string, name = "buddy"): Promise<{ log: string; violation: string | null }> {
+  const lab = openLab(name);
   const dir = join(scratch, `f${nrFolders++}`);
   initFolder(lab, dir);
-  writeFileSync(join(dir, "buddy.ts"), text);
+  writeFileSync(join(dir, lab.manifest.files[0] ?? ""), text);
   let log = "";
   const machine = { nrCpus: 2, ramBytes: RAM_BYTES, seed: "1", cmdline: "" };
   const console = (part: string): void => {
     log += part;
   };
-  const onLab = await labBootOptions(`buddy=${dir}`, RAM_BYTES);
+  const onLab = await labBootOptions(`${name}=${dir}`, RAM_BYTES);
   const kernel = bootMachine(machine, builtinPrograms(), console, onLab());
   kernel.spawn("/sbin/init", ["init", "-c", commands]);
   kernel.closeConsole();
@@ -77,5 +77,60 @@ describe("the kernel on lab 2", () => {
     );
     const { log } = await run(bad, "memhog 16M\n");
     expect(log).toMatch(/buddy\.ts:\d+: allocBlock hands out frames that are not free/);
+  });
+});
+
+describe("the kernel on lab 7", () => {
+  const [magazines, batches] = ["reference-magazines", "reference-batches"].map(
+    (name) => referenceFiles(openLab("magazines"), name).get("magazines.ts") ?? "",
+  );
+
+  it.each([
+    ["magazines", magazines],
+    ["batches", batches],
+  ])("SOC-1 runs on the reference with %s", async (_name, text) => {
+    const { log, violation } = await run(text ?? "", "memhog 4M; stress --ops 300; cat /proc/slabinfo\n", "magazines");
+    expect(log).toContain("contents good");
+    expect(log).toContain("kmalloc-64");
+    expect(log).not.toContain("Oops");
+    expect(violation).toBe(null);
+  });
+
+  it.each([
+    [
+      "an object twice",
+      "store(roundsOf(magazine), rounds - 1);",
+      ";",
+      /magazines\.ts:\d+: alloc hands out object \d+, which is/,
+    ],
+    [
+      "a lock that is kept",
+      "if (object === 0) object = steal();",
+      "lock(me);",
+      /magazines\.ts:\d+: \w+ returns and keeps lock/,
+    ],
+    [
+      "a word beyond the end",
+      "store(roundsOf(magazine), rounds + 1);",
+      "store(1e6, 1);",
+      /magazines\.ts:\d+: there is no word 1000000/,
+    ],
+  ])("%s is an oops with file and line", async (_name, good, bad, words) => {
+    expect(magazines).toContain(good);
+    let said: string;
+    try {
+      said = (await run((magazines ?? "").replace(good, bad), "memhog 4M; stress --ops 50\n", "magazines")).log;
+    } catch (error) {
+      // Caches are made before there is a console.
+      if (!(error instanceof KernelBug)) throw error;
+      said = error.message;
+    }
+    expect(said).toMatch(words);
+  });
+
+  it("a lab without a place in the kernel says so (bug: a module that is not found)", async () => {
+    const dir = join(scratch, "lockfree");
+    initFolder(openLab("lockfree"), dir);
+    await expect(labBootOptions(`lockfree=${dir}`, RAM_BYTES)).rejects.toThrow("has no place in the kernel");
   });
 });
