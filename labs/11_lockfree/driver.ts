@@ -51,6 +51,9 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
   let cpu = 0;
   let pos = 0;
   let restAt = -1;
+  /** What the accesses of a program gave that nobody disturbs; those that are not made again, but give the same. */
+  let results: number[] = [];
+  let replayed: readonly number[] = [];
   let nrAlone = 0;
   let nrAccesses = 0;
   let refused: Refusal | null = null;
@@ -82,7 +85,9 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
         );
     }
     if (!isExploring) {
-      if (pos++ === restAt) throw REST;
+      const at = pos++;
+      if (at === restAt) throw REST;
+      if (at < replayed.length) return replayed[at] as number;
       if (++nrAlone > MAX_ALONE) refuse("endless", `no end after ${MAX_ALONE} accesses, though no other CPU runs`);
     }
     nrAccesses++;
@@ -101,6 +106,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
       before[index] = shape;
       note(kind, word, a, b, result);
     }
+    if (!isExploring) results.push(result);
     return result;
   };
 
@@ -135,6 +141,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     isExploring = false;
     nrAlone = 0;
     pos = 0;
+    results = [];
     return run();
   };
 
@@ -151,10 +158,9 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     return Array.from({ length: hold[who] ?? 0 }, (_, i) => from + i);
   };
 
-  /** Runs one program on `who`, from its start. */
-  const perform = (who: number, program: string): void => {
+  /** Runs one program on `who`, from its start, with `hands`; what it then holds. */
+  const perform = (who: number, program: string, hands = holdOf(who)): number[] => {
     const list = makeList();
-    const hands = holdOf(who);
     const mine = ops[who] as HistoryOp[];
     for (let i = 0; i < program.length; i++) {
       const letter = program[i] as string;
@@ -164,6 +170,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
       const nr = letter === "r" ? 2 : letter === "R" ? 3 : letter === "z" ? 0 : 1;
       const op = (mine[i] ??= { cpu: who, name: "", arg: 0, result: 0, first: 0, last: 0, nrAccesses: 0 });
       opNow[who] = i;
+      nrAlone = 0;
       op.name = isPush ? "push" : letter === "p" ? "pop" : "refill";
       op.arg = isPush ? node : nr;
       op.result = "nothing";
@@ -176,6 +183,7 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
       for (const got of taken) if (isIn(got, nrNodes + 1) && got !== 0) hands.push(got as number);
     }
     opNow[who] = -1;
+    return hands;
   };
   const guarded = (who: number, program: string): undefined => {
     cpu = who;
@@ -297,6 +305,33 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     JSON.stringify({ failure, schedule: "", where: [], log: [] }),
   ];
 
+  /** CPU 1 once, CPU 0 up to its access number k, CPU 1 often, the rest of CPU 0: what they hold, and what is free. */
+  const overtakenAt = (k: number, first: string, other: string, rounds: number) => {
+    port.rollback();
+    ops = [[], [], []];
+    const run = (who: number, program: string, hands = holdOf(who)): number[] =>
+      alone(() => {
+        cpu = who;
+        return perform(who, program, hands);
+      });
+    const start = run(1, other);
+    restAt = k;
+    try {
+      run(0, first);
+      return null;
+    } catch (error) {
+      if (error !== REST) throw error;
+    } finally {
+      restAt = -1;
+    }
+    const before = results;
+    const theirs = run(1, other.repeat(rounds), start);
+    replayed = before;
+    const mine = run(0, first);
+    replayed = [];
+    return { at: k, hands: [mine, theirs], left: drain() };
+  };
+
   return {
     /** Every order of the programs with at most `bound` preemptions; −1: every order that makes a difference. */
     explore(programs: string, bound: number, maxRuns = 20_000) {
@@ -339,6 +374,22 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
         }
       }
       return [60, "", ""];
+    },
+    /** CPU 0 rests before its access number k, for each k, while CPU 1 does `other` many times; then it goes on. */
+    overtake(first: string, other: string, rounds: number) {
+      if (unusable !== null) return [JSON.stringify({ at: 0, failure: unusable })];
+      const rows: string[] = [];
+      for (let k = 0; k < 60; k++) {
+        try {
+          const row = overtakenAt(k, first, other, rounds);
+          if (row === null) return rows;
+          rows.push(JSON.stringify(row));
+        } catch (error) {
+          if (refused === null) throw error;
+          return [...rows, JSON.stringify({ at: k, failure: refused })];
+        }
+      }
+      return rows;
     },
     /** Pops and pushes `rounds` times; when a pop's compare-and-swap expects what an earlier one has expected. */
     churn(rounds: number) {

@@ -91,3 +91,10 @@ export function isLinearizable(
     free,
   );
 }
+
+/** A search in words: `312 orders tried, 7 different outcomes`. `nrRuns` and `isComplete` are claims. */
+export function searchText(nrRuns: Json | undefined, isComplete: Json | undefined, nrOutcomes: number): string {
+  const nr = typeof nrRuns === "number" ? nrRuns : 0;
+  const rest = isComplete === true ? ", which are all" : "";
+  return `${nr} ${nr === 1 ? "order" : "orders"} tried${rest}; ${nrOutcomes} different ${nrOutcomes === 1 ? "outcome" : "outcomes"}`;
+}

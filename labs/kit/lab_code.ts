@@ -71,6 +71,8 @@ export interface LabCode {
   hasName?(op: Op): boolean;
   /** One operation as the student reads it: `A=alloc(2)`. `name` gives the letter of an earlier result. */
   describe(op: Op, index: number, name: (index: number) => string): string;
+  /** What an operation returned, where JSON says little to people; null: JSON will do. */
+  describeClaim?(op: Op, claim: Json): string | null;
   /** The instance in one line, as in `16 frames, orders 0..4`. */
   describeConfig(config: Json): string;
   /** At most 8 lines that show memory around the violation; none where a picture says nothing. */

@@ -4,8 +4,8 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Check } from "../../labs/kit/lab_code.ts";
-import type { Json, Observation } from "../../labs/kit/program.ts";
+import type { Check, LabCode } from "../../labs/kit/lab_code.ts";
+import type { Json, Observation, Op, Program } from "../../labs/kit/program.ts";
 import { didYouMean } from "../nearest.ts";
 import { UsageError } from "../usage_error.ts";
 import { describeOps } from "./failure_text.ts";
@@ -77,7 +77,8 @@ export async function replayText(request: ReplayRequest): Promise<string> {
   const lines = [
     `${lab.short}.${check.id}, seed 0x${seed.toString(16)}: ${outcome.status} (${code.describeConfig(program.config)})`,
   ];
-  for (let i = 0; i < last; i++) lines.push(`${String(i + 1).padStart(4)}  ${ops[i]} → ${claimText(observation, i)}`);
+  for (let i = 0; i < last; i++)
+    lines.push(`${String(i + 1).padStart(4)}  ${ops[i]} → ${claimText(code, program, observation, i)}`);
   if (failure?.violation != null && last > failure.violation.op) lines.push(`      ${failure.violation.message}`);
   if (request.step !== undefined) {
     const at = { kind: "", op: last - 1, message: "" };
@@ -86,10 +87,12 @@ export async function replayText(request: ReplayRequest): Promise<string> {
   return `${lines.join("\n")}\n`;
 }
 
-function claimText(observation: Observation, op: number): string {
+function claimText(code: LabCode, program: Program, observation: Observation, op: number): string {
   const { stop, claims, steps } = observation;
   if (op >= claims.length) return stop === null ? "-" : `${stop.kind}: ${stop.message}`;
   const claim = claims[op] as Json;
+  const described = code.describeClaim?.(program.ops[op] as Op, claim) ?? null;
+  if (described !== null) return described;
   const text = JSON.stringify(claim);
   return `${text.length > 40 ? `${text.slice(0, 40)}…` : text}   (${steps[op]} steps)`;
 }

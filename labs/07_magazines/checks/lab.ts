@@ -5,6 +5,7 @@
  */
 
 import type { Prng } from "../../../kernel/lib/prng.ts";
+import { searchText } from "../../kit/history.ts";
 import type { Check, Exploration, LabCode } from "../../kit/lab_code.ts";
 import type { Json, Op, Program } from "../../kit/program.ts";
 import type { MagazinesConfig } from "./history.ts";
@@ -430,6 +431,10 @@ export const lab: LabCode = {
   checks: [...ALONE, ...[...TOGETHER, ...HIDDEN].map(withLimit)],
   judge,
   describe,
+  describeClaim: ([kind], claim) =>
+    Array.isArray(claim) && (kind === "explore" || kind === "stress")
+      ? searchText(claim[1], claim[2], claim.length - 3)
+      : null,
   describeConfig(config) {
     const { objects, size, before = "", interrupt, nrCpus } = config as unknown as MagazinesConfig;
     const setUp = before.replaceAll("|", "") === "" ? "" : `, before: ${perCpu(before)}`;

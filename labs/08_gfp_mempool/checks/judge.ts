@@ -5,6 +5,7 @@
  * |--------------|--------------------------------------------------------------------------------|
  * | bad-claim    | is no page, or none that was taken                                             |
  * | sleep-irq, sleep-lock, deadlock, lock-left, unlock   | bugs that the machine saw (CTX-1 … CTX-3) |
+ * | queue-left   | a call ends on the wait queue                                          (CTX-4) |
  * | no-lock      | books are changed without the lock                                     (CTX-3) |
  * | may-block, keeps   | wrong answers about a mask                              (GFP-1, GFP-4) |
  * | might        | mightSleep missing, late, or called by who does not sleep              (GFP-2) |

@@ -7,6 +7,7 @@
  *   sleep-irq, sleep-lock   a sleeping call in an interrupt; with the lock or with interrupts off
  *   deadlock                the lock is waited for by who holds it, or by an interrupt of who holds it
  *   lock-left, unlock       a call returns with the lock; the lock is given back by who has not got it
+ *   queue-left              a call ends while its task is on the wait queue
  */
 
 import { NO_PAGE, type Sleeping } from "../given/api.ts";
@@ -284,8 +285,11 @@ export class GfpMachine {
     for (let i = 0; i < MAX_YIELDS; i++) {
       const { done, value } = task.gen.next();
       if (done === true) {
+        const wasQueued = task.isQueued;
         this.#unqueue(task);
         this.#current = before;
+        if (wasQueued)
+          this.#bug("queue-left", "the call ends with its task on the wait queue: it gets others' wake-ups");
         return value ?? null;
       }
       if (!task.isQueued) continue;

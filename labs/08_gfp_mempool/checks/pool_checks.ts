@@ -165,6 +165,23 @@ export const POOLS: readonly Check[] = [
 
 export const BOOKS: readonly Check[] = [
   {
+    id: "off-queue",
+    rule: "CTX-4",
+    title: "nobody leaves poolAlloc on the wait queue",
+    cause: "the page was there after all, and finishWait() is only called behind the sleep",
+    kinds: ["queue-left"],
+    runs: EVERYWHERE,
+    program(_random, nr) {
+      const builder = starved(1, nr % 3 === 2 ? [0] : []);
+      const page = builder.take(GFP_NOWAIT);
+      builder.armFree(1 + (nr >>> 1), page);
+      builder.taken.shift();
+      const got = builder.take(nr % 2 === 0 ? GFP_NOIO : GFP_KERNEL);
+      builder.op("put", { ref: got }, true);
+      return builder.build();
+    },
+  },
+  {
     id: "destroy",
     rule: "MPL-7",
     title: "a pool with pages out stays; another gives its whole reserve back",

@@ -16,6 +16,7 @@
  * | bad-word, outside | an access that the memory refuses                                  (LFS-5, LFS-9) |
  * | unsteady  | another access after the same loads                                        (LFS-9)  |
  * | narrow    | a compare-and-swap expects what an earlier one has expected                (LFS-5)  |
+ * | overtaken | a node in no place or two, after one CPU rested and another one changed much (LFS-5) |
  * | slow      | more accesses than a CPU that is alone needs                               (LFS-8)  |
  *
  * In a history without overlaps the first eight are called `one-…`: the mistake needs no second CPU.
@@ -135,7 +136,11 @@ export function judge(program: Program, observation: Observation): Violation | n
   for (let at = 0; at < observation.claims.length; at++) {
     const op = program.ops[at] as Op;
     const claim = observation.claims[at];
-    const verdict = isSearch(op) ? (firstWrong(program, claim)?.verdict ?? null) : aloneVerdict(op, claim);
+    const verdict = isSearch(op)
+      ? (firstWrong(program, claim)?.verdict ?? null)
+      : op[0] === "overtake"
+        ? overtakenVerdict(op, claim, program.config as unknown as LockfreeConfig)
+        : aloneVerdict(op, claim);
     if (verdict !== null) return { ...verdict, op: at };
   }
   return null;
@@ -154,4 +159,43 @@ function aloneVerdict(op: Op, claim: Json | undefined): Verdict {
   const [word, value] = what.split(":");
   const again = `word ${word} is ${value} again, which an earlier compare-and-swap of a pop has expected`;
   return { kind: "narrow", message: `after ${at} pops ${again}` };
+}
+
+interface OvertakenRow {
+  readonly at: number;
+  readonly failure?: readonly [kind: string, message: string];
+  readonly hands?: readonly (readonly unknown[])[];
+  readonly left?: readonly unknown[];
+}
+
+/** Is each node in one place after all that? */
+function overtakenVerdict(op: Op, claim: Json | undefined, { free, hold = [] }: LockfreeConfig): Verdict {
+  const nrNodes = free + hold.reduce((sum, nr) => sum + nr, 0);
+  for (const text of Array.isArray(claim) ? claim : []) {
+    const row = parseRow(text as Json);
+    if (row === null) continue;
+    const { at, failure, hands, left } = row;
+    if (failure !== undefined) return { kind: String(failure[0]), message: String(failure[1]) };
+    const places = [...[hands ?? []].flat(2), ...(left ?? [])];
+    const when = `CPU 0 rests before its access ${at}, CPU 1 makes ${op[3]} rounds, CPU 0 goes on`;
+    for (let node = 1; node <= nrNodes; node++) {
+      const nr = places.filter((other) => other === node).length;
+      if (nr === 0) return { kind: "overtaken", message: `${when}: node ${node} is lost` };
+      if (nr > 1) return { kind: "overtaken", message: `${when}: node ${node} is in two hands` };
+    }
+  }
+  return null;
+}
+
+function parseRow(text: Json): OvertakenRow | null {
+  if (typeof text !== "string") return null;
+  try {
+    const row: unknown = JSON.parse(text);
+    const isList = (value: unknown): boolean => value === undefined || Array.isArray(value);
+    if (typeof row !== "object" || row === null || !("at" in row)) return null;
+    const { hands, left, failure } = row as Record<string, unknown>;
+    return isList(hands) && isList(left) && isList(failure) ? (row as OvertakenRow) : null;
+  } catch {
+    return null;
+  }
 }

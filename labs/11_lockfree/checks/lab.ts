@@ -6,6 +6,7 @@
  */
 
 import type { Prng } from "../../../kernel/lib/prng.ts";
+import { searchText } from "../../kit/history.ts";
 import type { Check, Exploration, LabCode } from "../../kit/lab_code.ts";
 import type { Json, Op, Program } from "../../kit/program.ts";
 import type { LockfreeConfig } from "./history.ts";
@@ -121,6 +122,27 @@ const ALONE: readonly Check[] = [
         ["explore", "p", 0],
       ],
     }),
+  },
+  {
+    id: "overtaken",
+    rule: "LFS-5",
+    title: "a CPU that rests while the list changes many times, and is the same again, does no harm",
+    cause:
+      "the tag does not change with what the list becomes: when it is empty, when a node comes, or in too few bits",
+    kinds: ["overtaken"],
+    program(_random, nr) {
+      const [first, other, free, hold] = nth(
+        [
+          ["uu", "up", 0, [2, 1]],
+          ["p", "pu", 1, []],
+          ["uuu", "uupp", 0, [3, 2]],
+          ["r", "rUu", 4, []],
+          ["pu", "pupu", 2, [0, 1]],
+        ] as const,
+        nr,
+      );
+      return { config: { free, hold: [...hold] }, ops: [["overtake", first, other, nr < 5 ? 256 : 64]] };
+    },
   },
   {
     id: "cost",
@@ -349,6 +371,8 @@ function operations(letters: string): string {
 
 function describe(op: Op): string {
   if (op[0] === "churn") return `${op[1]} times: pop, push`;
+  if (op[0] === "overtake")
+    return `CPU 0 rests in: ${operations(String(op[1]))}while CPU 1, after one time, ${op[3]} times: ${operations(String(op[2])).trim()}`;
   if (op[0] === "rest") return `CPU 0 rests in: ${operations(String(op[1]))}while CPU 1: ${operations(String(op[2]))}`;
   const programs = String(op[1]).split("|");
   return programs.map((program, cpu) => `CPU ${cpu}: ${operations(program).trim()}`).join(" ‖ ");
@@ -389,6 +413,10 @@ export const lab: LabCode = {
   checks: [...ALONE, ...TOGETHER, ...HIDDEN].map(withLimit),
   judge,
   describe,
+  describeClaim: ([kind], claim) =>
+    Array.isArray(claim) && (kind === "explore" || kind === "stress")
+      ? searchText(claim[0], claim[1], claim.length - 2)
+      : null,
   describeConfig(config) {
     const { free, hold = [] } = config as unknown as LockfreeConfig;
     const held = hold.some((nr) => nr > 0) ? `, CPUs hold ${hold.join(", ")}` : "";
