@@ -2,9 +2,9 @@
  * simple_object_cache: an ObjectCacheLayer made from somebody's stock of numbers.
  *
  * A stock has numbers, takes them in and hands them out: what somebody writes to learn how magazines work. Here each
- * number in stock stands for one cached object. A free takes an unused number, notes the object and gives the number to the stock; an
- * allocation asks the stock for one. If it has none the object comes from the slabs, and if all numbers are in use it
- * goes back to them.
+ * number in stock stands for one cached object. A free takes an unused number, notes the object and gives the number to
+ * the stock; an allocation asks the stock for one. If it has none the object comes from the slabs, and if all numbers
+ * are in use it goes back to them.
  *
  *   kmemCacheFree(obj) ─▶ number 7 is unused: object 7 is obj ─▶ stock.free(7)       ┐ each cache has a stock,
  *   kmemCacheAlloc()   ◀─ object 7, which is unused again     ◀─ stock.alloc() = 7   ┘ all CPUs share it

@@ -2,8 +2,8 @@
  * Lab 7 in the kernel: the objects at hand of every cache are in the student's magazines.
  *
  * Each cache has a memory of the student's of its own, beside the machine's RAM, with OBJECTS numbers in it; what a
- * number stands for is the kernel's affair (mm/simple_object_cache.ts). Interrupts and cpu() are those of the kernel. The CPUs of one host thread
- * never wait for each other's locks: a lock that is found taken is one that its own CPU has, or never gave back.
+ * number stands for is the kernel's affair (mm/simple_object_cache.ts). Interrupts and cpu() are those of the kernel.
+ * The CPUs of one host thread never wait for each other's locks: one that is found taken was never given back.
  */
 
 import type { Context } from "../../kernel/types.ts";

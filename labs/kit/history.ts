@@ -96,5 +96,6 @@ export function isLinearizable(
 export function searchText(nrRuns: Json | undefined, isComplete: Json | undefined, nrOutcomes: number): string {
   const nr = typeof nrRuns === "number" ? nrRuns : 0;
   const rest = isComplete === true ? ", which are all" : "";
-  return `${nr} ${nr === 1 ? "order" : "orders"} tried${rest}; ${nrOutcomes} different ${nrOutcomes === 1 ? "outcome" : "outcomes"}`;
+  const outcomes = `${nrOutcomes} different ${nrOutcomes === 1 ? "outcome" : "outcomes"}`;
+  return `${nr} ${nr === 1 ? "order" : "orders"} tried${rest}; ${outcomes}`;
 }

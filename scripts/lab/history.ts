@@ -4,8 +4,9 @@
  *   .lab/history/0007/buddy.ts …       the files
  *   .lab/history/0007/score            `81/90`, and a line for each other kind of run: `12/14` in the quick one
  *
- * A state that is the same as the last one is not kept twice; what it got in another kind of run is noted. Restoring first keeps what is there now. Two graders may
- * be at work in one folder: each writes beside, and takes the next number that is free.
+ * A state that is the same as the last one is not kept twice; what it got in another kind of run is noted. Restoring
+ * first keeps what is there now. Two graders may be at work in one folder: each writes beside, and takes the next free
+ * number.
  */
 
 import {

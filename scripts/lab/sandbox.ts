@@ -162,8 +162,8 @@ const LOOK_MS = 500;
 
 interface Child {
   /**
-   * The reply to one request as parsed JSON. `died`: the child ended · `spent`: it has used up `cpuLimit` seconds of CPU
-   * time · `silent`: neither an answer nor CPU time used within `restMs`
+   * The reply to one request as parsed JSON. `died`: the child ended · `spent`: it has used up `cpuLimit` seconds of
+   * CPU time · `silent`: neither an answer nor CPU time used within `restMs`
    */
   ask(request: object, restMs: number, cpuLimit: number): Promise<Answer>;
   kill(): void;

@@ -372,7 +372,10 @@ function operations(letters: string): string {
 function describe(op: Op): string {
   if (op[0] === "churn") return `${op[1]} times: pop, push`;
   if (op[0] === "overtake")
-    return `CPU 0 rests in: ${operations(String(op[1]))}while CPU 1, after one time, ${op[3]} times: ${operations(String(op[2])).trim()}`;
+    return (
+      `CPU 0 rests in: ${operations(String(op[1]))}while CPU 1, after one time, ${op[3]} times: ` +
+      operations(String(op[2])).trim()
+    );
   if (op[0] === "rest") return `CPU 0 rests in: ${operations(String(op[1]))}while CPU 1: ${operations(String(op[2]))}`;
   const programs = String(op[1]).split("|");
   return programs.map((program, cpu) => `CPU ${cpu}: ${operations(program).trim()}`).join(" ‖ ");
