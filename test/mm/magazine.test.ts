@@ -105,6 +105,32 @@ function visitDepot(w: World, visits: number): void {
 
 for (const depot of KINDS) {
   describe(`with ${depot} depots`, () => {
+    it("M3 a free that can exchange or fetch a magazine makes none", () => {
+      const w = bootWorld(depot);
+      const { magazineSize } = w.slab.layer.stats(w.cache);
+      w.fill(0, 3 * magazineSize);
+      const made = w.slab.layer.stats(w.cache).magazines;
+      expect(made).toBe(3);
+      // Each magazine is emptied, by way of `previous` and of the depot, and filled again in the same ways, from anywhere.
+      for (const nr of [3 * magazineSize, 2 * magazineSize, magazineSize + 1, 1]) {
+        w.fill(0, nr);
+        expect(w.slab.layer.stats(w.cache).magazines).toBe(made);
+      }
+      finish(w);
+    });
+
+    it("G2 a mask that may not sleep says nothing under a lock, and one that may does", () => {
+      const w = bootWorld(depot);
+      w.contexts.preemptDisable(w.ctx);
+      const { kmemCacheAllocAny } = w.slab.layer;
+      const quiet = kmemCacheAllocAny(w.ctx, w.cache, GFP_NOWAIT) as PhysAddr;
+      expect(w.log()).not.toContain("sleeping function");
+      const loud = kmemCacheAllocAny(w.ctx, w.cache, GFP_KERNEL) as PhysAddr;
+      w.contexts.preemptEnable(w.ctx);
+      expect(w.log()).toContain("BUG: sleeping function called from invalid context at mm/magazine.ts:kmemCacheAlloc");
+      finish(w, [quiet, loud]);
+    });
+
     it("M6 MAG-9 contention makes magazines grow row by row, as far as the objects allow, and never back", () => {
       for (const objectSize of [200, 1500, 3000]) {
         const w = bootWorld(depot, objectSize);
