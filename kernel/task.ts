@@ -52,6 +52,8 @@ export interface Tasks {
   at(struct: PhysAddr): Task | undefined;
   /** Forgets a dead task and frees its task_struct. */
   release(ctx: Context, task: Task): void;
+  /** `task` goes on under the pid of `leader`, the dead first thread of its process, which is forgotten (de_thread). */
+  takePid(ctx: Context, task: Task, leader: Task): void;
   /** Ascending by pid. */
   all(): readonly Task[];
   lastPid(): number;
@@ -114,6 +116,16 @@ export function createTasks(machine: Machine, contexts: ContextTracking, memory:
       byPid.delete(task.pid);
       byStruct.delete(task.struct);
       memory.free(ctx, task.struct);
+    },
+    takePid(ctx, task, leader) {
+      bugOn(byPid.get(leader.pid) !== leader || byPid.get(task.pid) !== task, "TSK-1: a pid is handed on that is gone");
+      byPid.delete(task.pid);
+      byStruct.delete(leader.struct);
+      // In its place: the map stays ascending.
+      byPid.set(leader.pid, task);
+      (task as { pid: number }).pid = leader.pid;
+      port.st32(task.struct + TASK_PID, leader.pid);
+      memory.free(ctx, leader.struct);
     },
     all: () => [...byPid.values()],
     lastPid: () => lastPid,

@@ -7,7 +7,7 @@
  * started or does not end, is itself a finding.
  */
 
-import type { Kernel } from "../kernel/entry/kernel.ts";
+import type { Kernel, TaskInfo } from "../kernel/entry/kernel.ts";
 import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { ENOMEM } from "../kernel/uapi/errno.ts";
 import { SIGKILL } from "../kernel/uapi/mman.ts";
@@ -25,7 +25,9 @@ export function settle(kernel: Kernel): void {
 
 /** SIGKILL to every program but init; how many there were. */
 export function killPrograms(kernel: Kernel): number {
-  const programs = kernel.tasks().filter(({ isKernelThread, pid, tgid }) => !isKernelThread && pid === tgid);
+  const isProgram = ({ isKernelThread, pid, tgid, state }: TaskInfo): boolean =>
+    !isKernelThread && pid === tgid && state !== "Z";
+  const programs = kernel.tasks().filter(isProgram);
   return programs.filter(({ pid, comm }) => !(pid === 1 && comm === "init") && kernel.kill(pid, SIGKILL) === 0).length;
 }
 

@@ -16,7 +16,7 @@ import { KERN_ERR, type Printk } from "../printk.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Task } from "../task.ts";
 import type { Sleeping } from "../types.ts";
-import { ENODEV } from "../uapi/errno.ts";
+import { EINVAL, EIO, ENODEV, ENOMEM, strerror } from "../uapi/errno.ts";
 import { O_RDWR, SEEK_END, SEEK_SET } from "../uapi/mman.ts";
 import { swapHeaderPage } from "../uapi/swap.ts";
 
@@ -52,6 +52,15 @@ export const withSwapDisk = (
 /** Size of the disk in whole MiB; 0 without the parameter. */
 export const swapDiskMib = (bytes: number): number => Math.ceil(bytes / MIB);
 
+/** What to do about it. */
+function hintFor(error: number): string {
+  if (error === -ENODEV) return `the driver disk has not bound ${SWAP_DISK}, dmesg says why: more memory?`;
+  if (error === -ENOMEM) return "there is no memory for its slot map: boot with more memory or a smaller swap=SIZE";
+  if (error === -EIO) return `${SWAP_DISK} cannot be written: look at its faults in devices:`;
+  if (error === -EINVAL) return "it has no room for a header and a page: boot with a larger swap=SIZE";
+  return "swapon it by hand: mkswap, swapon";
+}
+
 /** Asks for the thread. Boot. */
 export function swapAtBoot({ machine, printk, kthreads, scheduler, registry, area }: BootSwapDeps): void {
   const { harts } = machine;
@@ -86,7 +95,7 @@ export function swapAtBoot({ machine, printk, kthreads, scheduler, registry, are
       comm: "swapon",
       *body(task) {
         const error = yield* swapOn(task);
-        if (error !== 0) printk(KERN_ERR, `swap: no swap area on /dev/${NODE}: ${error}`);
+        if (error !== 0) printk(KERN_ERR, `swap: no swap area on /dev/${NODE}: ${strerror(error)}; ${hintFor(error)}`);
       },
     },
     () => {},

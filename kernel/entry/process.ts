@@ -95,7 +95,7 @@ export interface Processes {
   execve(caller: Caller, path: string, args: readonly string[]): MaySleep<number>;
   wait(caller: Caller, pid: number, options: number): Sleeping<{ pid: number; status: number }>;
   joinThread(caller: Caller, tid: number): Sleeping<number>;
-  /** Sends a signal, which kills unless it is one that does nothing by default: 0 or −ESRCH. */
+  /** Sends a signal, which kills unless it is one that does nothing by default: 0, also to a zombie, or −ESRCH. */
   kill(pid: number, signal: number): number;
   get(pid: number): Process | undefined;
   all(): readonly Process[];

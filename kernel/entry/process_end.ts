@@ -2,8 +2,8 @@
  * The end of threads and processes: exit, fatal signals, oopses, zombies.
  *
  * A thread ends when its code returns or is unwound: by exit, by a signal, or by a bug of the kernel on its behalf. The
- * first thread takes all others with it, and so does a signal. The last one gives back memory and files; what stays is
- * the zombie, until its parent has asked (PRC-2, PRC-3).
+ * first thread takes all others with it, unless another one calls execve and takes its place; a signal does, always.
+ * The last one gives back memory and files; what stays is the zombie, until its parent has asked (PRC-2, PRC-3).
  *
  * Context: called by the scheduler, on the CPU that ran the thread; nothing sleeps.
  */
@@ -111,7 +111,8 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
     }
     const isMain = task.pid === process.pid;
     process.threads.delete(task.pid);
-    const endsAll = isMain || error instanceof FatalSignal || (status & 0x7f) !== 0;
+    // The first thread takes all with it, unless another one is about to take its place (execve).
+    const endsAll = (isMain && process.survivor === undefined) || error instanceof FatalSignal || (status & 0x7f) !== 0;
     if (endsAll) doom(process, status);
     port.st32(task.struct + TASK_MM, 0);
     processMemory.mmPut(ctx, process.mm);

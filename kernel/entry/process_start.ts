@@ -13,11 +13,12 @@
  *
  *   PRC-4  a start that fails leaves nothing behind: no page, no reference, no task
  *   PRC-5  an execve that fails leaves the old program and its memory as they were
- *   PRC-6  after execve the process has one thread, its pid, its files, its limits and its parent
+ *   PRC-6  after execve the process has one thread, its pid, its files, its limits and its parent; that thread has the
+ *          pid of the process, whichever called
  *   PRC-7  the parent of a vfork runs again when its child has ended or become another program, not before
  *   PRC-8  with RLIMIT_NPROC programs' threads or more there is no further one: −EAGAIN
  *
- * Where Linux differs: execve() is for the first thread only (−EINVAL), and limits of processes bind root, too.
+ * Where Linux differs: init cannot execve() (−EINVAL), and limits of processes bind root, too.
  */
 
 import { MM_STACK_TOP } from "../../mm/index.ts";
@@ -335,16 +336,22 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     process.survivor = task;
     for (const thread of process.threads.values()) if (thread !== task) scheduler.wake(thread);
     while (process.threads.size > 1) yield* waits.waitOn(exitQueue, task);
+    const leader = tasks.get(process.pid) as Task;
+    if (leader !== task) {
+      process.threads.delete(task.pid);
+      tasks.takePid(task.ctx, task, leader);
+      process.threads.set(task.pid, task);
+    }
     const result = becomeProgram(caller, path, args);
     process.survivor = undefined;
     return result;
   }
 
   const execve = (caller: Caller, path: string, args: readonly string[]): MaySleep<number> => {
-    const { process, task } = caller;
+    const { process } = caller;
     if (!programs.has(path)) return -ENOENT;
     if (args.reduce((sum, arg) => sum + encodeUtf8(arg).length + 9, 0) > MAX_ARG_BYTES) return -E2BIG;
-    if (process.isInit || task.pid !== process.pid) return -EINVAL;
+    if (process.isInit) return -EINVAL;
     return process.threads.size > 1 ? aloneThen(caller, path, args) : becomeProgram(caller, path, args);
   };
 

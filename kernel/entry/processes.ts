@@ -72,7 +72,9 @@ export function createProcesses(deps: ProcessDeps): Processes {
     },
     kill(pid, signal) {
       const process = processes.get(pid);
-      if (process === undefined || process.status !== undefined) return -ESRCH;
+      if (process === undefined) return -ESRCH;
+      // A zombie is there, and hears nothing any more.
+      if (process.status !== undefined) return 0;
       // init takes no signal that it has no handler for, and it has none.
       const isHarmless = signal === 0 || process.isInit || IGNORED_BY_DEFAULT.includes(signal);
       if (!isHarmless) end.doom(process, signal);
