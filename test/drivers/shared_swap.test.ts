@@ -130,15 +130,4 @@ describe("files in /tmp", () => {
     expect(t.kernel.check()).toBeNull();
     swapOff(t);
   });
-
-  // Regression: kswapd sorts a batch by slots, then sleeps while a run of it is written. A page whose slot had been given
-  // up meanwhile was written to slot 0, the header, and swapon refused the disk from then on.
-  it("SLOT-5 the header of the area is as it was, whoever takes pages back while others are written", () => {
-    const t = bootSwap();
-    const [a, b] = [t.start("/bin/memhog", "11M"), t.start("/bin/memhog", "11M")];
-    t.kernel.run();
-    expect([t.kernel.exitStatus(a), t.kernel.exitStatus(b)]).toEqual([0, 0]);
-    expect(t.sh("swapoff /dev/sda; swapon /dev/sda")).toBe(0);
-    swapOff(t);
-  });
 });

@@ -1,14 +1,14 @@
 /**
  * The radix tree of a page cache against a Map.
  *
- * Goal: RDX-1, RDX-2. Method: random stores, erasures and searches over near and far indexes; allocations fail now and
+ * Goal: RDX-1, RDX-2, RDX-3. Method: random stores, erasures and searches over near and far indexes; allocations fail now and
  * then; after each step every index is looked up, and an empty tree must have given back every node.
  */
 
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { asPhys, type Context, NULL, type PhysAddr } from "../../kernel/types.ts";
-import { createRadixTree, RADIX_NODE_BYTES } from "../../mm/radix.ts";
+import { createRadixTree, RADIX_NODE_BYTES, TAG_DIRTY, TAG_WRITEBACK } from "../../mm/radix.ts";
 import { bareFrames } from "../support/bare_frames.ts";
 
 const ctx = {} as Context;
@@ -71,6 +71,45 @@ it("RDX-1 RDX-2 holds what a Map holds, whatever fails, and is empty without nod
         expect(state.nrOut).toBe(0);
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 150 },
+  );
+});
+
+it("RDX-3 tags are those of a Set: they come and go, find their words, stay when a word is replaced, end with it", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ index, act: fc.nat(3), tag: fc.constantFrom(TAG_DIRTY, TAG_WRITEBACK), from: index }), {
+        maxLength: 60,
+      }),
+      (steps) => {
+        const { tree, root, state } = rig();
+        const words = new Set<number>();
+        const tags = [new Set<number>(), new Set<number>()] as const;
+        for (const { index: at, act, tag, from } of steps) {
+          const known = [...words][at % Math.max(1, words.size)] ?? at;
+          const tagged = tags[tag] as Set<number>;
+          if (act === 0 && tree.store(ctx, root, at, 7)) words.add(at);
+          if (act === 1) {
+            tree.erase(ctx, root, known);
+            words.delete(known);
+            for (const set of tags) set.delete(known);
+          }
+          if (act === 2 && words.has(known)) {
+            tree.setTag(root, known, tag);
+            tagged.add(known);
+          }
+          if (act === 3) {
+            tree.clearTag(root, known, tag);
+            tagged.delete(known);
+          }
+          for (const word of words) expect(tree.hasTag(root, word, tag)).toBe(tagged.has(word));
+          const next = [...tagged].filter((key) => key >= from).sort((a, b) => a - b)[0] ?? -1;
+          expect(tree.nextTagged(root, from, tag)).toBe(next);
+        }
+        for (const key of words) tree.erase(ctx, root, key);
+        expect(state.nrOut).toBe(0);
+      },
+    ),
+    { numRuns: 150 },
   );
 });
