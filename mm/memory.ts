@@ -79,6 +79,7 @@ import {
   VMA_PROT,
   VMA_START,
 } from "./mm_struct.ts";
+import type { MmuGather, MmuGathers } from "./mmu_gather.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_MLOCKED, PG_SWAPCACHE } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import type { DirtyPages } from "./page_dirty.ts";
@@ -100,6 +101,8 @@ export interface UserPages {
   handleFault(ctx: Context, mm: PhysAddr, va: number, isWrite: boolean): number;
   /** Takes every entry of `[start, end)` out; frames and slots without another holder are freed. */
   zap(ctx: Context, mm: PhysAddr, start: number, end: number): void;
+  /** The same, but the frames are freed when the gather is finished. */
+  zapInto(ctx: Context, gather: MmuGather, start: number, end: number): void;
   /** Gives the entries of `[start, end)` the rights `prot`; W comes back by faults only (COW-1). */
   protect(ctx: Context, mm: PhysAddr, start: number, end: number, prot: number): void;
   /** Pages present. */
@@ -134,17 +137,13 @@ export interface UserPagesDeps {
   readonly vmstat: VmStat;
   readonly tlb: Tlb;
   readonly thp: Thp;
-  /** Between two pages of a long unmapping: interrupts may come. */
-  readonly interruptPoint: (ctx: Context) => void;
+  readonly gathers: MmuGathers;
 }
 
 const LEAF_BITS = 0x3ff;
-/** Frames that wait for one flush; half a page of the kernel's stack. */
-const GATHER_FRAMES = 512;
-
 export function createUserPages(deps: UserPagesDeps): UserPages {
   const { machine, pages, pageAlloc, pageTables, refs, lru, vmas, rmap, files, dirty, account, swap } = deps;
-  const { vmstat, tlb, thp } = deps;
+  const { vmstat, tlb, thp, gathers } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
@@ -324,21 +323,9 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     return pfn;
   };
 
-  /** Takes out the entries of `[start, end)`. Their frames are held until one flush for all of them (TLB-2). */
-  const zap: UserPages["zap"] = (ctx, mm, start, end) => {
-    const gathered = new Int32Array(Math.min(GATHER_FRAMES, end - start));
-    let nr = 0;
-    let first = 0;
-    const release = (last: number): void => {
-      if (nr > 0) tlb.flushRange(ctx, mm, first, last + 1);
-      for (let i = 0; i < nr; i++) {
-        refs.putPage(ctx, asPfn(gathered[i] as number));
-        // Tens of thousands of pages at the end of a large process: no device is to wait for that.
-        deps.interruptPoint(ctx);
-      }
-      nr = 0;
-    };
-    let last = start;
+  /** Their frames are held until one flush for all of them (TLB-2). */
+  const zapInto: UserPages["zapInto"] = (ctx, gather, start, end) => {
+    const { mm } = gather;
     pageTables.forEachEntry(pgdOf(mm), start, end, (pte, page, word) => {
       if (isSwapPte(word)) {
         pageTables.writePte(pte, 0);
@@ -346,12 +333,8 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
         swap.free(ctx, slotOfPte(word));
         return;
       }
-      if (nr === 0) first = page;
-      gathered[nr++] = zapPage(ctx, mm, pte, word);
-      last = page;
-      if (nr === gathered.length) release(page);
+      gathers.addFrame(ctx, gather, page, zapPage(ctx, mm, pte, word));
     });
-    release(last);
   };
 
   /** A touch below a growing stack: the VMA, grown to `page`; NULL if it may not (STK-1). */
@@ -376,7 +359,12 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
 
   return {
     handleFault,
-    zap,
+    zap(ctx, mm, start, end) {
+      const gather = gathers.begin(mm, end - start);
+      zapInto(ctx, gather, start, end);
+      gathers.finish(ctx, gather);
+    },
+    zapInto,
     protect(ctx, mm, start, end, prot) {
       const rights = leafRights(prot);
       let first = start;

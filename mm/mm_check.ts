@@ -4,7 +4,7 @@
  * Counts on frames (mapcount, refcount) are what copy-on-write and reclaim decide by, and they are kept up by
  * increments far apart. Here they are counted anew, from the entries that there are.
  *
- *   check(mm)   VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
+ *   check(mm)   PGT-1, PGT-3, VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
  *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, ACC-1, FMAP-1, FMAP-2, FMAP-5, FMAP-6, DTY-1 … DTY-3,
  *               LCK-1, the vmstat items
  *
@@ -158,6 +158,16 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, 
     return counted.every((n, i) => n === fields[i]) ? null : `MMAP-2: entries ${counted}, counters ${fields}`;
   };
 
+  /** PGT-3 */
+  const tableProblem = (mm: PhysAddr): string | null => {
+    let problem: string | null = null;
+    pageTables.forEachTable(asPfn(field(mm, MM_PGD)), (table, base, end) => {
+      if (!vmas.isTaken(mm, base, end)) problem ??= `PGT-3: table ${table} translates no page of a VMA from ${base} on`;
+      if ((pages.flags(table) & PG_TABLE) === 0) problem ??= `PGT-1: frame ${table} hangs as a table from ${base} on`;
+    });
+    return problem;
+  };
+
   const checkMm = (mm: PhysAddr, counts: Uint32Array): string | null => {
     const broken = vmas.check(mm);
     if (broken !== null) return broken;
@@ -180,7 +190,7 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, 
     if (!Object.values(sum).every((n, i) => n === counters[i])) {
       return `VMA-3 ACC-2: VMAs have total, data, stack, locked, committed ${Object.values(sum)}, counters ${counters}`;
     }
-    return checkEntries(mm, counts);
+    return tableProblem(mm) ?? checkEntries(mm, counts);
   };
 
   const frameProblem = (pfn: Pfn, nrEntries: number): string | null => {

@@ -14,7 +14,7 @@
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { PAGE_SIZE, TASK_SIZE } from "../kernel/params.ts";
-import { type Context, NULL, type PhysAddr } from "../kernel/types.ts";
+import { asPfn, type Context, NULL, type PhysAddr } from "../kernel/types.ts";
 import { EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
 import {
   MAP_ANONYMOUS,
@@ -41,6 +41,7 @@ import {
   MM_LIM_MEMLOCK,
   MM_LOCKED_VM,
   MM_MMAP_TOP,
+  MM_PGD,
   MM_START_BRK,
   VM_ACCOUNT,
   VM_GROWSDOWN,
@@ -54,6 +55,8 @@ import {
   VMA_PROT,
   VMA_START,
 } from "./mm_struct.ts";
+import type { MmuGather, MmuGathers } from "./mmu_gather.ts";
+import type { PageTables } from "./pgtable.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { VmaSpec, Vmas } from "./vma.ts";
 import { NR_COMMITTED, type VmStat } from "./vmstat.ts";
@@ -89,6 +92,8 @@ export interface MmapCalls {
   brk(ctx: Context, mm: PhysAddr, addr: number): number;
   /** Unmaps the pages `[start, end)`: 0 or −ENOMEM. */
   unmapPages(ctx: Context, mm: PhysAddr, start: number, end: number): number;
+  /** Frees the tables that were made for pages `[start, end)`, which no VMA covers. */
+  freeTables(ctx: Context, mm: PhysAddr, start: number, end: number): void;
   /** A mapping where nothing is: 0 or −ENOMEM. */
   mapAt(ctx: Context, mm: PhysAddr, start: number, end: number, spec: VmaSpec, isNoReserve?: boolean): number;
   /** Touches every page of `[start, end)` that may be read: 0, or the first failure. */
@@ -100,11 +105,14 @@ export interface MmapDeps {
   readonly vmas: Vmas;
   readonly files: FileMap;
   readonly userPages: UserPages;
+  readonly pageTables: PageTables;
+  readonly gathers: MmuGathers;
   readonly account: VmAccount;
   readonly vmstat: VmStat;
 }
 
-export function createMmapCalls({ port, vmas, files, userPages, account, vmstat }: MmapDeps): MmapCalls {
+export function createMmapCalls(deps: MmapDeps): MmapCalls {
+  const { port, vmas, files, userPages, pageTables, gathers, account, vmstat } = deps;
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const setField = (base: PhysAddr, offset: number, value: number): void => port.st32(base + offset, value);
   const addField = (base: PhysAddr, offset: number, delta: number): void =>
@@ -126,17 +134,27 @@ export function createMmapCalls({ port, vmas, files, userPages, account, vmstat 
     return 0;
   };
 
+  /** Tables of `[start, end)`, which no VMA covers, that no neighbour needs wait for the flush (PGT-3). */
+  const detachTables = (gather: MmuGather, start: number, end: number): void => {
+    const [floor, ceiling] = vmas.holeAround(gather.mm, start);
+    const root = asPfn(field(gather.mm, MM_PGD));
+    pageTables.detach(root, start, end, floor, ceiling, (table) => gathers.addTable(gather, table));
+  };
+
   const unmapPages: MmapCalls["unmapPages"] = (ctx, mm, start, end) => {
     if (!cut(ctx, mm, start, end)) return -ENOMEM;
+    const gather = gathers.begin(mm, end - start);
     for (let vma = vmas.find(mm, start); vma !== NULL && field(vma, VMA_START) < end; ) {
       const next = vmas.next(vma);
       const [first, last] = [field(vma, VMA_START), field(vma, VMA_END)];
-      userPages.zap(ctx, mm, first, last);
+      userPages.zapInto(ctx, gather, first, last);
       account.account(mm, vmas.specOf(vma), first - last);
       if ((field(vma, VMA_FLAGS) & VM_LOCKED) !== 0) addField(mm, MM_LOCKED_VM, first - last);
       vmas.remove(ctx, mm, vma);
       vma = next;
     }
+    detachTables(gather, start, end);
+    gathers.finish(ctx, gather);
     return 0;
   };
 
@@ -327,6 +345,11 @@ export function createMmapCalls({ port, vmas, files, userPages, account, vmstat 
     mprotect,
     brk,
     unmapPages,
+    freeTables(ctx, mm, start, end) {
+      const gather = gathers.begin(mm, 0);
+      detachTables(gather, start, end);
+      gathers.finish(ctx, gather);
+    },
     mapAt,
     populate,
   };

@@ -108,6 +108,7 @@ export function createMremap({ port, pageTables, vmas, calls, account, tlb }: Mr
     if (fresh === NULL) return -ENOMEM;
     if (!prepareTables(ctx, mm, start, oldEnd, to - start)) {
       vmas.remove(ctx, mm, fresh);
+      calls.freeTables(ctx, mm, to, to + nrPages);
       return -ENOMEM;
     }
     moveEntries(ctx, mm, start, oldEnd, to - start);

@@ -11,8 +11,14 @@
  * The format is the hardware's (kernel/arch/mmu.ts). This file only edits tables; whoever removes or restricts an entry
  * flushes the TLBs that may hold it.
  *
+ * A table is freed when no VMA needs it any more: munmap detaches those that lie wholly in the hole it leaves, between
+ * the end of the VMA below (floor) and the start of the one above (ceiling); a table at the edge that a neighbour needs
+ * stays.
+ *
  *   PGT-1  every table of an address space is reachable from its root, and from no other
  *   PGT-2  nrTables(mm) counts them, and the tables that are set aside
+ *   PGT-3  a table other than the root translates a page of some VMA
+ *   PGT-4  (mmu_gather.ts)
  *   THP-2  splitting a huge page cannot fail, and changes no translation
  *
  * Context: process, with the address space's lock; allocation never sleeps here (GFP_KERNEL pages are tried first by
@@ -21,6 +27,7 @@
 
 import { PT_LEVELS, PTE_LEAF, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import type { MemoryPort } from "../kernel/arch/port.ts";
+import { bugOn } from "../kernel/bug.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr } from "../kernel/types.ts";
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from "../kernel/uapi/mman.ts";
@@ -53,6 +60,13 @@ export interface PageTables {
   forEachPage(root: Pfn, from: number, to: number, visit: PageVisitor): void;
   /** Calls `visit(pte, vpn, word)` for each level-0 entry in `[from, to)` that is not 0: pages, and what is in swap. */
   forEachEntry(root: Pfn, from: number, to: number, visit: EntryVisitor): void;
+  /**
+   * Takes the tables that translate pages of `[start, end)`, and none outside of `[floor, ceiling)`, out of those they
+   * hang in, and gives them to `take`. Their entries are gone.
+   */
+  detach(root: Pfn, start: number, end: number, floor: number, ceiling: number, take: (table: Pfn) => void): void;
+  /** Calls `visit` for every table but the root, with the pages `[base, end)` that it translates. */
+  forEachTable(root: Pfn, visit: (table: Pfn, base: number, end: number) => void): void;
   /** Frees the tables below the root that are empty and translate nothing below page `from`. */
   pruneEmpty(ctx: Context, root: Pfn, from: number): void;
   /** Frees every table of an address space whose leaves are gone; returns their number. */
@@ -140,6 +154,45 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     }
   };
 
+  const detachIn = (
+    table: number,
+    level: number,
+    base: number,
+    range: readonly [start: number, end: number, floor: number, ceiling: number],
+    take: (table: Pfn) => void,
+  ): void => {
+    const [start, end, floor, ceiling] = range;
+    const span = 2 ** (9 * level);
+    const last = Math.min(PTES_PER_TABLE, Math.ceil((end - base) / span));
+    for (let index = Math.max(0, Math.floor((start - base) / span)); index < last; index++) {
+      const entry = table * PAGE_SIZE + index * 8;
+      const pte = port.ld32(entry);
+      if (!isTable(pte)) continue;
+      const [child, childBase] = [pte >>> 10, base + index * span];
+      if (level > 1) detachIn(child, level - 1, childBase, range, take);
+      if (childBase < floor || childBase + span > ceiling) continue;
+      bugOn(!isEmpty(child), "PGT-3: a table goes with entries in it", child, childBase);
+      port.st32(entry, 0);
+      take(asPfn(child));
+    }
+  };
+
+  const visitTables = (
+    table: number,
+    level: number,
+    base: number,
+    visit: (table: Pfn, base: number, end: number) => void,
+  ): void => {
+    const span = 2 ** (9 * level);
+    for (let index = 0; index < PTES_PER_TABLE; index++) {
+      const pte = port.ld32(table * PAGE_SIZE + index * 8);
+      if (!isTable(pte)) continue;
+      const childBase = base + index * span;
+      visit(asPfn(pte >>> 10), childBase, childBase + span);
+      if (level > 1) visitTables(pte >>> 10, level - 1, childBase, visit);
+    }
+  };
+
   const destroyTable = (ctx: Context, table: Pfn, level: number): number => {
     let nr = 1;
     if (level > 0) {
@@ -207,6 +260,9 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     },
     forEachPage: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit, true),
     forEachEntry: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit, false),
+    detach: (root, start, end, floor, ceiling, take) =>
+      detachIn(root, PT_LEVELS - 1, 0, [start, end, floor, ceiling], take),
+    forEachTable: (root, visit) => visitTables(root, PT_LEVELS - 1, 0, visit),
     pruneEmpty: (ctx, root, from) => pruneTable(ctx, root, PT_LEVELS - 1, 0, from),
     destroy: (ctx, root) => destroyTable(ctx, root, PT_LEVELS - 1),
     count: (root) => countTables(root, PT_LEVELS - 1),

@@ -55,6 +55,7 @@ import {
   VMA_START,
 } from "./mm_struct.ts";
 import { createMmapCalls, type MmapCalls } from "./mmap.ts";
+import { createMmuGathers } from "./mmu_gather.ts";
 import type { Zones } from "./mmzone.ts";
 import { createMremap, type Mremap } from "./mremap.ts";
 import type { Pages } from "./page.ts";
@@ -94,7 +95,7 @@ export interface MemoryLimits {
 }
 
 export interface ProcessMemory
-  extends Omit<MmapCalls, "unmapPages" | "mapAt" | "populate">,
+  extends Omit<MmapCalls, "unmapPages" | "freeTables" | "mapAt" | "populate">,
     AdviceCalls,
     LockCalls,
     Pick<UserPages, "handleFault" | "rss"> {
@@ -195,9 +196,10 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
   const account = createVmAccount({ ...deps, port, swapPages: deps.swap.nrPages, state: asPhys(state + ACCOUNT) });
   const thp = createThp({ ...deps, rmap, vmas, tlb, mms: state, state: asPhys(state + THP) });
   const layout = createLayout({ port, random: machine.random.stream("aslr"), state: asPhys(state + LAYOUT) });
-  const userPages = createUserPages({ ...deps, vmas, rmap, files, dirty, account, tlb, thp });
+  const gathers = createMmuGathers({ ...deps, tlb });
+  const userPages = createUserPages({ ...deps, vmas, rmap, files, dirty, account, tlb, thp, gathers });
   const copyMappings = createFork({ ...deps, vmas, account, tlb });
-  const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account });
+  const calls = createMmapCalls({ ...deps, port, vmas, files, userPages, account, gathers });
   const lazyFree = createLazyFree({ ...deps, port, rmap, tlb });
   const parts = { port, pageTables, vmas, files, userPages, calls, account, tlb, thp, lazyFree };
 

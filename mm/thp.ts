@@ -175,6 +175,8 @@ export function createThp(deps: ThpDeps): Thp {
       entered(ctx, mm, vma, frame);
     }
     enter(slot, pfn, table, leafRights(field(vma, VMA_PROT)) | PTE_A | (isWrite ? PTE_D : 0));
+    // A CPU may still know the table that hung there.
+    if (!isNewTable) tlb.flushMm(ctx, mm);
     vmstat.countEvents(ctx, THP_FAULT_ALLOC, 1);
     return true;
   };

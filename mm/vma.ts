@@ -62,6 +62,8 @@ export interface Vmas {
   next(vma: PhysAddr): PhysAddr;
   prev(vma: PhysAddr): PhysAddr;
   specOf(vma: PhysAddr): VmaSpec;
+  /** The pages without a VMA around page `start`, which has none. */
+  holeAround(mm: PhysAddr, start: number): readonly [floor: number, ceiling: number];
   /** Is some page of `[start, end)` in a VMA? */
   isTaken(mm: PhysAddr, start: number, end: number): boolean;
   /** Do VMAs cover all of `[start, end)`? */
@@ -234,6 +236,12 @@ export function createVmas({ port, rmap, files, allocVma, freeVma }: VmaDeps): V
     next: (vma) => tree.next(vma),
     prev: (vma) => tree.prev(vma),
     specOf,
+    holeAround(mm, start) {
+      const above = find(mm, start);
+      const below = above === NULL ? tree.last(rootOf(mm)) : tree.prev(above);
+      const floor = below === NULL ? 0 : field(below, VMA_END);
+      return above === NULL ? [floor, Number.POSITIVE_INFINITY] : [floor, field(above, VMA_START)];
+    },
     isTaken(mm, start, end) {
       const vma = find(mm, start);
       return vma !== NULL && field(vma, VMA_START) < end;

@@ -16,7 +16,9 @@
  * under ASID 0, by page numbers that count from the start of the window.
  *
  * A checking MMU (`debug_tlb=on`) compares each translation of a process that it has at hand with the table, and tells
- * when a kernel has changed an entry without a flush: the access goes on by the old one, as on hardware.
+ * when a kernel has changed an entry without a flush: the access goes on by the old one, as on hardware. It also keeps
+ * what a walk cache would: where the level-0 tables are. Only a flush of the whole address space forgets that, so a
+ * table that was taken away without one is told of, as is a frame in a walk that is no table.
  *
  * Source: RISC-V privileged specification, chapter "Sv39".
  */
@@ -51,6 +53,10 @@ export const NR_ASIDS = 256;
 export const KERNEL_ASID = 0;
 if (VMALLOC_BYTES / PAGE_SIZE > ASID_FACTOR) throw new Error("mmu: page numbers of the window do not fit a tag");
 
+/** Entries of the walk cache of a checking MMU, a CPU; an ASID is above the 14 bits of a user page number without 9. */
+const WALK_ENTRIES = 64;
+const WALK_ASID_FACTOR = 2 ** 14;
+
 /** What `translate` returns when the access is not allowed; a physical address is never negative. */
 export const MMU_FAULT = -1;
 
@@ -62,6 +68,16 @@ export interface StaleTranslation {
   readonly isWrite: boolean;
   readonly cached: number;
   readonly pte: number;
+}
+
+/** A walk by a table that is none any more: `table` is what a walk cache may have, `current` what hangs there or 0. */
+export interface StaleTable {
+  readonly cpu: number;
+  readonly asid: number;
+  readonly va: number;
+  readonly isWrite: boolean;
+  readonly table: number;
+  readonly current: number;
 }
 
 export interface Mmu {
@@ -82,6 +98,8 @@ export interface Mmu {
   flushAll(cpu: number): void;
   /** Who is told of stale translations, by a checking MMU. */
   onStale(hook: (stale: StaleTranslation) => void): void;
+  /** Who is told of stale tables, by a checking MMU. `isTable`: is a frame a page table? */
+  onStaleTable(hook: (stale: StaleTable) => void, isTable: (frame: number) => boolean): void;
   /** Copies of the TLB words, for a saved machine. */
   readonly tlbWords: readonly (Int32Array | Uint32Array)[];
   /** Hits are not counted (they cost nothing extra); walks are, per CPU. */
@@ -176,11 +194,39 @@ export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): M
     return vpn * PAGE_SIZE + offset === va ? translatePage(cpu, vpn, offset, isWrite) : MMU_FAULT;
   };
 
+  let tellStaleTable: (stale: StaleTable) => void = () => {};
+  let isTable: (frame: number) => boolean = () => true;
+  const walkTag = new Int32Array(isChecking ? nrCpus * WALK_ENTRIES : 0);
+  const walkTable = new Int32Array(walkTag.length);
+
+  /** Looks at the tables that a walk for page `vpn` goes by, and remembers the last. */
+  const checkWalk = (cpu: number, vpn: number, va: number, isWrite: boolean): void => {
+    const asid = satpAsid[cpu] as number;
+    const slot = cpu * WALK_ENTRIES + ((vpn >>> 9) & (WALK_ENTRIES - 1));
+    const tag = asid * WALK_ASID_FACTOR + (vpn >>> 9);
+    let table = satpRoot[cpu] as number;
+    for (let level = PT_LEVELS - 1; level >= 0 && table !== 0; level--) {
+      if (!isTable(table)) tellStaleTable({ cpu, asid, va, isWrite, table, current: table });
+      if (level === 0) break;
+      const pte = port.ld32(table * PAGE_SIZE + ((vpn >>> (9 * level)) & (PTES_PER_TABLE - 1)) * 8);
+      table = (pte & PTE_V) !== 0 && (pte & PTE_LEAF) === 0 ? pte >>> 10 : 0;
+    }
+    const known = walkTable[slot] as number;
+    if (walkTag[slot] === tag && known !== table) {
+      tellStaleTable({ cpu, asid, va, isWrite, table: known, current: table });
+    }
+    walkTag[slot] = table === 0 ? 0 : tag;
+    walkTable[slot] = table;
+  };
+
   const checkedTranslate = (cpu: number, va: number, isWrite: boolean): number => {
     const vpn = Math.floor(va / PAGE_SIZE);
     const asid = satpAsid[cpu] as number;
     const slot = cpu * TLB_ENTRIES + (vpn & TLB_MASK);
-    if (va >= 0 && va < TASK_SIZE && (isWrite ? writeTag[slot] : readTag[slot]) === tagOf(vpn, asid)) {
+    const isUser = va >= 0 && va < TASK_SIZE;
+    const isHit = (isWrite ? writeTag[slot] : readTag[slot]) === tagOf(vpn, asid);
+    if (isUser && !isHit && satpRoot[cpu] !== 0) checkWalk(cpu, vpn, va, isWrite);
+    if (isUser && isHit) {
       const [pte, base] = peek(satpRoot[cpu] as number, vpn);
       const needed = PTE_U | (isWrite ? PTE_W | PTE_D : 0);
       const cached = frameBase[slot] as number;
@@ -189,12 +235,22 @@ export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): M
     return translate(cpu, va, isWrite);
   };
 
+  const forgetWalks = (cpu: number, asid: number): void => {
+    for (let slot = cpu * WALK_ENTRIES; slot < (cpu + 1) * WALK_ENTRIES; slot++) {
+      if (Math.floor((walkTag[slot] as number) / WALK_ASID_FACTOR) === asid) walkTag[slot] = 0;
+    }
+  };
+
   return {
     walks,
     onStale(hook) {
       tellStale = hook;
     },
-    tlbWords: [readTag, writeTag, frameBase],
+    onStaleTable(hook, check) {
+      tellStaleTable = hook;
+      isTable = check;
+    },
+    tlbWords: isChecking ? [readTag, writeTag, frameBase, walkTag, walkTable] : [readTag, writeTag, frameBase],
     translate: isChecking ? checkedTranslate : translate,
     translateKernel(cpu, va, isWrite) {
       const inWindow = va - VMALLOC_START;
@@ -221,6 +277,7 @@ export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): M
       clock[cpu] = (clock[cpu] as number) + CYC_TLB_FLUSH;
       readTag.fill(0, cpu * TLB_ENTRIES, (cpu + 1) * TLB_ENTRIES);
       writeTag.fill(0, cpu * TLB_ENTRIES, (cpu + 1) * TLB_ENTRIES);
+      walkTag.fill(0, cpu * WALK_ENTRIES, (cpu + 1) * WALK_ENTRIES);
     },
     flushAsid(cpu, asid) {
       for (let slot = cpu * TLB_ENTRIES; slot < (cpu + 1) * TLB_ENTRIES; slot++) {
@@ -230,6 +287,7 @@ export function createMmu(port: MemoryPort, harts: Harts, isChecking = false): M
           writeTag[slot] = 0;
         }
       }
+      if (isChecking) forgetWalks(cpu, asid);
     },
   };
 }

@@ -25,6 +25,7 @@ import {
   memblockTableBytes,
   NR_PERCPU,
   PAGE_STRUCT_BYTES,
+  PG_TABLE,
   PGPGIN,
   PGPGOUT,
   RANDOMIZE_ALL,
@@ -58,7 +59,7 @@ import { proveReturnToUser } from "../prove_locking.ts";
 import { createScheduler } from "../sched.ts";
 import { createSmp } from "../smp.ts";
 import { createTasks } from "../task.ts";
-import { alignDown, asPhys, NULL } from "../types.ts";
+import { alignDown, asPfn, asPhys, NULL } from "../types.ts";
 import { decodeUtf8 } from "../uapi/utf8.ts";
 import { createWaitQueues } from "../wait.ts";
 import { WORK_BYTES } from "../workqueue.ts";
@@ -145,6 +146,7 @@ export function boot(options: BootOptions): Kernel {
   const cmaBytes = parameters.size("cma", 0);
   const level = pageSetup.bringUp(memblock, dma32Limit / PAGE_SIZE, Math.floor(movable / PAGE_SIZE), cmaBytes);
   const { pages, pcp, pageblocks } = level;
+  staleTlb.knowTables((frame) => (pages.flags(asPfn(frame)) & PG_TABLE) !== 0);
   const faultTexts = {
     failslab: parameters.get("failslab"),
     failPageAlloc: parameters.get("fail_page_alloc"),

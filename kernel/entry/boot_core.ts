@@ -19,7 +19,7 @@ import { proveContexts, proveSpinlocks } from "../prove_locking.ts";
 import { createSpinlocks, type Spinlocks } from "../spinlock.ts";
 import { logFirmwareMap } from "./boot_log.ts";
 import type { BootOptions } from "./kernel.ts";
-import { reportStaleTlb } from "./stale_tlb.ts";
+import { reportStaleTlb, type StaleTlbReports } from "./stale_tlb.ts";
 
 export interface Core {
   readonly parameters: KernelParameters;
@@ -33,7 +33,7 @@ export interface Core {
   readonly lockdep: Lockdep | undefined;
   /** With irqsoff=on. */
   readonly offTracker: OffTracker | null;
-  readonly staleTlb: { nrReports(): number };
+  readonly staleTlb: StaleTlbReports;
 }
 
 export function composeCore(options: BootOptions): Core {
