@@ -185,7 +185,7 @@ export {
 export { createSmaps, noPages, PSS_PER_PAGE, type Smaps, type VmaPages, type VmaReport } from "./smaps.ts";
 export type { SwapArea } from "./swap_area.ts";
 export type { Swiotlb } from "./swiotlb.ts";
-export { THP_POLICIES, type Thp } from "./thp.ts";
+export { THP_DEFRAG_MODES, THP_POLICIES, type Thp } from "./thp.ts";
 export { createVmalloc, VMALLOC_STATIC_BYTES, VMAP_AREA_BYTES, type Vmalloc } from "./vmalloc.ts";
 export { MAX_SWAPPINESS, type Vmscan } from "./vmscan.ts";
 export type { VmStat } from "./vmstat.ts";

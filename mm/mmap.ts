@@ -7,6 +7,7 @@
  *
  *   MAP-1  a call that fails changes nothing (SYS-2), but for a MAP_FIXED whose range is gone when VMAs run out
  *   MAP-2  a new mapping never comes to lie on an old one unless MAP_FIXED says so
+ *   MAP-4  private anonymous memory of whole huge pages begins at a multiple of 2 MiB, if there is room to choose
  *   MAP-3  a shared mapping of a file that was not opened for writing is never writable
  *
  * Context: process. Linux: mm/mmap.c, mm/mprotect.c.
@@ -73,6 +74,9 @@ export interface MappedFile {
   /** Byte offset of the first page, page-aligned. */
   readonly offset: number;
 }
+
+/** Pages of a huge page: private anonymous mappings of whole ones are aligned to them. */
+const HUGE_PAGES = 512;
 
 export type PageRange = readonly [start: number, end: number];
 
@@ -187,6 +191,15 @@ export function createMmapCalls(deps: MmapDeps): MmapCalls {
 
   // ── mmap ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  const isPrivateAnon = (flags: number): boolean => (flags & (MAP_ANONYMOUS | MAP_SHARED)) === MAP_ANONYMOUS;
+
+  /** A place at a multiple of 2 MiB, for huge pages (thp.ts); −1 without the room to choose. */
+  const alignedGap = (mm: PhysAddr, nrPages: number): number => {
+    const start = vmas.findGap(mm, nrPages + HUGE_PAGES, MMAP_MIN_PAGE, field(mm, MM_MMAP_TOP));
+    // Upwards, so that a mapping that could be next to the one above is.
+    return start < 0 ? start : start - (start % HUGE_PAGES) + HUGE_PAGES;
+  };
+
   /** Where the mapping goes: a page number, or −errno. */
   const place = (mm: PhysAddr, addr: number, bytes: number, flags: number): number => {
     const nrPages = Math.ceil(bytes / PAGE_SIZE);
@@ -198,7 +211,8 @@ export function createMmapCalls(deps: MmapDeps): MmapCalls {
     }
     const hint = pageRange(Math.ceil(addr / PAGE_SIZE) * PAGE_SIZE, bytes);
     if (hint !== null && hint[0] >= MMAP_MIN_PAGE && !vmas.isTaken(mm, hint[0], hint[1])) return hint[0];
-    const start = vmas.findGap(mm, nrPages, MMAP_MIN_PAGE, field(mm, MM_MMAP_TOP));
+    const aligned = isPrivateAnon(flags) && nrPages % HUGE_PAGES === 0 ? alignedGap(mm, nrPages) : -1;
+    const start = aligned >= 0 ? aligned : vmas.findGap(mm, nrPages, MMAP_MIN_PAGE, field(mm, MM_MMAP_TOP));
     return start < 0 ? -ENOMEM : start;
   };
 

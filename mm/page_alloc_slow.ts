@@ -177,7 +177,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
   const takeCompacted = (ctx: Context, order: number, gfp: Gfp, flags: number): Pfn => {
     if (compactor === undefined) return NO_PFN;
     if ((gfp & __GFP_DIRECT_RECLAIM) === 0) {
-      compactor.wakeDaemon(ctx, order, gfp);
+      if ((gfp & __GFP_KSWAPD_RECLAIM) !== 0) compactor.wakeDaemon(ctx, order, gfp);
       return NO_PFN;
     }
     return compactor.direct(ctx, order, gfp, () => takeFromFreelist(ctx, order, gfp, flags, gfpZone(gfp)));

@@ -17,8 +17,17 @@
  *    may happen in reclaim and in the OOM reaper. Readers (smaps, mincore, checks) leave it.
  *
  * 3. *When.* `enabled` is always, madvise (default: where MADV_HUGEPAGE was said) or never; MADV_NOHUGEPAGE always
- *    wins. The fault must be the first in an aligned 2 MiB range that lies wholly in one private anonymous VMA. It
- *    takes a block only if there is one: it neither reclaims nor compacts, and without one it is an ordinary fault.
+ *    wins. The fault must be the first in an aligned 2 MiB range that lies wholly in one private anonymous VMA.
+ *
+ *    How hard it tries to get a block says `defrag`; without one it is an ordinary fault, and khugepaged may mend it:
+ *
+ *      |               | advised            | not advised        |
+ *      |---------------|--------------------|--------------------|
+ *      | always        | compacts           | compacts           |
+ *      | defer         | wakes kcompactd    | wakes kcompactd    |
+ *      | defer+madvise | compacts           | wakes kcompactd    |
+ *      | madvise       | compacts           | takes what is free |       the default
+ *      | never         | takes what is free | takes what is free |
  *
  * 4. *Collapse.* MADV_COLLAPSE, and khugepaged in its time (thp_scan.ts), makes a huge page of 512 pages that are all
  *    there, private, and held by nobody else: content is copied, the old frames are freed after one flush. The emptied
@@ -27,6 +36,7 @@
  *   THP-1  a leaf of level 1 maps 512 frames side by side from a multiple of 512, of one anon_vma; the first has
  *          PG_HEAD and, in private, a table that is empty and in no page table
  *   THP-2  (pgtable.ts)  THP-3  NR_ANON_THPS = leaves of level 1 in all page tables
+ *   THP-5  a fault compacts, wakes kcompactd or does neither, as `defrag` and MADV_HUGEPAGE say
  *   THP-4  whatever happens to it, a process reads the same as with 512 small pages
  *
  * Context: process; plain functions. Linux: mm/huge_memory.c, mm/khugepaged.c. There the frames stay one compound page
@@ -39,7 +49,17 @@ import { PTE_A, PTE_D, PTE_LEAF, PTE_R, PTE_V, PTE_W, PTES_PER_TABLE } from "../
 import { PAGE_SIZE } from "../kernel/params.ts";
 import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
 import { EAGAIN, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
-import { __GFP_NOMEMALLOC, __GFP_NORETRY, __GFP_NOWARN, __GFP_ZERO, GFP_HIGHUSER_MOVABLE, gfpWith } from "./gfp.ts";
+import {
+  __GFP_DIRECT_RECLAIM,
+  __GFP_KSWAPD_RECLAIM,
+  __GFP_NOMEMALLOC,
+  __GFP_NORETRY,
+  __GFP_NOWARN,
+  __GFP_ZERO,
+  GFP_HIGHUSER_MOVABLE,
+  type Gfp,
+  gfpWith,
+} from "./gfp.ts";
 import {
   MM_PGD,
   VM_GROWSDOWN,
@@ -75,12 +95,28 @@ import {
 export const THP_POLICIES: readonly string[] = ["always", "madvise", "never"];
 const ALWAYS = 0;
 const MADVISE = 1;
-/** The policy, then the scanner. */
+/** What `defrag` says; the next word of state. */
+export const THP_DEFRAG_MODES: readonly string[] = ["always", "defer", "defer+madvise", "madvise", "never"];
+const DEFRAG_MADVISE = 3;
+/** Per mode: what a fault may do in an advised VMA, and in another. */
+const DIRECT = __GFP_DIRECT_RECLAIM;
+const WAKE = __GFP_KSWAPD_RECLAIM;
+const DEFRAG_BITS: readonly (readonly [advised: number, other: number])[] = [
+  [DIRECT, DIRECT],
+  [WAKE, WAKE],
+  [DIRECT, WAKE],
+  [DIRECT, 0],
+  [0, 0],
+];
+/** The policy, defrag, then the scanner. */
+const DEFRAG = 4;
 const SCAN = 8;
 export const THP_BYTES = SCAN + THP_SCAN_BYTES;
 
 const NR = PTES_PER_TABLE;
 const HUGE_GFP = gfpWith(GFP_HIGHUSER_MOVABLE, __GFP_NOWARN | __GFP_NORETRY | __GFP_NOMEMALLOC);
+/** Without any effort: GFP_TRANSHUGE_LIGHT. */
+const LIGHT_GFP = (HUGE_GFP & ~(DIRECT | WAKE)) as Gfp;
 
 /** A frame has got an entry in `vma`. */
 type Entered = (ctx: Context, mm: PhysAddr, vma: PhysAddr, pfn: Pfn) => void;
@@ -95,6 +131,9 @@ export interface Thp {
   collapse(ctx: Context, mm: PhysAddr, vma: PhysAddr, start: number, end: number): number;
   policy(): number;
   setPolicy(policy: number): void;
+  /** Index of what `defrag` says in THP_DEFRAG_MODES. */
+  defrag(): number;
+  setDefrag(mode: number): void;
   readonly scanner: ThpScanner;
 }
 
@@ -126,6 +165,14 @@ export function createThp(deps: ThpDeps): Thp {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
   port.st32(state, MADVISE);
+  port.st32(state + DEFRAG, DEFRAG_MADVISE);
+
+  /** vma_thp_gfp_mask */
+  const faultGfp = (vma: PhysAddr): Gfp => {
+    const isAdvised = (field(vma, VMA_FLAGS) & VM_HUGEPAGE) !== 0;
+    const bits = DEFRAG_BITS[field(state, DEFRAG)] as readonly [number, number];
+    return (LIGHT_GFP | __GFP_ZERO | bits[isAdvised ? 0 : 1]) as Gfp;
+  };
 
   /** Can the 2 MiB from page `base` on be huge, in this VMA? */
   const fits = (vma: PhysAddr, base: number): boolean => {
@@ -139,8 +186,8 @@ export function createThp(deps: ThpDeps): Thp {
   const isLeaf = (word: number): boolean => (word & PTE_V) !== 0 && (word & PTE_LEAF) !== 0;
 
   /** A block of 512 frames, each for itself; NO_PFN without one. */
-  const allocBlock = (ctx: Context, modifiers: number): Pfn => {
-    const pfn = pageAlloc.tryAllocPages(ctx, PAGEBLOCK_ORDER, gfpWith(HUGE_GFP, modifiers));
+  const allocBlock = (ctx: Context, gfp: Gfp): Pfn => {
+    const pfn = pageAlloc.tryAllocPages(ctx, PAGEBLOCK_ORDER, gfp);
     if (pfn !== NO_PFN) {
       pageAlloc.splitPage(pfn, PAGEBLOCK_ORDER);
       pay(ctx, CYC_MEMMAP_ROW * NR);
@@ -162,7 +209,7 @@ export function createThp(deps: ThpDeps): Thp {
     const isNewTable = pageTables.readPte(slot) === 0;
     const table = pageTables.takeTable(ctx, slot);
     if (table === NO_PFN) return false;
-    const pfn = rmap.prepareAnonVma(ctx, vma) ? allocBlock(ctx, __GFP_ZERO) : NO_PFN;
+    const pfn = rmap.prepareAnonVma(ctx, vma) ? allocBlock(ctx, faultGfp(vma)) : NO_PFN;
     if (pfn === NO_PFN) {
       if (isNewTable) pageTables.freeTable(ctx, table);
       vmstat.countEvents(ctx, THP_FAULT_FALLBACK, 1);
@@ -200,7 +247,7 @@ export function createThp(deps: ThpDeps): Thp {
     if (isLeaf(word)) return 0;
     const table = asPfn(word >>> 10);
     if (word === 0 || !canCollapse(table)) return -EAGAIN;
-    const pfn = allocBlock(ctx, 0);
+    const pfn = allocBlock(ctx, HUGE_GFP);
     if (pfn === NO_PFN) {
       vmstat.countEvents(ctx, THP_COLLAPSE_ALLOC_FAILED, 1);
       return -ENOMEM;
@@ -269,5 +316,7 @@ export function createThp(deps: ThpDeps): Thp {
     },
     policy: () => field(state, 0),
     setPolicy: (policy) => port.st32(state, policy),
+    defrag: () => field(state, DEFRAG),
+    setDefrag: (mode) => port.st32(state + DEFRAG, mode),
   };
 }

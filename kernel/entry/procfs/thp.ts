@@ -2,13 +2,14 @@
  * Files below /sys/kernel/mm/transparent_hugepage (theory: mm/thp.ts).
  *
  *   enabled                 always [madvise] never: one of the three is written, the one that holds is in brackets
+ *   defrag                  always defer defer+madvise [madvise] never: what a fault does for a huge page
  *   hpage_pmd_size          bytes of a huge page
  *   khugepaged/             pages_to_scan, scan_sleep_millisecs: may be written; pages_collapsed, full_scans: counts
  *
  * Source: Documentation/admin-guide/mm/transhuge.rst.
  */
 
-import { THP_POLICIES, type Thp } from "../../../mm/index.ts";
+import { THP_DEFRAG_MODES, THP_POLICIES, type Thp } from "../../../mm/index.ts";
 import type { FileRegistry } from "../../file.ts";
 import { PAGE_SIZE } from "../../params.ts";
 import { EINVAL } from "../../uapi/errno.ts";
@@ -17,15 +18,18 @@ const DIR = "/sys/kernel/mm/transparent_hugepage";
 
 export function registerThpFiles(registry: FileRegistry, thp: Thp): void {
   const { scanner } = thp;
-  registry.registerText(`${DIR}/enabled`, {
-    read: () => `${THP_POLICIES.map((name, policy) => (policy === thp.policy() ? `[${name}]` : name)).join(" ")}\n`,
-    *write(_task, text) {
-      const policy = THP_POLICIES.indexOf(text.trim());
-      if (policy < 0) return -EINVAL;
-      thp.setPolicy(policy);
-      return 0;
-    },
-  });
+  const choice = (name: string, words: readonly string[], get: () => number, set: (value: number) => void): void =>
+    registry.registerText(`${DIR}/${name}`, {
+      read: () => `${words.map((word, i) => (i === get() ? `[${word}]` : word)).join(" ")}\n`,
+      *write(_task, text) {
+        const chosen = words.indexOf(text.trim());
+        if (chosen < 0) return -EINVAL;
+        set(chosen);
+        return 0;
+      },
+    });
+  choice("enabled", THP_POLICIES, thp.policy, thp.setPolicy);
+  choice("defrag", THP_DEFRAG_MODES, thp.defrag, thp.setDefrag);
   registry.registerText(`${DIR}/hpage_pmd_size`, { read: () => `${512 * PAGE_SIZE}\n` });
   const tunable = (name: string, min: number, get: () => number, set: (value: number) => void): void =>
     registry.registerText(`${DIR}/khugepaged/${name}`, {
