@@ -41,12 +41,13 @@ export function endState(kernel: Kernel): EndState {
     if (INTERNAL_CACHE.test(name)) return;
     objects.set(name, activeObjects - (name === "task_struct" ? nrPermanent : 0));
   });
-  const { largeKmalloc, anon, kernelStacks, dmaPools, other, ...rest } = kernel.census();
+  const { largeKmalloc, anon, files, kernelStacks, dmaPools, balloon, other, ...rest } = kernel.census();
   // Where in the window the stacks of permanent threads came to lie is chance, and so is how many tables that takes.
   const pageTables = rest.pageTables - kernel.nrKernelTables();
   const stacks = kernelStacks - STACK_PAGES * nrPermanent;
   // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
-  const pages = { largeKmalloc, anon: anon + nrSwappedOut(kernel), pageTables, stacks, other: other + dmaPools };
+  const others = files + dmaPools + balloon + other;
+  const pages = { largeKmalloc, anon: anon + nrSwappedOut(kernel), pageTables, stacks, other: others };
   const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
   return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
 }

@@ -400,7 +400,7 @@ function offWindowsOf({ interrupts: { offTracker }, machine }: Kernel): RunResul
 
 /** Pages that somebody has to give back: caches may keep theirs. */
 function heldPages(census: PageCensus): number {
-  return census.largeKmalloc + census.anon + census.pageTables + census.kernelStacks + census.other;
+  return census.largeKmalloc + census.anon + census.pageTables + census.kernelStacks + census.files + census.other;
 }
 
 /** What happened between two readings of a CPU's counters; `cached` is what is there now. */

@@ -29,9 +29,11 @@ const CENSUS_ROWS: readonly (readonly [key: Exclude<keyof PageCensus, "total">, 
   ["slab", "slab"],
   ["largeKmalloc", "large kmalloc"],
   ["anon", "anonymous"],
+  ["files", "files"],
   ["pageTables", "page tables"],
   ["kernelStacks", "kernel stacks"],
   ["dmaPools", "DMA pools"],
+  ["balloon", "balloon"],
   ["other", "other"],
 ];
 

@@ -134,10 +134,14 @@ export interface PageCensus {
   readonly slab: number;
   readonly largeKmalloc: number;
   readonly anon: number;
+  /** Page cache: files of the ramfs, of disks, shared memory. */
+  readonly files: number;
   readonly pageTables: number;
   readonly kernelStacks: number;
   /** Bounce buffers and the pool for atomic coherent memory: kept once a device has needed them. */
   readonly dmaPools: number;
+  /** The host has them. */
+  readonly balloon: number;
   readonly other: number;
 }
 

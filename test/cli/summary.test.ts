@@ -35,6 +35,8 @@ function result(changes: Partial<RunResult> = {}): RunResult {
       pageTables: 5,
       kernelStacks: 5,
       dmaPools: 0,
+      files: 0,
+      balloon: 0,
       other: 0,
     },
     leakedPages: 0,

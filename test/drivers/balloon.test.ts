@@ -21,6 +21,7 @@ const boot = (balloon0 = {}, cmdline = "quiet"): DriverKernel =>
 function expectBook(t: DriverKernel, nrPages: number): void {
   const stat = (name: string): number => t.stat("balloon0", name);
   expect([stat("pages"), stat("held"), stat("errors")]).toEqual([nrPages, nrPages, 0]);
+  expect(t.kernel.census().balloon).toBe(nrPages);
   expect(stat("inflated") - stat("deflated") - stat("given_back")).toBe(nrPages);
   expect(t.kernel.check()).toBeNull();
 }

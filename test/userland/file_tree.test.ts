@@ -28,6 +28,16 @@ describe("the file tree", () => {
   });
 });
 
+it("the census knows pages of files", () => {
+  const kernel = bootKernel(Object.fromEntries(builtinPrograms()));
+  const files = (): number => kernel.kernel.census().files;
+  const before = files();
+  kernel.run("/bin/sh", "-c", "dd if=/dev/zero of=/tmp/f bs=4K count=5");
+  expect(files()).toBe(before + 5);
+  kernel.run("/bin/sh", "-c", "rm /tmp/f");
+  expect(files()).toBe(before);
+});
+
 it("CommitLimit follows vm.overcommit_ratio (bug: it said half of RAM whatever the ratio was)", () => {
   const limit = (text: string): number => Number(/CommitLimit: +(\d+) kB/.exec(text)?.[1]);
   const total = (text: string): number => Number(/MemTotal: +(\d+) kB/.exec(text)?.[1]);
