@@ -19,6 +19,8 @@ export interface OpenFile {
   refs: number;
   /** True for the terminal: reads wait for a line, Ctrl-C reaches its readers. */
   readonly isConsole: boolean;
+  /** Its readers and writers may sleep for ever: a signal ends that. */
+  readonly isInterruptible?: boolean;
   /** What mmap shows of it; absent: it cannot be mapped. */
   readonly mapped?: { readonly mapping: PhysAddr; readonly canRead: boolean; readonly canWrite: boolean };
   /** At most `max` bytes; empty at the end of the file; −errno. */

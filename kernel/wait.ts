@@ -22,6 +22,9 @@ import type { Task, Tasks } from "./task.ts";
 import { TASK_WAIT_NODE } from "./task_struct.ts";
 import { asPhys, BLOCKED, NULL, type PhysAddr, type Sleeping } from "./types.ts";
 
+/** Ends a sleep for a signal: thrown into it instead of letting it go on. No Error: it happens all the time. */
+export class Interrupted {}
+
 export interface WaitQueues {
   /** Makes the 8 bytes at `queue` an empty queue. */
   init(queue: PhysAddr): void;

@@ -20,6 +20,7 @@ import { SWAP_TOOLS } from "./programs/swap_tools.ts";
 import { SYSFUZZ } from "./programs/sysfuzz.ts";
 import { TEXT_TOOLS } from "./programs/text_tools.ts";
 import { programOf, type ToolDefinition } from "./programs/tool.ts";
+import { USERPAGER } from "./programs/userpager.ts";
 import { WEBSERVER } from "./programs/webserver.ts";
 import { WORKLOAD_TOOLS } from "./programs/workloads.ts";
 import { createShell } from "./sh.ts";
@@ -54,6 +55,7 @@ const TOOLS: readonly ToolDefinition[] = [
   INVERSION,
   SENSORD,
   SYSFUZZ,
+  USERPAGER,
   WEBSERVER,
 ];
 

@@ -12,7 +12,7 @@ import { PAGE_SIZE } from "../params.ts";
 import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr, pfnToPhys, type Sleeping } from "../types.ts";
 import { EBADF, EINVAL, EPIPE } from "../uapi/errno.ts";
 import { decodeUtf8, encodeUtf8 } from "../uapi/utf8.ts";
-import type { WaitQueues } from "../wait.ts";
+import { Interrupted, type WaitQueues } from "../wait.ts";
 
 const notSeekable = (): number => -EINVAL;
 
@@ -112,6 +112,7 @@ export function createPipe(memory: PageBytes, waits: WaitQueues): { readEnd: Ope
   const readEnd: OpenFile = {
     refs: 1,
     isConsole: false,
+    isInterruptible: true,
     *read(task, max) {
       while (written === read && isWriteOpen) yield* waits.waitOn(queue, task);
       const bytes = new Uint8Array(Math.min(max, written - read));
@@ -133,10 +134,17 @@ export function createPipe(memory: PageBytes, waits: WaitQueues): { readEnd: Ope
   const writeEnd: OpenFile = {
     refs: 1,
     isConsole: false,
+    isInterruptible: true,
     read: cannot,
     *write(task, source) {
       for (let done = 0; done < source.length; ) {
-        while (written - read === ringBytes && isReadOpen) yield* waits.waitOn(queue, task);
+        try {
+          while (written - read === ringBytes && isReadOpen) yield* waits.waitOn(queue, task);
+        } catch (error) {
+          // A signal: what is in the pipe counts.
+          if (error instanceof Interrupted && done > 0) return done;
+          throw error;
+        }
         if (!isReadOpen) return -EPIPE;
         while (done < source.length && written - read < ringBytes) {
           port.st8(ring + (written++ % ringBytes), source[done++] as number);
@@ -183,6 +191,7 @@ export function createConsole(
   const file: OpenFile = {
     refs: 1,
     isConsole: true,
+    isInterruptible: true,
     *read(task, max) {
       while (!input.includes("\n") && !isClosed) yield* waits.waitOn(queue, task);
       const newline = input.indexOf("\n");

@@ -28,9 +28,12 @@ export function createFutex(scheduler: Scheduler, piFutexes: PiFutexes): Futex {
     const queue = sleepers.get(key) ?? [];
     sleepers.set(key, queue);
     queue.push(task);
-    scheduler.prepareToBlock(task);
     try {
-      yield BLOCKED;
+      // A signal without a handler for it may wake, too.
+      while (queue.includes(task)) {
+        scheduler.prepareToBlock(task);
+        yield BLOCKED;
+      }
     } finally {
       const index = queue.indexOf(task);
       if (index >= 0) queue.splice(index, 1);

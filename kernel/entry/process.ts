@@ -26,6 +26,7 @@ import type { MaySleep, PhysAddr, Sleeping, TaskContext } from "../types.ts";
 import type { Program, ProgramObserver } from "../uapi/program.ts";
 import type { WaitQueues } from "../wait.ts";
 import type { Rlimits } from "./rlimit.ts";
+import type { ProcessSignals, SigInfo, ThreadSignals } from "./signal_state.ts";
 import type { MakeRoom, TaskMemory, UserAccess } from "./user_mode.ts";
 
 export const NR_OPEN = 64;
@@ -57,6 +58,7 @@ export interface Process {
   survivor: Task | undefined;
   /** Set when exit_group or a fatal signal has decided how the process ends. */
   ending: number | undefined;
+  readonly signals: ProcessSignals;
   /** wait4's word, once no thread is left. */
   status: number | undefined;
 }
@@ -96,7 +98,11 @@ export interface Processes {
   wait(caller: Caller, pid: number, options: number): Sleeping<{ pid: number; status: number }>;
   joinThread(caller: Caller, tid: number): Sleeping<number>;
   /** Sends a signal, which kills unless it is one that does nothing by default: 0, also to a zombie, or −ESRCH. */
-  kill(pid: number, signal: number): number;
+  kill(pid: number, signal: number, sender?: number): number;
+  readonly signals: {
+    of(task: Task): ThreadSignals;
+    send(process: Process, signal: number, info: SigInfo, thread?: Task): void;
+  };
   get(pid: number): Process | undefined;
   all(): readonly Process[];
   exitStatus(pid: number): number | undefined;
@@ -146,6 +152,10 @@ export interface ProcessTable {
   /** Context of whoever runs at this moment. */
   readonly hostContext: () => TaskContext;
   readonly processOf: (task: Task) => Process | undefined;
+  /** Decides how a process ends (process_end.ts). */
+  doom: (process: Process, status: number) => void;
+  /** signals.ts */
+  sendSignal: (process: Process, signal: number, info: SigInfo) => void;
   enterSyscall: SyscallEntry;
   nrSyscalls: number;
   nrOopses: number;

@@ -120,7 +120,10 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
 
   function* nanosleep(caller: Caller, cycles: number): Sleeping<number> {
     if (!(cycles >= 0) || !Number.isFinite(cycles)) return -EINVAL;
-    yield* scheduler.sleepUntil(caller.task, (clock[caller.task.ctx.cpu] as number) + cycles);
+    const { task } = caller;
+    const until = (clock[task.ctx.cpu] as number) + cycles;
+    do yield* scheduler.sleepUntil(task, until);
+    while ((clock[task.ctx.cpu] as number) < until);
     return 0;
   }
 
@@ -217,7 +220,7 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
       case sys.SYS_sched_yield:
         return schedYield();
       case sys.SYS_kill:
-        return a1 >= 0 && a1 < 65 && Number.isInteger(a1) ? processes.kill(a0, a1) : -EINVAL;
+        return a1 >= 0 && a1 < 65 && Number.isInteger(a1) ? processes.kill(a0, a1, caller.process.pid) : -EINVAL;
       case sys.SYS_uname:
         return uname(caller, a0);
       case sys.SYS_personality:

@@ -15,7 +15,8 @@ import { KERN_ALERT, KERN_INFO } from "../printk.ts";
 import type { Task } from "../task.ts";
 import { TASK_DEAD, TASK_MM, TASK_STATE, taskComm } from "../task_struct.ts";
 import { NULL } from "../types.ts";
-import { SIGKILL } from "../uapi/mman.ts";
+import { SIGCHLD, SIGKILL } from "../uapi/mman.ts";
+import { CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIG_IGN } from "../uapi/signal.ts";
 import { ExitRequest, type Process, type ProcessTable } from "./process.ts";
 import { FatalSignal } from "./user_mode.ts";
 
@@ -81,6 +82,16 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
     processes.delete(process.pid);
   };
 
+  /** SIG-7 */
+  const tellParent = (process: Process, parent: Process): void => {
+    const status = process.status as number;
+    const killedBy = status & 0x7f;
+    const info = { pid: process.pid, status: killedBy === 0 ? status >>> 8 : killedBy };
+    table.sendSignal(parent, SIGCHLD, { ...info, code: killedBy === 0 ? CLD_EXITED : CLD_KILLED });
+    const action = parent.signals.actions.get(SIGCHLD);
+    if (action !== undefined && (action.handler === SIG_IGN || (action.flags & SA_NOCLDWAIT) !== 0)) reap(process);
+  };
+
   const becomeZombie = (process: Process): void => {
     process.status = process.ending as number;
     finalStatus.set(process.pid, process.status);
@@ -91,6 +102,8 @@ export function createProcessEnd(table: ProcessTable): ProcessEnd {
       if (child.parent === 0 && child.status !== undefined) reap(child);
     }
     const word = process.status.toString(16).padStart(8, "0");
+    const parent = processes.get(process.parent);
+    if (parent !== undefined) tellParent(process, parent);
     if (process.isInit) onPanic(`Attempted to kill init! exitcode=0x${word}`);
     if (process.parent === 0) reap(process);
     waits.wakeUp(exitQueue);

@@ -33,6 +33,8 @@ import { ADDR_NO_RANDOMIZE } from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
 import { type Caller, NR_OPEN, type Process, type Processes, type ProcessTable } from "./process.ts";
 import { copyRlimits, softLimit } from "./rlimit.ts";
+import { createProcessSignals, execSignals, forkSignals } from "./signal_state.ts";
+import { createSignals, type Signals } from "./signals.ts";
 import {
   createFaultHandler,
   createUserAccess,
@@ -55,12 +57,15 @@ interface Image {
   readonly program: Program;
   readonly argc: number;
   readonly argv: number;
+  /** Where frames of signals go, if not below argv; 0: a thread's. */
+  readonly sp?: number;
 }
 
 /** A thread begins with an image, or with strings that have to be put on its stack first. */
 type Beginning = Image | { readonly program: Program; readonly args: readonly string[] };
 
 export interface ProcessStart extends Pick<Processes, "spawn" | "clone" | "fork" | "vfork" | "execve"> {
+  readonly signals: Signals;
   /** NULL for a kernel thread. */
   addressSpaceOf(task: Task): PhysAddr;
 }
@@ -115,19 +120,56 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
     new TaskMemory(machine, ctx, createFaultHandler(faultDeps, ctx, mm));
 
+  const signals = createSignals({
+    scheduler,
+    doom: (process, status) => table.doom(process, status),
+    enterSyscall: (caller, nr, args) => table.enterSyscall(caller, nr, args),
+    codeOf(caller, handler, signal, frame) {
+      const program = textAt(caller.process, handler);
+      return program?.(environment({ ...caller, argc: signal, argv: frame }));
+    },
+    isMapped(process, va) {
+      let isInside = false;
+      processMemory.forEachVma(process.mm, (start, end) => {
+        if (va >= start * PAGE_SIZE && va < end * PAGE_SIZE) isInside = true;
+      });
+      return isInside;
+    },
+  });
+
+  /** The memory that a program sees: a fault may have a handler. What the kernel copies has none. */
+  const programMemory = (ctx: TaskContext, mm: PhysAddr, caller: () => Caller): TaskMemory => {
+    const fault = createFaultHandler(faultDeps, ctx, mm);
+    return new TaskMemory(machine, ctx, (va, isWrite) => {
+      for (let tries = 0; ; tries++) {
+        try {
+          return fault(va, isWrite);
+        } catch (error) {
+          if (!(error instanceof FatalSignal) || !signals.caught(caller(), error, va, tries)) throw error;
+        }
+      }
+    });
+  };
+
   // ── Threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const environment = (caller: Caller): ProgramEnv => {
     const { process, memory, argc, argv } = caller;
     const { ctx } = caller.task;
     const { clock } = harts;
+    const own = signals.of(caller.task);
     return {
       mem: memory,
       syscall(nr, a0 = 0, a1 = 0, a2 = 0, a3 = 0, a4 = 0, a5 = 0) {
         table.nrSyscalls++;
-        return table.enterSyscall(caller, nr, [a0, a1, a2, a3, a4, a5]);
+        own.isAtYield = false;
+        const args = [a0, a1, a2, a3, a4, a5];
+        return signals.afterCall(caller, nr, args, table.enterSyscall(caller, nr, args));
       },
-      timeIsUp: () => scheduler.timeIsUp(ctx.cpu),
+      timeIsUp() {
+        own.isAtYield = scheduler.timeIsUp(ctx.cpu);
+        return own.isAtYield;
+      },
       now: () => clock[ctx.cpu] as number,
       argc,
       argv: asUser(argv),
@@ -151,9 +193,14 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
           };
     for (;;) {
       const { program, argc, argv } = image;
-      const caller: Caller = { task: task(), process, memory, user: createUserAccess(memory), argc, argv };
+      const own = task();
+      const caller: Caller = {
+        ...{ task: own, process, argc, argv, user: createUserAccess(memory) },
+        memory: programMemory(ctx, process.mm, () => caller),
+      };
+      signals.useStack(process, own, image.sp ?? (argv || processMemory.field(process.mm, MM_STACK_TOP) * PAGE_SIZE));
       try {
-        return yield* program(environment(caller));
+        return yield* signals.drive(caller, program(environment(caller)));
       } catch (error) {
         if (!(error instanceof NewProgram)) throw error;
         image = error.image;
@@ -203,6 +250,8 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     const personality = processes.get(parent)?.personality ?? 0;
     const mm = processMemory.createMm(ctx, isFixed({ personality }));
     if (mm === NULL) return -ENOMEM;
+    const signalsOfChild = forkSignals(processes.get(parent)?.signals ?? createProcessSignals());
+    execSignals(signalsOfChild);
     const shell: Omit<Process, "pid"> = {
       mm,
       fds: Array.from({ length: NR_OPEN }, (_, i) => fds[i]),
@@ -217,6 +266,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       rlimits,
       oomScoreAdj: more.oomScoreAdj ?? 0,
       personality,
+      signals: signalsOfChild,
       isVforked: false,
       survivor: undefined,
       ending: undefined,
@@ -235,8 +285,9 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     if (process.ending !== undefined || !mayAddThread(process)) return -EAGAIN;
     const comm = taskComm(port, caller.task.struct);
     // In the register in which a program finds its argv: below the stack's top lie the strings of the first thread.
-    const task = addThread(process, comm, { program, argc: 0, argv: arg });
+    const task = addThread(process, comm, { program, argc: 0, argv: arg, sp: 0 });
     if (task === undefined) return -ENOMEM;
+    signals.begin(task, signals.of(caller.task).blocked);
     processMemory.mmGet(process.mm);
     process.threads.set(task.pid, task);
     scheduler.wake(task);
@@ -266,14 +317,17 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       // The same text: an address means the same function on both sides.
       text: isVforked ? process.text : [...process.text],
       rlimits: copyRlimits(process.rlimits),
+      signals: forkSignals(process.signals),
       isVforked,
       survivor: undefined,
     };
-    const child = begin(shell, taskComm(port, caller.task.struct), { program, argc, argv });
+    const { sp, blocked } = signals.of(caller.task);
+    const child = begin(shell, taskComm(port, caller.task.struct), { program, argc, argv, sp });
     if (child === undefined) {
       processMemory.mmPut(ctx, mm);
       return -ENOMEM;
     }
+    signals.begin(child.threads.get(child.pid) as Task, blocked);
     for (const file of child.fds) if (file !== undefined) file.refs++;
     return child;
   };
@@ -320,6 +374,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     process.text = [program];
     process.joinable.clear();
     process.survivor = undefined;
+    execSignals(process.signals);
     port.st32(task.struct + TASK_MM, image.mm / 8);
     setTaskComm(port, task.struct, lastPart(path));
     processMemory.mmPut(task.ctx, old);
@@ -356,6 +411,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   };
 
   return {
+    signals,
     spawn,
     clone,
     fork(caller, entry) {

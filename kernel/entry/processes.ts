@@ -4,14 +4,12 @@
 
 import { TASK_TGID } from "../task_struct.ts";
 import { ECHILD, ESRCH } from "../uapi/errno.ts";
-import { SIGCHLD, SIGCONT, SIGURG, SIGWINCH, WNOHANG } from "../uapi/mman.ts";
+import { WNOHANG } from "../uapi/mman.ts";
+import { SI_USER } from "../uapi/signal.ts";
 import { ExitRequest, type Process, type ProcessDeps, type Processes, type ProcessTable } from "./process.ts";
 import { createProcessEnd } from "./process_end.ts";
 import { createProcessStart } from "./process_start.ts";
 import { FatalSignal } from "./user_mode.ts";
-
-/** Signals that do nothing to a process that has no handler for them; no process has. */
-const IGNORED_BY_DEFAULT: readonly number[] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH];
 
 export function createProcesses(deps: ProcessDeps): Processes {
   const { machine, contexts, scheduler, waits, processMemory } = deps;
@@ -25,6 +23,8 @@ export function createProcesses(deps: ProcessDeps): Processes {
     hostContext: () => contexts.taskContext(harts.current[0] as number),
     processOf: (task) => processes.get(port.ld32(task.struct + TASK_TGID)),
     enterSyscall: () => -ESRCH,
+    doom: () => {},
+    sendSignal: () => {},
     nrSyscalls: 0,
     nrOopses: 0,
   };
@@ -32,6 +32,8 @@ export function createProcesses(deps: ProcessDeps): Processes {
   waits.init(exitQueue);
   const start = createProcessStart(table);
   const end = createProcessEnd(table);
+  table.doom = end.doom;
+  table.sendSignal = start.signals.send;
 
   scheduler.onEnd(end.threadEnded);
   scheduler.onResume((task) => {
@@ -70,14 +72,12 @@ export function createProcesses(deps: ProcessDeps): Processes {
       process.joinable.delete(tid);
       return status ?? -ESRCH;
     },
-    kill(pid, signal) {
+    kill(pid, signal, sender = 0) {
       const process = processes.get(pid);
       if (process === undefined) return -ESRCH;
       // A zombie is there, and hears nothing any more.
       if (process.status !== undefined) return 0;
-      // init takes no signal that it has no handler for, and it has none.
-      const isHarmless = signal === 0 || process.isInit || IGNORED_BY_DEFAULT.includes(signal);
-      if (!isHarmless) end.doom(process, signal);
+      if (signal !== 0) start.signals.send(process, signal, { code: SI_USER, pid: sender });
       return 0;
     },
     get: (pid) => processes.get(pid),

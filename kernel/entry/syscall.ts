@@ -24,6 +24,7 @@ import { createMemoryCalls } from "./memory_calls.ts";
 import { userPath } from "./paths.ts";
 import { type Caller, NR_OPEN, type SyscallEntry } from "./process.ts";
 import { createProcessCalls, type ProcessCallDeps } from "./process_calls.ts";
+import { createSignalCalls } from "./signal_calls.ts";
 import { createSwapCalls } from "./swap_calls.ts";
 
 /** Largest read or write; larger ones are cut, as Unix allows. */
@@ -53,6 +54,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const { clock } = machine.harts;
   const processCall = createProcessCalls(deps);
   const swapCall = createSwapCalls(deps);
+  const signalCalls = createSignalCalls(deps);
   const memoryCalls = createMemoryCalls(processMemory, writeback);
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,7 +225,9 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
         ? fileCall(caller, nr, args)
         : nr === sys.SYS_swapon || nr === sys.SYS_swapoff
           ? swapCall(caller, nr, args[0] as number)
-          : processCall(caller, nr, args);
+          : signalCalls.has(nr)
+            ? signalCalls.call(caller, nr, args)
+            : processCall(caller, nr, args);
     irqs.checkpoint(cpu);
     return typeof result === "object" ? deps.contexts.mustIterate(result) : result;
   };

@@ -55,6 +55,20 @@ export const SYS_delete_module = 106;
 export const SYS_sched_yield = 124;
 /** kill(pid, signal) */
 export const SYS_kill = 129;
+/** tgkill(pid, tid, signal) */
+export const SYS_tgkill = 131;
+/** sigaltstack(const stack_t *new or NULL, stack_t *old or NULL) */
+export const SYS_sigaltstack = 132;
+/** rt_sigsuspend(const sigset_t *set, 8) → −EINTR */
+export const SYS_rt_sigsuspend = 133;
+/** rt_sigaction(signal, const struct sigaction *new or NULL, struct sigaction *old or NULL, 8) */
+export const SYS_rt_sigaction = 134;
+/** rt_sigprocmask(how, const sigset_t *set or NULL, sigset_t *old or NULL, 8) */
+export const SYS_rt_sigprocmask = 135;
+/** rt_sigpending(sigset_t *set, 8) */
+export const SYS_rt_sigpending = 136;
+/** rt_sigreturn(): what the return of a handler does; called by anybody else it kills (SIGSEGV). */
+export const SYS_rt_sigreturn = 139;
 /** uname(buf[6 × 65]) */
 export const SYS_uname = 160;
 export const SYS_getpid = 172;
