@@ -117,7 +117,7 @@ export interface FileMap {
   /** An unmapped page of these leaves the tree for the slot that it has in the swap cache; false: no name to be had. */
   moveToSwap(ctx: Context, pfn: Pfn): boolean;
   /** Brings all pages of shared memory and tmpfs back from swap: 0 or −errno. */
-  bringAllIn(ctx: Context): number;
+  bringAllIn(ctx: Context, isWanted: (slot: number) => boolean): number;
   /** Removes every page from `index` on; they are mapped nowhere. */
   removeFrom(ctx: Context, mapping: PhysAddr, index: number): void;
   /** Registers who reads pages of disks in place: the frame, now in the tree, or −errno. */
@@ -333,11 +333,12 @@ export function createFileMap(deps: FileMapDeps): FileMap {
       part(ctx, mapping, pfn);
       return true;
     },
-    bringAllIn(ctx) {
+    bringAllIn(ctx, isWanted) {
       for (let link = listFirst(port, swapList); link !== NULL && link !== swapList; link = listNext(port, link)) {
         const mapping = asPhys(link - AS_SWAP_LINK);
         for (let at = 0; at >= 0 && field(mapping, AS_NR_SWAPPED) > 0; at = radix.next(rootOf(mapping), at + 1)) {
-          const got = isSlot(wordOf(mapping, at)) ? obtain(ctx, mapping, at) : 0;
+          const word = wordOf(mapping, at);
+          const got = isSlot(word) && isWanted(word & VALUE_MASK) ? obtain(ctx, mapping, at) : 0;
           if (got < 0) return got;
         }
       }

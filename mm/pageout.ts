@@ -259,7 +259,7 @@ export function createPageout(deps: PageoutDeps): Pageout {
       vmstat.countEvents(ctx, PSWPOUT, run.length);
       workingSet.noteCost(false, run.length, 0);
       vmstat.modItem(NR_VMSCAN_WRITE, run.length);
-    } else printk(KERN_ALERT, `Write-error on swap-device (${slotOf(run[0] as number) * 8})`);
+    } else printk(KERN_ALERT, `Write-error on swap-device (${swap.pageOf(slotOf(run[0] as number)) * 8})`);
     let nrFreed = 0;
     for (const frame of run) {
       const pfn = asPfn(frame);
@@ -310,13 +310,14 @@ export function createPageout(deps: PageoutDeps): Pageout {
   };
 
   const writeInPlace: Pageout["writeInPlace"] = (ctx, batch) => {
-    const io = swap.device();
     let nrFreed = writeFiles(ctx, batch);
     sortBySlot(batch);
     for (let from = 0; from < batch.nrDirty; ) {
+      const slot = slotOf(batch.dirty[from] as number);
+      const io = swap.deviceOf(slot);
       const nr = runFrom(batch, from, io?.maxPages ?? 1);
       const run = beginWrite(batch, from, nr);
-      const error = io === null ? -1 : io.write(ctx, slotOf(run[0] as number), run, nr);
+      const error = io === null ? -1 : io.write(ctx, swap.pageOf(slot), run, nr);
       nrFreed += endWrite(ctx, run, error);
       from += nr;
     }
@@ -325,7 +326,6 @@ export function createPageout(deps: PageoutDeps): Pageout {
   };
 
   function* writeAsleep(task: Task, batch: ReclaimBatch): Sleeping<number> {
-    const io = swap.device();
     let nrFreed = 0;
     sortBySlot(batch);
     for (let from = 0; from < batch.nrDirty; ) {
@@ -334,9 +334,11 @@ export function createPageout(deps: PageoutDeps): Pageout {
         putBack(task.ctx, asPfn(batch.dirty[from++] as number));
         continue;
       }
+      const slot = slotOf(batch.dirty[from] as number);
+      const io = swap.deviceOf(slot);
       const nr = runFrom(batch, from, io?.maxPages ?? 1);
       const run = beginWrite(batch, from, nr);
-      const error = io === null ? -1 : yield* io.writeSleeping(task, slotOf(run[0] as number), run, nr);
+      const error = io === null ? -1 : yield* io.writeSleeping(task, swap.pageOf(slot), run, nr);
       nrFreed += endWrite(task.ctx, run, error);
       from += nr;
     }

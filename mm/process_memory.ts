@@ -65,7 +65,7 @@ import type { PageRefs } from "./page_ref.ts";
 import type { PageTables } from "./pgtable.ts";
 import { createRadixTree } from "./radix.ts";
 import { createRmap, type Rmap } from "./rmap.ts";
-import { isSwapPte, type SwapLayer } from "./swap_entry.ts";
+import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
 import { createThp, THP_BYTES, type Thp } from "./thp.ts";
 import { createTlb, TLB_BYTES, type Tlb } from "./tlb.ts";
 import { createTruncate } from "./truncate.ts";
@@ -121,7 +121,7 @@ export interface ProcessMemory
   ): void;
   nrTables(mm: PhysAddr): number;
   /** Brings every page of every address space in that is in swap: 0 or −errno of the first that cannot come. */
-  bringAllIn(ctx: Context): number;
+  bringAllIn(ctx: Context, isWanted: (slot: number) => boolean): number;
   /** Calls `visit` for every address space. */
   forEachMm(visit: (mm: PhysAddr) => void): void;
   /** Sets the size of a file; pages beyond it go from every mapping (FMAP-4). 0 or −EFBIG. */
@@ -304,15 +304,16 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
       }
     },
     nrTables: (mm) => pageTables.count(pgdOf(mm)),
-    bringAllIn(ctx) {
+    bringAllIn(ctx, isWanted) {
       let error = 0;
       forEachMm((mm) => {
         if (field(mm, MM_SWAPENTS) === 0) return;
         pageTables.forEachPage(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page, word) => {
-          if (error === 0 && isSwapPte(word)) error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
+          if (error !== 0 || !isSwapPte(word) || !isWanted(slotOfPte(word))) return;
+          error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
         });
       });
-      return error === 0 ? files.bringAllIn(ctx) : error;
+      return error === 0 ? files.bringAllIn(ctx, isWanted) : error;
     },
     forEachMm,
     truncate: createTruncate(parts),

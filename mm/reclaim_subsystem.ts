@@ -13,6 +13,7 @@ import type { Spinlocks } from "../kernel/spinlock.ts";
 import { asPhys, type Context, type PhysAddr } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import { createDiskCache, type DiskCache } from "./disk_cache.ts";
+import { __GFP_RETRY_MAYFAIL, GFP_HIGHUSER_MOVABLE, gfpWith } from "./gfp.ts";
 import { LRU_UNEVICTABLE, type Lru, pairsOfLists } from "./lru.ts";
 import { MAX_NR_ZONES, WMARK_LOW, type Zones } from "./mmzone.ts";
 import type { Pages } from "./page.ts";
@@ -27,14 +28,16 @@ import { createShrinkers, type Shrinker, type Shrinkers } from "./shrinker.ts";
 import { createSwap, type Swap } from "./swap.ts";
 import { createSwapArea, type SwapArea } from "./swap_area.ts";
 import type { SwapLayer } from "./swap_entry.ts";
-import { createSwapSlots, SWAP_INFO_BYTES } from "./swap_slots.ts";
+import { createSwapSpace, SWAP_SPACE_BYTES } from "./swap_space.ts";
 import { createVmscan, VMSCAN_BYTES, type Vmscan } from "./vmscan.ts";
 import type { VmStat } from "./vmstat.ts";
 import { createWorkingSet, WORKINGSET_BYTES } from "./workingset.ts";
 import { createWriteback, WRITEBACK_BYTES, type Writeback } from "./writeback.ts";
 
+/** For swapoff: whom it would have to kill for does not die. */
+const UNUSE_GFP = gfpWith(GFP_HIGHUSER_MOVABLE, __GFP_RETRY_MAYFAIL);
 const SLOTS_AT = 0;
-const VMSCAN_AT = SLOTS_AT + SWAP_INFO_BYTES;
+const VMSCAN_AT = SLOTS_AT + SWAP_SPACE_BYTES;
 const RECLAIM_AT = VMSCAN_AT + VMSCAN_BYTES;
 const WORKINGSET_AT = RECLAIM_AT + RECLAIM_BYTES;
 const WRITEBACK_AT = WORKINGSET_AT + WORKINGSET_BYTES;
@@ -102,8 +105,8 @@ const shadowShrinker = (lru: Lru, diskCache: DiskCache): Shrinker => ({
 export function composeSwap(parts: ReclaimParts): SwapParts {
   const { machine, pages, lru, vmstat, statics } = parts;
   const { port } = machine;
-  const slots = createSwapSlots({ ...parts, port, state: asPhys(statics + SLOTS_AT) });
-  const hasSwap = (): boolean => swap.device() !== null;
+  const slots = createSwapSpace({ ...parts, port, state: asPhys(statics + SLOTS_AT) });
+  const hasSwap = (): boolean => swap.hasDevice();
   const workingSet = createWorkingSet(port, pages, lru, vmstat, asPhys(statics + WORKINGSET_AT), hasSwap);
   const swap: Swap = createSwap({ ...parts, port, slots, workingSet });
 
@@ -143,7 +146,8 @@ export function composeSwap(parts: ReclaimParts): SwapParts {
       now: () => harts.clock[harts.current[0] as number] as number,
       slots,
       swap,
-      bringAllIn: (task) => processMemory.bringAllIn(task.ctx),
+      bringAllIn: (task, isWanted) => processMemory.bringAllIn(task.ctx, isWanted),
+      makeRoom: (task) => reclaim.makeRoom(task.ctx, 0, UNUSE_GFP),
       startKswapd: reclaim.startKswapd,
     });
     const swapNames = slots.names;

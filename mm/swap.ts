@@ -54,7 +54,7 @@ import type { PageRefs } from "./page_ref.ts";
 import { leafRights, type PageTables, pteOf } from "./pgtable.ts";
 import type { Rmap } from "./rmap.ts";
 import { type SwapLayer, slotOfPte } from "./swap_entry.ts";
-import type { SwapSlots } from "./swap_slots.ts";
+import { areaOfSlot, firstSlotOf, MAX_SWAP_AREAS, type SwapSpace } from "./swap_space.ts";
 import { NR_SWAPCACHE, PGMAJFAULT, PSWPIN, SWAP_RA, SWAP_RA_HIT, type VmStat } from "./vmstat.ts";
 import type { WorkingSet } from "./workingset.ts";
 
@@ -69,11 +69,12 @@ export interface Swap {
   readonly layer: SwapLayer;
   /** Parts that are built on the layer and that it calls in turn. Boot, once. */
   connect(parts: Pick<SwapParts, "rmap" | "pageTables">): void;
-  /** The device of the area, from swapon to swapoff. */
-  setDevice(io: PageIo | null): void;
-  device(): PageIo | null;
-  /** False between the start of a swapoff and its end: no page gets a slot. */
-  setWritable(isWritable: boolean): void;
+  /** The device of an area, from swapon to swapoff. */
+  setDevice(area: number, io: PageIo | null): void;
+  hasDevice(): boolean;
+  /** The device that a slot is on, if it is there, and which of its pages the slot is. */
+  deviceOf(slot: number): PageIo | null;
+  pageOf(slot: number): number;
   /** Gives an isolated page without one a slot: false if there is none. It is dirty then. */
   addToCache(ctx: Context, pfn: Pfn): boolean;
   /** Takes a page out of the cache, which holds a reference; its slot is free if nobody names it. */
@@ -84,7 +85,7 @@ export interface Swap {
 
 interface SwapParts {
   readonly port: MemoryPort;
-  readonly slots: SwapSlots;
+  readonly slots: SwapSpace;
   readonly pages: Pages;
   readonly zones: Zones;
   readonly pageAlloc: PageAllocator;
@@ -101,8 +102,9 @@ export type SwapDeps = Omit<SwapParts, "rmap" | "pageTables">;
 export function createSwap(deps: SwapDeps): Swap {
   const { port, slots, pages, zones, pageAlloc, refs, lru, vmstat, workingSet } = deps;
   let parts: Pick<SwapParts, "rmap" | "pageTables"> | undefined;
-  let device: PageIo | null = null;
-  let isWritable = false;
+  const devices: (PageIo | null)[] = new Array<PageIo | null>(MAX_SWAP_AREAS).fill(null);
+  const deviceOf = (slot: number): PageIo | null => devices[areaOfSlot(slot)] ?? null;
+  const pageOf = (slot: number): number => slot - firstSlotOf(areaOfSlot(slot));
   const connected = (): Pick<SwapParts, "rmap" | "pageTables"> => parts ?? bug("swap: used before it is connected");
   const slotOf = (pfn: Pfn): number => pages.private(pfn);
   const addField = (base: PhysAddr, offset: number, delta: number): void =>
@@ -146,7 +148,7 @@ export function createSwap(deps: SwapDeps): Swap {
   const allocFrame = (ctx: Context, gfp: number): Pfn =>
     pageAlloc.tryAllocPages(ctx, 0, (GFP_HIGHUSER_MOVABLE | gfp) as typeof GFP_HIGHUSER_MOVABLE);
   const isReadable = (slot: number): boolean =>
-    slot < slots.nrSlots() && slots.isUsable(slot) && slots.names(slot) > 0 && slots.cached(slot) === NO_PFN;
+    slots.isUsable(slot) && slots.names(slot) > 0 && slots.cached(slot) === NO_PFN;
 
   const frames = new Int32Array(WINDOW);
 
@@ -178,7 +180,7 @@ export function createSwap(deps: SwapDeps): Swap {
   const readRun = (ctx: Context, first: number, end: number, gfp: number): number => {
     const nr = end - first;
     if (!allocFrames(ctx, nr, gfp)) return -ENOMEM;
-    const error = device === null ? -EIO : device.read(ctx as TaskContext, first, frames, nr);
+    const error = deviceOf(first)?.read(ctx as TaskContext, pageOf(first), frames, nr) ?? -EIO;
     if (error !== 0) {
       freeFrames(ctx, nr);
       return -EIO;
@@ -211,7 +213,7 @@ export function createSwap(deps: SwapDeps): Swap {
     return isOwn ? rights | (isWrite ? PTE_D : 0) : rights & ~PTE_W;
   };
 
-  const isSwapFull = (): boolean => slots.nrInUse() * 100 >= slots.nrUsable() * SWAP_FULL_PERCENT;
+  const isSwapFull = (): boolean => slots.nrFree() * 100 <= slots.nrUsable() * (100 - SWAP_FULL_PERCENT);
 
   const count = (ctx: Context, mm: PhysAddr, pfn: Pfn, isMajor: boolean): void => {
     addField(mm, MM_RSS_ANON, 1);
@@ -258,22 +260,21 @@ export function createSwap(deps: SwapDeps): Swap {
       fault,
       bringIn,
       release: (ctx, pfn) => release(ctx, asPfn(pfn)),
-      nrPages: () => (isWritable ? slots.nrUsable() : 0),
+      nrPages: slots.nrUsable,
     },
     connect(built) {
       parts = built;
     },
-    setDevice(io) {
-      device = io;
-      isWritable = io !== null;
+    setDevice(area, io) {
+      devices[area] = io;
+      slots.setWritable(area, io !== null);
     },
-    device: () => device,
-    setWritable(value) {
-      isWritable = value;
-    },
+    hasDevice: () => devices.some((io) => io !== null),
+    deviceOf,
+    pageOf,
     addToCache(ctx, pfn) {
       bugOn((pages.flags(pfn) & (PG_SWAPCACHE | PG_LRU)) !== 0, "SWAP-1: page has a slot, or is not isolated", pfn);
-      const slot = isWritable ? slots.alloc(ctx, pfn) : -1;
+      const slot = slots.alloc(ctx, pfn);
       if (slot < 0) return false;
       refs.getPage(pfn);
       enterCache(pfn, slot);
@@ -281,6 +282,6 @@ export function createSwap(deps: SwapDeps): Swap {
       return true;
     },
     removeFromCache,
-    nrFree: () => (isWritable ? slots.nrUsable() - slots.nrInUse() : 0),
+    nrFree: slots.nrFree,
   };
 }

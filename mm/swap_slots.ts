@@ -27,7 +27,7 @@
  *   SLOT-5  a bad slot is never given out; slot 0, the header, is one
  *
  * struct swap_info, 64 bytes: 0 lock · 4 number of slots · 8 in use · 12 first frame of the map · 16 its order · 20
- * cluster being filled · 24 next slot to look at · 28 bad slots.
+ * cluster being filled · 24 next slot to look at · 28 bad slots · 32, 36 of swap_space.ts.
  *
  * Context: any; the lock is held with interrupts off. Linux: mm/swapfile.c keeps counts (swap_map) and cache apart
  * until 6.17; since 6.18 its swap table has one word a slot, as here.
@@ -102,11 +102,14 @@ export interface SwapSlotsDeps {
   readonly spinlocks: Spinlocks;
   readonly pages: Pages;
   readonly pageAlloc: Pick<PageAllocator, "tryAllocPages" | "freePages">;
+  /** What the number of slot 0 is to the pages that are cached (swap_space.ts). */
+  readonly firstSlot?: number;
   /** SWAP_INFO_BYTES of zeroed static memory. */
   readonly state: PhysAddr;
 }
 
-export function createSwapSlots({ port, spinlocks, pages, pageAlloc, state }: SwapSlotsDeps): SwapSlots {
+export function createSwapSlots(deps: SwapSlotsDeps): SwapSlots {
+  const { port, spinlocks, pages, pageAlloc, state, firstSlot = 0 } = deps;
   const lock = asPhys(state + LOCK);
   spinlocks.init(lock, "&si->lock");
   const field = (offset: number): number => port.ld32(state + offset);
@@ -192,7 +195,8 @@ export function createSwapSlots({ port, spinlocks, pages, pageAlloc, state }: Sw
     if (word !== 0 && settled(word) === 0) return `SLOT-4: slot ${slot} has neither names nor a page`;
     if ((word & CACHED) === 0) return null;
     const pfn = asPfn(word & VALUE_MASK);
-    const isIn = pfn < pages.nrFrames && (pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.private(pfn) === slot;
+    const isIn =
+      pfn < pages.nrFrames && (pages.flags(pfn) & PG_SWAPCACHE) !== 0 && pages.private(pfn) === firstSlot + slot;
     return isIn ? null : `SLOT-2: frame ${pfn} does not know that it is cached for slot ${slot}`;
   };
 

@@ -108,7 +108,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   // ── How many of which kind ───────────────────────────────────────────────────────────────────────────────────────
 
   /** Can an anonymous page go? Without a free slot only those that still have one. */
-  const canSwap = (): boolean => swap.device() !== null && (swap.nrFree() > 0 || vmstat.item(NR_SWAPCACHE) > 0);
+  const canSwap = (): boolean => swap.hasDevice() && (swap.nrFree() > 0 || vmstat.item(NR_SWAPCACHE) > 0);
 
   /** So few pages of files that free memory could not reach the high marks by them (file_is_tiny). */
   const isFileTiny = (): boolean => {

@@ -156,7 +156,9 @@ export const NR_BLOCKDEV_PAGES = 32;
 export const WORKINGSET_REFAULT_FILE = 33;
 export const WORKINGSET_ACTIVATE_FILE = 34;
 export const WORKINGSET_RESTORE_FILE = 35;
-export const NR_VM_ITEMS = 36;
+/** Pages with PG_MLOCKED. */
+export const NR_MLOCK = 36;
+export const NR_VM_ITEMS = 37;
 
 /** Copies for the fast path: why, see slab_objects.ts. */
 const FIRST_PGALLOC = PGALLOC_DMA;

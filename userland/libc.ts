@@ -110,7 +110,8 @@ export interface Libc {
   /** Names in the directory open at `fd`, directories with a trailing slash. */
   getdents(fd: number): Sleeping<string[] | number>;
   unlink(path: string): Sleeping<number>;
-  swapon(path: string): Sleeping<number>;
+  /** `flags`: SWAP_FLAG_PREFER and a priority, or 0. */
+  swapon(path: string, flags?: number): Sleeping<number>;
   swapoff(path: string): Sleeping<number>;
   pipe(): Sleeping<readonly [readEnd: number, writeEnd: number] | number>;
   /** Starts a child; `argv[0]` is its name, `fds` become its 0, 1 and 2. */
@@ -431,7 +432,7 @@ export function createLibc(env: ProgramEnv): Libc {
     writeFile,
     getdents,
     unlink: (path) => callWithString(SYS_unlink, path, 0),
-    swapon: (path) => callWithString(SYS_swapon, path, 0),
+    swapon: (path, flags = 0) => callWithString(SYS_swapon, path, 0, flags),
     swapoff: (path) => callWithString(SYS_swapoff, path, 0),
     pipe,
     spawn,

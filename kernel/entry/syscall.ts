@@ -224,7 +224,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
       : FILE_CALLS.has(nr)
         ? fileCall(caller, nr, args)
         : nr === sys.SYS_swapon || nr === sys.SYS_swapoff
-          ? swapCall(caller, nr, args[0] as number)
+          ? swapCall(caller, nr, args[0] as number, args[1] as number)
           : signalCalls.has(nr)
             ? signalCalls.call(caller, nr, args)
             : processCall(caller, nr, args);

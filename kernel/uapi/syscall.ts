@@ -103,8 +103,10 @@ export const SYS_madvise = 233;
 export const SYS_wait4 = 260;
 /** prlimit64(pid or 0, resource, const struct rlimit64 *new or NULL, struct rlimit64 *old or NULL) */
 export const SYS_prlimit64 = 261;
-/** swapon(path, flags ignored): the disk becomes the swap area */
+/** swapon(path, flags): the disk becomes a swap area; its priority is in the flags with SWAP_FLAG_PREFER */
 export const SYS_swapon = 224;
+export const SWAP_FLAG_PREFER = 0x8000;
+export const SWAP_FLAG_PRIO_MASK = 0x7fff;
 /** swapoff(path) */
 export const SYS_swapoff = 225;
 /** spawn(path, argv pointer, argc, fds[3]) → pid: a child running another program. */

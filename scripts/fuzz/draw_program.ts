@@ -142,7 +142,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
       ? ["--requests", count(d, 1000), ...option(d, "--seed", number(d, 99))]
       : ["--nic", ...option(d, "--requests", number(d, 500))],
   mkswap: (d) => [d.of(DISKS)],
-  swapon: (d) => d.list(0, 1, () => d.of(DISKS)),
+  swapon: (d) => [...option(d, "-p", d.of(["0", "5", "32768"])), ...d.list(0, 1, () => d.of(DISKS))],
   swapoff: (d) => [d.of(["-a", ...DISKS])],
   pmap: (d) => [...flags(d, ["-x"]), ...d.list(1, 2, () => number(d, 8))],
   forkbomb: () => [],

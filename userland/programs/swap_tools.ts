@@ -6,9 +6,10 @@ import type { Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
 import { O_RDWR, SEEK_END, SEEK_SET } from "../../kernel/uapi/mman.ts";
 import { MIN_SWAP_PAGES, swapHeaderPage } from "../../kernel/uapi/swap.ts";
-import { SYS_lseek } from "../../kernel/uapi/syscall.ts";
+import { SWAP_FLAG_PREFER, SWAP_FLAG_PRIO_MASK, SYS_lseek } from "../../kernel/uapi/syscall.ts";
+import { parseCount, parseOptions } from "./arguments.ts";
 import { createRandom } from "./random.ts";
-import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
+import { EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Tool, type ToolDefinition } from "./tool.ts";
 
 const PAGE_BYTES = 4096;
 
@@ -79,13 +80,27 @@ function* switchOff(tool: Tool, path: string): Sleeping<number> {
 
 const swapon: ToolDefinition = {
   name: "swapon",
-  synopsis: "[-s | DEVICE]",
-  summary: "use a disk as swap area; -s or nothing: show it",
+  synopsis: "[-s | [-p PRIORITY] DEVICE]",
+  summary: "use a disk as swap area; -s or nothing: show them",
   *main(tool) {
-    const [path] = tool.args;
-    if (tool.args.length > 1) return yield* tool.usage();
-    if (path !== undefined && path !== "-s" && path !== "--show") {
-      return yield* checked(tool, path, "swapon", yield* tool.libc.swapon(path));
+    const options = parseOptions(tool.args, {
+      flags: ["-s", "--show"],
+      values: { "-p": parseCount, "--priority": parseCount },
+      maxOperands: 1,
+    });
+    const priority = options?.values.get("-p") ?? options?.values.get("--priority");
+    const [path] = options?.operands ?? [];
+    const isShown = path === undefined;
+    if (options === null || (isShown && priority !== undefined) || (!isShown && options.flags.size > 0)) {
+      return yield* tool.usage();
+    }
+    if ((priority ?? 0) > SWAP_FLAG_PRIO_MASK) {
+      yield* tool.complain(`${priority}: a priority is a number from 0 to ${SWAP_FLAG_PRIO_MASK}`);
+      return EXIT_USAGE;
+    }
+    if (!isShown) {
+      const flags = priority === undefined ? 0 : SWAP_FLAG_PREFER | priority;
+      return yield* checked(tool, path, "swapon", yield* tool.libc.swapon(path, flags));
     }
     const text = yield* tool.text("/proc/swaps");
     if (text === null) return EXIT_FAILED;

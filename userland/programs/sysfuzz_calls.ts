@@ -265,7 +265,7 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
   call(2, sys.SYS_prlimit64, target, resource, limits, mostly(50, oneOf(0), place)),
   call(1, sys.SYS_thread_join, pid),
   call(1, sys.SYS_sched_setscheduler, target, upTo(3), mostly(80, upTo(3), junk)),
-  call(0.3, sys.SYS_swapon, swapPath),
+  call(0.3, sys.SYS_swapon, swapPath, mostly(80, oneOf(0, sys.SWAP_FLAG_PREFER | 3), junk)),
   call(0.2, sys.SYS_swapoff, swapPath),
   call(0.3, sys.SYS_init_module, driver, driverArgs),
   call(0.3, sys.SYS_delete_module, driver),
