@@ -9,7 +9,7 @@
  * A page is put into the tree when it has its content, never before (FMAP-5). So nobody has to wait for a page that
  * somebody else is reading, which a fault could not do; two who miss the same page may both read it, and the second
  * finds the first's. But a sleeper may come back with old news: meanwhile the page was there, was written, reached the
- * disk, and was evicted. So whoever slept looks whether any page has left the file since (AS_DEPARTED), and reads again
+ * disk, and was evicted. So whoever slept looks whether anything was written to it since (AS_WRITES), and reads again
  * if so; the third time in place, where nobody can come between.
  *
  * Readahead: the window doubles from 4 pages to 32 as long as reads follow each other; a fault reads up to 8 pages of
@@ -41,7 +41,7 @@ import { EIO, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
 import { type FileMap, fileByte } from "./filemap.ts";
 import { __GFP_NORETRY, __GFP_NOWARN, GFP_HIGHUSER_MOVABLE, type Gfp } from "./gfp.ts";
 import type { Lru } from "./lru.ts";
-import { AS_DEPARTED, AS_NR_SHADOWS } from "./mm_struct.ts";
+import { AS_NR_SHADOWS, AS_WRITES } from "./mm_struct.ts";
 import {
   type Pages,
   PG_ACTIVE,
@@ -113,7 +113,7 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
   const { machine, pages, pageAlloc, lru, vmstat, files, dirty, workingSet, writeback, hasSpare } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
-  const departed = (file: PhysAddr): number => port.ld32(file + AS_DEPARTED);
+  const nrWrites = (file: PhysAddr): number => port.ld32(file + AS_WRITES);
   const nrPagesOf = (file: PhysAddr): number => Math.ceil(files.sizeBytes(file) / PAGE_SIZE);
   const charge = (ctx: Context, bytes: number): void => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PER_LINE * Math.ceil(bytes / 64);
@@ -186,8 +186,8 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
     return [first, absentRun(file, first, start + FAULT_WINDOW - first)];
   };
 
-  const readInPlace = (ctx: Context, file: PhysAddr, index: number): number => {
-    const [first, nr] = around(file, index);
+  const readInPlace = (ctx: Context, file: PhysAddr, index: number, isAlone: boolean): number => {
+    const [first, nr] = isAlone ? [index, 1] : around(file, index);
     if (nr > 1) readRun(ctx, file, first, nr, spareGfp);
     const found = files.find(file, index);
     if (found !== NO_PFN) return found;
@@ -227,14 +227,14 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
         if (frames.length === 0) return -ENOMEM;
         if (files.find(file, index) !== NO_PFN) continue;
         const nr = Math.min(frames.length, absentRun(file, index, window));
-        const before = departed(file);
+        const before = nrWrites(file);
         const got = yield* writeback.backing(file)?.io.readSleeping(task, index, nr) ?? noDevice();
         if (typeof got === "number") {
           if (nr === 1 || got === -ENODEV) return got;
           window = 1;
           continue;
         }
-        if (departed(file) !== before) nrStale++;
+        if (nrWrites(file) !== before) nrStale++;
         else {
           for (let i = 0; i < nr; i++) {
             if (files.find(file, index + i) !== NO_PFN) continue;
@@ -245,7 +245,7 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
           }
         }
       }
-      return readInPlace(ctx, file, index);
+      return readInPlace(ctx, file, index, false);
     } finally {
       release(ctx, frames);
     }
@@ -333,7 +333,7 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
       return source.length;
     },
     invalidate(ctx, file, first, end) {
-      port.st32(file + AS_DEPARTED, departed(file) + 1);
+      port.st32(file + AS_WRITES, (nrWrites(file) + 1) >>> 0);
       return dropRange(ctx, file, first, end);
     },
     dropAll(ctx) {

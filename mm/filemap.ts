@@ -50,7 +50,6 @@ import { __GFP_ZERO, GFP_HIGHUSER_MOVABLE } from "./gfp.ts";
 import {
   ADDRESS_SPACE_BYTES,
   AS_COMMITTED,
-  AS_DEPARTED,
   AS_DISK,
   AS_FLAGS,
   AS_LIST,
@@ -96,9 +95,9 @@ export interface FileMap {
   find(mapping: PhysAddr, index: number): Pfn;
   /**
    * The frame of page `index`, whatever that takes: a zeroed one where there is nothing, what is in swap or on the disk
-   * read in place. −ENOMEM, −EIO.
+   * read in place, with neighbours unless `isAlone`. −ENOMEM, −EIO.
    */
-  obtain(ctx: Context, mapping: PhysAddr, index: number): number;
+  obtain(ctx: Context, mapping: PhysAddr, index: number, isAlone?: boolean): number;
   /** Must obtain() read something? */
   needsIo(mapping: PhysAddr, index: number): boolean;
   /** Is there neither a frame nor a copy elsewhere: does it read as zeros? */
@@ -121,7 +120,7 @@ export interface FileMap {
   /** Removes every page from `index` on; they are mapped nowhere. */
   removeFrom(ctx: Context, mapping: PhysAddr, index: number): void;
   /** Registers who reads pages of disks in place: the frame, now in the tree, or −errno. */
-  onRead(read: (ctx: Context, mapping: PhysAddr, index: number) => number): void;
+  onRead(read: (ctx: Context, mapping: PhysAddr, index: number, isAlone: boolean) => number): void;
   /** Registers who learns that a disk's file has no user left but one. */
   onIdle(hook: () => void): void;
   /** FMAP-2, FMAP-6 of one: a sentence, or null. */
@@ -154,7 +153,8 @@ export interface FileMapDeps {
 export function createFileMap(deps: FileMapDeps): FileMap {
   const { port, pages, pageAlloc, refs, lru, vmstat, radix, dirty, swap, swapList } = deps;
   let idle = (): void => {};
-  let readPage = (_ctx: Context, _mapping: PhysAddr, _index: number): number => bug("FMAP-5: nobody reads pages");
+  let readPage = (_ctx: Context, _mapping: PhysAddr, _index: number, _isAlone: boolean): number =>
+    bug("FMAP-5: nobody reads pages");
   initListHead(port, swapList);
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const addField = (base: PhysAddr, offset: number, delta: number): void =>
@@ -218,11 +218,11 @@ export function createFileMap(deps: FileMapDeps): FileMap {
     return pfn;
   };
 
-  const obtain: FileMap["obtain"] = (ctx, mapping, index) => {
+  const obtain: FileMap["obtain"] = (ctx, mapping, index, isAlone = false) => {
     const word = wordOf(mapping, index);
     if (isFrame(word)) return word;
     if (isSlot(word)) return bringBack(ctx, mapping, index, word & VALUE_MASK);
-    return isDisk(mapping) ? readPage(ctx, mapping, index) : create(ctx, mapping, index);
+    return isDisk(mapping) ? readPage(ctx, mapping, index, isAlone) : create(ctx, mapping, index);
   };
 
   // ── Going ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +232,6 @@ export function createFileMap(deps: FileMapDeps): FileMap {
     bugOn(pages.mapcount(pfn) !== 0, "FMAP-4: a mapped page leaves its file", pfn, pages.index(pfn));
     pages.setMapping(pfn, 0);
     count(mapping, -1);
-    addField(mapping, AS_DEPARTED, 1);
     if ((pages.flags(pfn) & PG_SWAPCACHE) !== 0) swap.release(ctx, pfn);
     refs.putPage(ctx, pfn);
   };

@@ -9,6 +9,7 @@ export { CMA_BYTES, type Cma, type CmaArea, type CmaStats, createCma } from "./c
 export { COMPACTION_BYTES, type Compaction, createCompaction } from "./compaction.ts";
 export { createLockedDepot, DEPOT_EMPTY, DEPOT_FULL, type Depot, type DepotKind } from "./depot.ts";
 export { createLockfreeDepot } from "./depot_lockfree.ts";
+export { DIRTY_TUNABLES, DROP_CACHES } from "./dirty_limits.ts";
 export { type DiskCache, newPattern } from "./disk_cache.ts";
 export type { Dma } from "./dma.ts";
 export type { DmaMemory } from "./dma_coherent.ts";
@@ -288,4 +289,4 @@ export {
   WORKINGSET_RESTORE_ANON,
   WORKINGSET_RESTORE_FILE,
 } from "./vmstat.ts";
-export { DIRTY_TUNABLES, DROP_CACHES, type Writeback } from "./writeback.ts";
+export type { Writeback } from "./writeback.ts";

@@ -4,7 +4,7 @@
  *   MADV_DONTNEED   pages go, the mapping stays: private memory reads as zeros (or as the file) afterwards
  *   MADV_FREE       anonymous private memory only: the content may be lost from now on, until it is written to anew
  *                   (lazyfree.ts)
- *   MADV_WILLNEED   what is in swap is brought in
+ *   MADV_WILLNEED   what is in swap or on a disk is brought in
  *   MADV_COLLAPSE   512 pages side by side become a huge page (thp.ts)
  *   the others      a flag of the VMA: DONTFORK and DOFORK for fork, the rest for whoever cares
  *
@@ -93,8 +93,14 @@ export function createAdviceCalls({
 }: AdviceDeps): AdviceCalls {
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
 
-  /** MADV_WILLNEED for the swapped pages of a range. */
-  const bringIn = (ctx: Context, mm: PhysAddr, start: number, end: number): number => {
+  /** MADV_WILLNEED for a range: as far as memory goes. */
+  const bringIn = (ctx: Context, mm: PhysAddr, vma: PhysAddr, start: number, end: number): number => {
+    const mapping = fromGranule(field(vma, VMA_MAPPING));
+    for (let page = start; page < end && mapping !== NULL; page++) {
+      const index = field(vma, VMA_PGOFF) + page - field(vma, VMA_START);
+      const isThere = index * PAGE_SIZE < files.sizeBytes(mapping) && files.needsIo(mapping, index);
+      if (isThere && files.obtain(ctx, mapping, index) < 0) break;
+    }
     const absent: number[] = [];
     pageTables.forEachPage(asPfn(field(mm, MM_PGD)), start, end, (_pte, page, word) => {
       if (isSwapPte(word)) absent.push(page);
@@ -111,7 +117,7 @@ export function createAdviceCalls({
       port.st32(vma + VMA_FLAGS, ((flags & ~change[1]) | change[0]) >>> 0);
       return 0;
     }
-    if (advice === mman.MADV_WILLNEED) return bringIn(ctx, mm, start, end);
+    if (advice === mman.MADV_WILLNEED) return bringIn(ctx, mm, vma, start, end);
     if (advice === mman.MADV_COLLAPSE) return thp.collapse(ctx, mm, vma, start, end);
     if ((flags & VM_LOCKED) !== 0) return -EINVAL;
     const isAnon = field(vma, VMA_MAPPING) === 0;

@@ -71,6 +71,7 @@ import {
   STACK_GUARD_GAP,
   VM_GROWSDOWN,
   VM_LOCKED,
+  VM_RAND_READ,
   VM_SHARED,
   VMA_END,
   VMA_FLAGS,
@@ -202,7 +203,8 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     if (isWrite && !isShared && !rmap.prepareAnonVma(ctx, vma)) return -ENOMEM;
     const isMajor = files.needsIo(mapping, index);
     if (isWrite && isShared && files.isDisk(mapping)) dirty.limit(ctx);
-    const got = files.obtain(ctx, mapping, index);
+    const isRandom = (field(vma, VMA_FLAGS) & VM_RAND_READ) !== 0;
+    const got = files.obtain(ctx, mapping, index, isRandom);
     if (got < 0) return got;
     const pfn = asPfn(got);
     if (isMajor) {

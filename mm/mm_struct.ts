@@ -54,7 +54,7 @@
  * address_space: what is mapped when it is not private anonymous memory. A file, a disk, or a piece of shared memory.
  * Offsets: 0 head of the list of VMAs · 8 radix tree of pages (radix.ts) · 16 number of pages · 20 users (the file,
  * open files, VMAs) · 24 flags AS_ · 28 pages promised · 32 size in bytes, f64 · 40 write errors so far · 44 of these,
- * those that somebody was told of · 48 pages that have left it, ever · 52 shadows in the tree · 56 when it became
+ * those that somebody was told of · 48 writes of its disk, ever · 52 shadows in the tree · 56 when it became
  * dirty, f64 · 64 write-outs asked for · 68 write-outs done · 72 neighbours on the list of those that swap can take ·
  * 80 its pages in swap · 84 where the next write-out goes on.
  *
@@ -124,7 +124,7 @@ export const AS_COMMITTED = 28;
 export const AS_SIZE = 32;
 export const AS_ERRORS = 40;
 export const AS_ERRORS_SEEN = 44;
-export const AS_DEPARTED = 48;
+export const AS_WRITES = 48;
 export const AS_NR_SHADOWS = 52;
 export const AS_DIRTIED_WHEN = 56;
 export const AS_SYNC_WANTED = 64;

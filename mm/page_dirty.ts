@@ -26,7 +26,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { asPhys, type Context, fromGranule, type Pfn, type PhysAddr } from "../kernel/types.ts";
-import { AS_DIRTIED_WHEN, AS_DISK, AS_FLAGS, AS_RADIX } from "./mm_struct.ts";
+import { AS_DIRTIED_WHEN, AS_DISK, AS_FLAGS, AS_RADIX, AS_WRITES } from "./mm_struct.ts";
 import { type Pages, PG_ANON, PG_DIRTY, PG_UPTODATE, PG_WRITEBACK } from "./page.ts";
 import { type RadixTree, TAG_DIRTY, TAG_WRITEBACK } from "./radix.ts";
 import { NR_DIRTIED, NR_FILE_DIRTY, NR_FILE_WRITEBACK, NR_WRITEBACK, NR_WRITTEN, type VmStat } from "./vmstat.ts";
@@ -110,8 +110,10 @@ export function createDirtyPages({ port, pages, radix, vmstat, now }: DirtyPages
     begin(pfn) {
       bugOn((pages.flags(pfn) & (PG_DIRTY | PG_WRITEBACK)) !== PG_DIRTY, "DTY-1: not to be written", pfn);
       clearDirty(pfn);
+      const mapping = mappingOf(pfn);
+      port.st32(mapping + AS_WRITES, (port.ld32(mapping + AS_WRITES) + 1) >>> 0);
       pages.addFlags(pfn, PG_WRITEBACK);
-      radix.setTag(rootOf(mappingOf(pfn)), pages.index(pfn), TAG_WRITEBACK);
+      radix.setTag(rootOf(mapping), pages.index(pfn), TAG_WRITEBACK);
       vmstat.modItem(NR_FILE_WRITEBACK, 1);
       vmstat.modItem(NR_WRITEBACK, 1);
     },

@@ -35,7 +35,7 @@
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { PageIo } from "../kernel/file.ts";
 import type { Kthreads } from "../kernel/kthread.ts";
-import { CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
+import { CYCLES_PER_SECOND } from "../kernel/params.ts";
 import { KERN_ERR, type Printk } from "../kernel/printk.ts";
 import type { Task } from "../kernel/task.ts";
 import {
@@ -50,8 +50,14 @@ import {
 } from "../kernel/types.ts";
 import { EIO, ENODEV, ENOMEM } from "../kernel/uapi/errno.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
+import {
+  createDirtyLimits,
+  DIRTY_EXPIRE_CENTISECS,
+  DIRTY_LIMITS_BYTES,
+  DIRTY_WRITEBACK_CENTISECS,
+} from "./dirty_limits.ts";
 import type { FileMap } from "./filemap.ts";
-import { LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, type Lru } from "./lru.ts";
+import type { Lru } from "./lru.ts";
 import { AS_CURSOR, AS_ERRORS, AS_ERRORS_SEEN, AS_SYNC_DONE, AS_SYNC_WANTED } from "./mm_struct.ts";
 import type { Zones } from "./mmzone.ts";
 import { type Pages, PG_WRITEBACK } from "./page.ts";
@@ -59,7 +65,7 @@ import type { DirtyPages } from "./page_dirty.ts";
 import type { PageRefs } from "./page_ref.ts";
 import type { Rmap } from "./rmap.ts";
 import { createTlbBatch, type Tlb } from "./tlb.ts";
-import { NR_FILE_DIRTY, NR_FILE_WRITEBACK, type VmStat } from "./vmstat.ts";
+import { NR_FILE_DIRTY, type VmStat } from "./vmstat.ts";
 
 /** Static memory, zeroed: two wait queues, what the flusher is to do, what can be tuned. */
 const QUEUE = 0;
@@ -67,29 +73,13 @@ const PROGRESS = 8;
 const WORK = 16;
 const WANTED_PAGES = 20;
 const TUNABLES = 24;
-export const WRITEBACK_BYTES = 48;
+export const WRITEBACK_BYTES = TUNABLES + DIRTY_LIMITS_BYTES;
 
 const WORK_BACKGROUND = 1 << 0;
 const WORK_SYNC = 1 << 1;
 const WORK_RECLAIM = 1 << 2;
 const WORK_TIMER = 1 << 3;
 const WORK_CLOSE = 1 << 4;
-
-/** Linux's defaults, in the order of the numbers below. */
-const DEFAULTS = [20, 10, 3000, 500, 0] as const;
-const DIRTY_RATIO = 0;
-const DIRTY_BACKGROUND_RATIO = 1;
-const DIRTY_EXPIRE_CENTISECS = 2;
-const DIRTY_WRITEBACK_CENTISECS = 3;
-/** What was last written to drop_caches. */
-export const DROP_CACHES = 4;
-/** Names below /proc/sys/vm, and the largest value of each. */
-export const DIRTY_TUNABLES: readonly (readonly [name: string, max: number])[] = [
-  ["dirty_ratio", 100],
-  ["dirty_background_ratio", 100],
-  ["dirty_expire_centisecs", 999_999_999],
-  ["dirty_writeback_centisecs", 999_999_999],
-];
 
 const CYCLES_PER_CENTISEC = CYCLES_PER_SECOND / 100;
 /** Longest that a writer sleeps before it looks again. */
@@ -104,15 +94,6 @@ export interface Backing {
   readonly io: PageIo;
   /** It has said −ENODEV, which it does not take back. */
   isGone: boolean;
-}
-
-/** Part of the memory that could hold dirty pages, in 1/4096 as Linux counts it; the background limit stays below. */
-export function dirtyThresholds(dirtyable: number, ratio: number, backgroundRatio: number) {
-  const part = (percent: number): number =>
-    Math.floor((Math.floor((percent * PAGE_SIZE) / 100) * dirtyable) / PAGE_SIZE);
-  const limit = part(ratio);
-  const background = part(backgroundRatio);
-  return { background: background >= limit ? Math.floor(limit / 2) : background, limit };
 }
 
 export interface Writeback {
@@ -179,36 +160,18 @@ export function createWriteback(deps: WritebackDeps): Writeback {
   const progress = asPhys(state + PROGRESS);
   waits.init(queue);
   waits.init(progress);
-  DEFAULTS.forEach((value, nr) => {
-    port.st32(state + TUNABLES + nr * 4, value);
-  });
+  const limits = createDirtyLimits({ port, zones, lru, vmstat, state: asPhys(state + TUNABLES) });
+  const { tunable, nrUnwritten, thresholds, isOverBackground, isOverFreerun } = limits;
   const backings = new Map<PhysAddr, Backing>();
   let flusher: Task | undefined;
   let closeFiles = function* (_task: Task): Sleeping<void> {};
 
   const field = (mapping: PhysAddr, offset: number): number => port.ld32(mapping + offset);
   const setField = (mapping: PhysAddr, offset: number, value: number): void => port.st32(mapping + offset, value >>> 0);
-  const tunable = (nr: number): number => port.ld32(state + TUNABLES + nr * 4);
   const now = (ctx: Context): number => harts.clock[ctx.cpu] as number;
   const wake = (work: number): void => {
     port.st32(state + WORK, port.ld32(state + WORK) | work);
     waits.wakeUp(queue);
-  };
-
-  // ── Limits ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  const nrUnwritten = (): number => vmstat.item(NR_FILE_DIRTY) + vmstat.item(NR_FILE_WRITEBACK);
-
-  const thresholds = (): { background: number; limit: number } => {
-    const nrFile = lru.total(LRU_INACTIVE_FILE) + lru.total(LRU_ACTIVE_FILE);
-    const dirtyable = Math.max(0, zones.totalFree() - zones.totalReserve()) + nrFile + 1;
-    return dirtyThresholds(dirtyable, tunable(DIRTY_RATIO), tunable(DIRTY_BACKGROUND_RATIO));
-  };
-  const isOverBackground = (): boolean => nrUnwritten() > thresholds().background;
-  /** Up to half-way between the two nobody is held up. */
-  const isOverFreerun = (): boolean => {
-    const { background, limit } = thresholds();
-    return nrUnwritten() > (background + limit) / 2;
   };
 
   // ── A run of pages ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -386,11 +349,16 @@ export function createWriteback(deps: WritebackDeps): Writeback {
         return [mapping, field(mapping, AS_SYNC_WANTED)] as const;
       });
     if (tickets.length === 0) return;
+    // They must not end, and another file come to lie at their place: whoever asked may close them meanwhile.
+    for (const [mapping] of tickets) files.get(mapping);
     wake(WORK_SYNC);
-    // Who is detached meanwhile has been written.
     const isDone = ([mapping, ticket]: readonly [PhysAddr, number]): boolean =>
-      !backings.has(mapping) || ((field(mapping, AS_SYNC_DONE) - ticket) | 0) >= 0;
-    yield* waits.waitEvent(progress, task, () => tickets.every(isDone));
+      ((field(mapping, AS_SYNC_DONE) - ticket) | 0) >= 0;
+    try {
+      yield* waits.waitEvent(progress, task, () => tickets.every(isDone));
+    } finally {
+      for (const [mapping] of tickets) files.put(task.ctx, mapping);
+    }
   }
 
   return {
@@ -423,6 +391,8 @@ export function createWriteback(deps: WritebackDeps): Writeback {
       const errors = field(mapping, AS_ERRORS);
       while (isOverFreerun()) {
         if (field(mapping, AS_ERRORS) !== errors) return -EIO;
+        // What is too much belongs to others, whose disk may fail: that is not this writer's fault.
+        if (!dirty.hasDirty(mapping) && !dirty.hasWriteback(mapping)) return 0;
         yield* waits.waitOnTimeout(progress, task, now(task.ctx) + MAX_PAUSE_CYCLES);
         wake(WORK_BACKGROUND);
       }
@@ -442,7 +412,7 @@ export function createWriteback(deps: WritebackDeps): Writeback {
     thresholds,
     tunable,
     setTunable(nr, value) {
-      port.st32(state + TUNABLES + nr * 4, value);
+      limits.setTunable(nr, value);
       wake(WORK_TIMER);
     },
   };

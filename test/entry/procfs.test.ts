@@ -14,6 +14,7 @@ import { createProcfs, PROCFS_FILES } from "../../kernel/entry/procfs/index.ts";
 import { initialRlimits } from "../../kernel/entry/rlimit.ts";
 import type { LogRecord, Printk } from "../../kernel/printk.ts";
 import { asPhys, NULL } from "../../kernel/types.ts";
+import { dirtyThresholds } from "../../mm/dirty_limits.ts";
 import { extfragIndex, unusableIndex } from "../../mm/extfrag.ts";
 import { MIGRATE_CMA, NR_MIGRATETYPES } from "../../mm/migratetype.ts";
 import { VMA_ANON, VMA_HEAP, VMA_STACK } from "../../mm/mm_struct.ts";
@@ -43,7 +44,6 @@ import {
   PGALLOC_DMA32,
   PGFAULT,
 } from "../../mm/vmstat.ts";
-import { dirtyThresholds } from "../../mm/writeback.ts";
 import { recorded } from "../support/recorded.ts";
 
 const sample = (name: string): string => recorded(`linux-6.12-128M/${name}`);

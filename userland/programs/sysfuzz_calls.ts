@@ -141,7 +141,17 @@ const path: Draw = mostly(93, aPath, page);
 const swapPath: Draw = mostly(90, (world) => layString(world, of(world, ["/dev/sdb", "/dev/sda", "/tmp/a"])), path);
 const openFlags: Draw = mostly(
   90,
-  oneOf(0, 1, 2, 2, mman.O_CREAT | 2, mman.O_CREAT | 2, mman.O_CREAT | mman.O_TRUNC | 1, mman.O_APPEND | 2),
+  oneOf(
+    0,
+    1,
+    2,
+    2,
+    mman.O_CREAT | 2,
+    mman.O_CREAT | 2,
+    mman.O_CREAT | mman.O_TRUNC | 1,
+    mman.O_APPEND | 2,
+    mman.O_DIRECT | 2,
+  ),
   junk,
 );
 const TEXTS: readonly string[] = ["0\n", "1\n", "2\n", "100\n", "-1\n", "4096\n", "", "x", "1e9\n", "9".repeat(40)];
@@ -224,6 +234,9 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
     ),
   ),
   call(6, sys.SYS_ftruncate, fd, bytes),
+  call(4, sys.SYS_fsync, fd),
+  call(1, sys.SYS_fdatasync, fd),
+  call(1, sys.SYS_sync),
   call(14, sys.SYS_openat, oneOf(-100), path, openFlags),
   call(7, sys.SYS_close, fd),
   call(3, sys.SYS_pipe2, place, small),
