@@ -25,6 +25,7 @@ import {
   MM_PGD,
   MM_RSS_ANON,
   MM_RSS_FILE,
+  MM_RSS_SHMEM,
   MM_SWAPENTS,
   VM_DONTCOPY,
   VM_LOCKED,
@@ -32,8 +33,9 @@ import {
   VMA_END,
   VMA_START,
 } from "./mm_struct.ts";
-import { type Pages, PG_ANON } from "./page.ts";
+import type { Pages } from "./page.ts";
 import { type PageTables, pfnOfPte } from "./pgtable.ts";
+import { rssFieldOf } from "./rmap.ts";
 import { isSwapPte, type SwapLayer, slotOfPte } from "./swap_entry.ts";
 import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
@@ -66,6 +68,7 @@ export function createFork(deps: ForkDeps): CopyMappings {
     let to: PhysAddr = NULL;
     let nrAnon = 0;
     let nrFile = 0;
+    let nrShmem = 0;
     let isWhole = true;
     for (let i = 0; i < end - page; i++) {
       const word = port.ld32(from + i * 8);
@@ -87,12 +90,15 @@ export function createFork(deps: ForkDeps): CopyMappings {
       const row = pages.rowAt(pfn);
       pages.setRefcountAt(row, pages.refcountAt(row) + 1);
       pages.setMapcount(pfn, pages.mapcount(pfn) + 1);
-      if ((pages.flagsAt(row) & PG_ANON) !== 0) nrAnon++;
-      else nrFile++;
+      const kind = rssFieldOf(pages.flagsAt(row));
+      if (kind === MM_RSS_ANON) nrAnon++;
+      else if (kind === MM_RSS_FILE) nrFile++;
+      else nrShmem++;
     }
     addField(child, MM_RSS_ANON, nrAnon);
     addField(child, MM_RSS_FILE, nrFile);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PER_LINE * (nrAnon + nrFile);
+    addField(child, MM_RSS_SHMEM, nrShmem);
+    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PER_LINE * (nrAnon + nrFile + nrShmem);
     return isWhole;
   };
 

@@ -54,6 +54,13 @@ const WRITABLE = [
   ...["/dev/null", "/sys/devices/nic0/traffic", "/sys/kernel/debug/dma-api/driver_filter", "/dev/kmsg", "/tmp/a/b"],
 ];
 
+/** What write-back and reclaim of files are told. */
+const DIRTY = [
+  ...["swappiness", "dirty_ratio", "dirty_background_ratio", "dirty_writeback_centisecs"].flatMap((name) =>
+    [0, 1, 100, 200].map((value) => [`vm.${name}=${value}`]),
+  ),
+  ...[["vm.drop_caches=1"], ["vm.drop_caches=3"], ["vm.dirty_expire_centisecs=1"]],
+];
 const DISKS = ["/dev/sda", "/dev/sda", "/dev/sdb", "/tmp/a", "/dev/null", "/nope"];
 
 const cycles = (d: Draw): string => String(d.spread(1, 200_000_000));
@@ -79,7 +86,8 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   hexdump: (d) => [...flags(d, ["-C"]), file(d)],
   dmesg: () => [],
   mount: () => [],
-  sysctl: (d) => d.of([["-a"], ["vm.min_free_kbytes"], [`vm.min_free_kbytes=${d.spread(0, 100_000)}`], ["vm.nope=1"]]),
+  sysctl: (d) =>
+    d.of([["-a"], ["vm.min_free_kbytes"], [`vm.min_free_kbytes=${d.spread(0, 100_000)}`], ["vm.nope=1"], ...DIRTY]),
   head: (d) => [...option(d, "-n", number(d, 100)), file(d)],
   tail: (d) => [...option(d, "-n", number(d, 100)), file(d)],
   grep: (d) => [...flags(d, ["-i", "-v", "-c", "-E"]), d.of(["a", ".*", "[", "(", "free", "^$", "a*b|c"]), file(d)],
@@ -126,11 +134,14 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
       `count=${count(d, 200)}`,
     ],
     ...d.list(0, 1, () => `${d.of(["skip", "seek"])}=${number(d, 3000)}`),
+    ...d.list(0, 1, () => d.of(["iflag=direct", "oflag=direct", "conv=fsync", "conv=sparse"])),
   ],
   iotest: (d) => [
     d.of(["/dev/sda", "/dev/sda", "/tmp/a", "/tmp/b", "/dev/null"]),
     ...["--size", size(d), "--block", size(d), ...option(d, "--seed", number(d, 99))],
+    ...d.list(0, 2, () => d.of(["--direct", "--mmap", "--sync"])),
   ],
+  sync: (d) => d.list(0, 2, () => file(d)),
   fbtest: (d) => d.list(0, 1, () => number(d, 8)),
   sensord: (d) => [
     d.of(["/dev/sensor0", "/dev/sensor1", "/dev/null"]),

@@ -5,7 +5,15 @@
  * files, memhog presses, stamps are compared; the auditor looks on the way.
  */
 import { describe, expect, it } from "vitest";
-import { MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
+import {
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  O_CREAT,
+  O_RDWR,
+  PROT_READ,
+  PROT_WRITE,
+} from "../../kernel/uapi/mman.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
 import { SYS_mmap, SYS_nanosleep } from "../../kernel/uapi/syscall.ts";
 import { createLibc } from "../../userland/libc.ts";
@@ -130,4 +138,31 @@ describe("files in /tmp", () => {
     expect(t.kernel.check()).toBeNull();
     swapOff(t);
   });
+});
+
+// Regression: fork counted pages of a tmpfs that a private mapping shows as pages of a file. Found by random system calls.
+it("MMAP-2 fork with a private mapping of a file in /tmp counts its pages as shared memory, in the child, too", () => {
+  const problems: (string | null)[] = [];
+  const t: DriverKernel = bootDrivers(
+    { ramBytes: 16 * MIB },
+    {
+      *"/bin/forker"(env) {
+        const libc = createLibc(env);
+        const fd = yield* libc.open("/tmp/x", O_RDWR | O_CREAT);
+        yield* libc.writeAll(fd, new Uint8Array(4 * PAGE).fill(7));
+        const at = yield* libc.call(SYS_mmap, 0, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+        for (let i = 0; i < 4; i++) env.mem.ld32(at + i * PAGE);
+        const child = yield* libc.fork(function* () {
+          problems.push(t.kernel.check());
+          return 0;
+        });
+        yield* libc.wait(child);
+        problems.push(t.kernel.check());
+        return 0;
+      },
+    },
+  );
+  expect(t.sh("forker; rm /tmp/x")).toBe(0);
+  expect(problems).toEqual([null, null]);
+  t.expectUnloaded();
 });
