@@ -17,6 +17,7 @@
  *
  *   BLK-1  one node a disk: two who open it see each other's bytes
  *   BLK-2  a node ends when nobody uses it and nothing is dirty, or its disk failed: then with a line in the log
+ *   BLK-4  a node does not end while a call on a file of it sleeps, though another thread closes that file
  *   BLK-3  each open file is told once of each write error that it has not been told of (errseq)
  *
  * Positions are host objects, as for all files. Context: process. Linux: block/fops.c, block/bdev.c (blkdev_put).
@@ -150,6 +151,16 @@ export function createBlockFiles(deps: BlockFilesDeps): BlockFiles {
     else writeback.wakeToClose();
   };
 
+  /** A call that sleeps: another thread may close the file meanwhile, and the node must not end under it. */
+  function* within<T>(node: Node, call: () => Sleeping<T>): Sleeping<T> {
+    node.nrOpen++;
+    try {
+      return yield* call();
+    } finally {
+      drop(node);
+    }
+  }
+
   // ── An open file ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   const openNode = (node: Node, flags: number): OpenFile => {
@@ -165,12 +176,12 @@ export function createBlockFiles(deps: BlockFilesDeps): BlockFiles {
       refs: 1,
       isConsole: false,
       mapped: { mapping, canRead: access !== O_WRONLY, canWrite },
-      prepare: (task) => prepare(task, node),
+      prepare: (task) => within(node, () => prepare(task, node)),
       *read(task, max) {
         if (access === O_WRONLY) return -EBADF;
         const bytes = Math.max(0, Math.min(max, size() - position));
         if (isGone(node)) return -ENODEV;
-        const got = yield* diskCache.read(task, mapping, position, bytes, pattern);
+        const got = yield* within(node, () => diskCache.read(task, mapping, position, bytes, pattern));
         if (typeof got !== "number") position += got.length;
         return got;
       },
@@ -182,7 +193,7 @@ export function createBlockFiles(deps: BlockFilesDeps): BlockFiles {
         if (isGone(node)) return -ENODEV;
         if (position >= size() && source.length > 0) return -ENOSPC;
         const part = source.subarray(0, Math.max(0, size() - position));
-        const n = yield* diskCache.write(task, mapping, position, part);
+        const n = yield* within(node, () => diskCache.write(task, mapping, position, part));
         if (n > 0) position += n;
         return n;
       },
@@ -191,12 +202,13 @@ export function createBlockFiles(deps: BlockFilesDeps): BlockFiles {
         if (to >= 0) position = to;
         return to;
       },
-      *fsync(task) {
-        yield* writeback.sync(task, mapping);
-        const before = seen;
-        seen = writeback.errorsSince(mapping, before);
-        return seen === before ? 0 : -EIO;
-      },
+      fsync: (task) =>
+        within(node, function* () {
+          yield* writeback.sync(task, mapping);
+          const before = seen;
+          seen = writeback.errorsSince(mapping, before);
+          return seen === before ? 0 : -EIO;
+        }),
       *close(task) {
         drop(node);
         yield* writeback.waitFor(task, () => node.isEnded || isUsed(node));

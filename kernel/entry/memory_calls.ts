@@ -27,6 +27,7 @@ export interface MemoryCalls {
 }
 
 export function createMemoryCalls(processMemory: ProcessMemory, writeback: Writeback): MemoryCalls {
+  const { files } = processMemory;
   const setLimits = ({ process }: Caller): void => {
     const { rlimits } = process;
     processMemory.setLimits(process.mm, {
@@ -67,12 +68,18 @@ export function createMemoryCalls(processMemory: ProcessMemory, writeback: Write
   /** MS_SYNC: as fsync, for all that is dirty of the disks. An error that nobody has been told of is told once. */
   function* syncDisks(task: Task, disks: readonly PhysAddr[]): Sleeping<number> {
     let error = 0;
-    for (const disk of disks) {
-      yield* writeback.sync(task, disk);
-      const seen = writeback.errorsSeen(disk);
-      if (writeback.errorsSince(disk, seen) !== seen) error = -EIO;
+    // The mapping may go meanwhile, and the disk's file with it.
+    for (const disk of disks) files.get(disk);
+    try {
+      for (const disk of disks) {
+        yield* writeback.sync(task, disk);
+        const seen = writeback.errorsSeen(disk);
+        if (writeback.errorsSince(disk, seen) !== seen) error = -EIO;
+      }
+      return error;
+    } finally {
+      for (const disk of disks) files.put(task.ctx, disk);
     }
-    return error;
   }
   const msync = (caller: Caller, addr: number, bytes: number, flags: number): MaySleep<number> => {
     const error = processMemory.msync(caller.process.mm, addr, bytes, flags);

@@ -7,9 +7,28 @@
 import { describe, expect, it } from "vitest";
 import type { BootOptions } from "../../kernel/entry/kernel.ts";
 import { EIO, ENODEV } from "../../kernel/uapi/errno.ts";
-import { MAP_SHARED, MS_SYNC, O_RDONLY, O_RDWR, PROT_READ, PROT_WRITE, SEEK_SET } from "../../kernel/uapi/mman.ts";
+import {
+  MAP_ANONYMOUS,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  MS_SYNC,
+  O_RDONLY,
+  O_RDWR,
+  PROT_READ,
+  PROT_WRITE,
+  SEEK_SET,
+} from "../../kernel/uapi/mman.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
-import { SYS_fsync, SYS_ftruncate, SYS_lseek, SYS_mmap, SYS_msync, SYS_nanosleep } from "../../kernel/uapi/syscall.ts";
+import {
+  SYS_fsync,
+  SYS_ftruncate,
+  SYS_lseek,
+  SYS_mmap,
+  SYS_msync,
+  SYS_nanosleep,
+  SYS_read,
+  SYS_write,
+} from "../../kernel/uapi/syscall.ts";
 import { createLibc, type Libc } from "../../userland/libc.ts";
 import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
 
@@ -265,6 +284,37 @@ describe("errors", () => {
       t.sh(`kill -9 ${pid}`);
       t.kernel.run();
       expect(t.kernel.exitStatus(pid)).toBe(137);
+      unload(t);
+    }
+  });
+
+  // Regression: the pages that a read brought in came into a file that was freed already. Found by random system calls.
+  it("BLK-4 another thread may close the file while one reads, writes, or waits for fsync", () => {
+    for (const nr of [SYS_read, SYS_write, SYS_fsync]) {
+      const t: DriverKernel = bootDisk(
+        function* (libc) {
+          const fd = yield* libc.open("/dev/sda", O_RDWR);
+          yield* libc.writeAll(fd, bytesOf("dirty"));
+          const at = yield* libc.call(
+            SYS_mmap,
+            0,
+            64 * PAGE,
+            PROT_READ | PROT_WRITE,
+            MAP_PRIVATE | MAP_ANONYMOUS,
+            -1,
+            0,
+          );
+          const tid = yield* libc.startThread(function* (env) {
+            return (yield* createLibc(env).call(nr, fd, at, 6 * PAGE + 17)) < 0 ? 1 : 0;
+          });
+          yield* libc.call(SYS_nanosleep, 100_000);
+          yield* libc.close(fd);
+          return yield* libc.joinThread(tid);
+        },
+        { seek_cycles: 1_000_000 },
+      );
+      expect(t.sh("play")).toBe(0);
+      expect(t.kernel.check()).toBeNull();
       unload(t);
     }
   });
