@@ -7,7 +7,7 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { CYC_PCP_HIT, CYC_SLOWPATH, CYC_ZERO_PAGE } from "../../kernel/arch/charges.ts";
+import { CYC_BUDDY_FIND, CYC_PCP_HIT, CYC_SLOWPATH, CYC_ZERO_PAGE } from "../../kernel/arch/charges.ts";
 import { KernelBug } from "../../kernel/bug.ts";
 import { asPfn, NO_PFN, NULL, type Pfn, pfnToPhys, type Sleeping } from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
@@ -19,13 +19,14 @@ import {
   __GFP_MEMALLOC,
   __GFP_NOMEMALLOC,
   __GFP_NOWARN,
+  __GFP_RECLAIMABLE,
   __GFP_ZERO,
   GFP_ATOMIC,
   GFP_HIGHUSER_MOVABLE,
   GFP_KERNEL,
   GFP_NOWAIT,
 } from "../../mm/gfp.ts";
-import { MIGRATE_CMA, MIGRATE_ISOLATE, MIGRATE_MOVABLE } from "../../mm/migratetype.ts";
+import { MIGRATE_CMA, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_MOVABLE } from "../../mm/migratetype.ts";
 import {
   WMARK_LOW,
   Z_FAST_MARK,
@@ -129,7 +130,8 @@ describe("the fast path", () => {
   it("an order without a list comes from the buddy and is counted; orders that do not exist are refused", () => {
     const w = world();
     const before = w.vmstat.event(PGALLOC_DMA32);
-    expect(w.take(10, GFP_KERNEL)).not.toBe(NO_PFN);
+    // The buddy's step, and the way to it.
+    expect(w.cycles(() => expect(w.take(10, GFP_KERNEL)).not.toBe(NO_PFN))).toBe(2 * CYC_BUDDY_FIND);
     expect(w.vmstat.event(PGALLOC_DMA32)).toBe(before + 1024);
     for (const order of [-1, 11, Number.NaN, 2 ** 31]) {
       expect(w.pageAlloc.tryAllocPages(w.ctx, order, GFP_KERNEL)).toBe(NO_PFN);
@@ -165,6 +167,13 @@ describe("what the mask asks for", () => {
     expect(isHead(w.take(0, GFP_KERNEL | __GFP_COMP))).toBe(false);
     expect(isHead(w.take(3, GFP_KERNEL))).toBe(false);
     expect(isHead(w.take(3, GFP_KERNEL | __GFP_ZERO))).toBe(false);
+    // A mark is all: nothing is zeroed.
+    const dirty = w.take(3, GFP_KERNEL);
+    w.machine.port.fill(pfnToPhys(dirty), 0x9e, 8 * PAGE);
+    w.held.pop();
+    w.pageAlloc.freePages(w.ctx, dirty, 3);
+    expect(w.take(3, GFP_KERNEL | __GFP_COMP)).toBe(dirty);
+    expect(w.machine.port.ld8(pfnToPhys(dirty))).toBe(0x9e);
     w.end();
   });
 
@@ -380,10 +389,55 @@ describe("the slow path", () => {
     w.end();
   });
 
+  it("PCP-4 what draining brought is enough: nobody compacts then", () => {
+    const w = scarce();
+    const at = w.held.findIndex(([, order]) => order === 4);
+    const [[block]] = w.held.splice(at, 1) as [readonly [Pfn, number]];
+    w.pageAlloc.splitPage(block, 4);
+    const other = w.contexts.taskContext(1);
+    for (let i = 0; i < 16; i++) w.pageAlloc.freePages(other, asPfn(block + i), 0);
+    expect(w.take(2, QUIET)).not.toBe(NO_PFN);
+    expect(w.calls).toEqual([`wake ${ZONE_NORMAL}`]);
+    w.end();
+  });
+
+  it("a request that is refused is not counted as served", () => {
+    const w = scarce();
+    const served = (): number => w.vmstat.event(PGALLOC_DMA) + w.vmstat.event(PGALLOC_DMA32);
+    const before = served();
+    for (const order of [0, 3, 5, 10]) expect(w.take(order, QUIET)).toBe(NO_PFN);
+    expect(served()).toBe(before);
+    w.end();
+  });
+
+  it("B10 blocks of the high-order reserve are for urgent requests, and for those only when nothing else is left", () => {
+    const w = world();
+    const frames = w.frames[ZONE_DMA32] as (typeof w.frames)[number];
+    w.exhaust(QUIET | __GFP_DMA);
+    const [block, buddy] = [w.take(9, GFP_KERNEL), w.take(9, GFP_KERNEL)];
+    expect(block ^ 512).toBe(buddy);
+    w.held.splice(w.held.length - 2, 1);
+    w.pageAlloc.freePages(w.ctx, block, 9);
+    w.pageAlloc.drainAllPages(w.ctx);
+    expect(frames.retype(block, MIGRATE_HIGHATOMIC)).toBe(true);
+    const inReserve = (pfn: Pfn): boolean => (pfn & ~511) === block;
+    w.exhaust(QUIET);
+    expect(w.held.some(([pfn]) => inReserve(pfn))).toBe(false);
+    const nrBefore = w.held.length;
+    w.exhaust(GFP_ATOMIC | __GFP_NOWARN, [0]);
+    const urgent = w.held.slice(nrBefore).map(([pfn]) => inReserve(pfn));
+    expect(urgent).toContain(true);
+    // First what is left elsewhere, then the reserve.
+    expect(urgent.indexOf(true)).toBeGreaterThan(0);
+    w.end();
+  });
+
   it("drainAllPages says how many pages came back", () => {
     const w = world();
-    w.take(0, GFP_KERNEL);
+    for (let i = 0; i < 5; i++) w.take(0, GFP_KERNEL);
+    for (const [pfn] of w.held.splice(0)) w.pageAlloc.freePages(w.ctx, pfn, 0);
     const { count } = w.pcp.info(0, ZONE_DMA32);
+    expect(count).toBeGreaterThan(3);
     expect(w.pageAlloc.drainAllPages(w.ctx)).toBe(count);
     expect(w.pageAlloc.drainAllPages(w.ctx)).toBe(0);
     w.end();
@@ -489,6 +543,20 @@ describe("frees", () => {
     expect(w.take(0, GFP_NOWAIT)).toBe(NO_PFN);
     w.pageAlloc.drainAllPages(w.ctx);
     expect(w.take(0, GFP_HIGHUSER_MOVABLE | __GFP_NOWARN)).toBe(pfn);
+    w.end();
+  });
+
+  it("a page of the contiguous area is on no list that other pages come from", () => {
+    const w = world({ ramBytes: 64 * 2 ** 20, cmaBytes: 32 * 2 ** 20 });
+    const inArea = (pfn: Pfn): boolean => w.pageblocks.migratetype(pfn) === MIGRATE_CMA;
+    const pages = Array.from({ length: 8 }, () => w.take(0, GFP_HIGHUSER_MOVABLE));
+    expect(pages.some(inArea)).toBe(true);
+    for (const [pfn] of w.held.splice(0)) expect(w.pageAlloc.freePages(w.ctx, pfn, 0)).toBe(0);
+    for (const order of [0, 1, 2, 3]) {
+      for (const gfp of [GFP_KERNEL, GFP_KERNEL | __GFP_RECLAIMABLE]) {
+        for (let i = 0; i < 8; i++) expect(inArea(w.take(order, gfp))).toBe(false);
+      }
+    }
     w.end();
   });
 
