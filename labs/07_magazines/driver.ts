@@ -392,11 +392,11 @@ export const create: CreateInstance = (student, config: MagazinesConfig) => {
       return claimOf(search(programs, createDice(seed), irqs, 1));
     },
     /**
-     * CPU 1 runs `other`, then CPU 0 `program`, nobody disturbs them. Of each operation of CPU 0: what it got or gave,
+     * CPU 1 runs `other`, then CPU 0 `program` (the other way round if `me` is 1), nobody disturbs them. Of each operation of CPU 0: what it got or gave,
      * how many locks it took that CPU 1 has taken too (with a `*` in `other`: in the operation behind it), and how many
      * accesses it made.
      */
-    visits(other: string, program: string) {
+    visits(other: string, program: string, _about = "", me = 0) {
       if (unusable !== null) return [-1, ...unusable];
       port.rollback();
       ops = [];
@@ -413,10 +413,10 @@ export const create: CreateInstance = (student, config: MagazinesConfig) => {
       };
       const isMarked = other.includes("*");
       try {
-        watch(1, other, (_op, at) => {
+        watch(1 - me, other, (_op, at) => {
           if (!isMarked || other[at - 1] === "*") for (const lock of taken) theirs.add(lock);
         });
-        watch(0, program, (op) => {
+        watch(me, program, (op) => {
           const meets = [...taken].filter((lock) => theirs.has(lock)).length;
           const object = op === undefined ? "nothing" : op.name === "free" ? op.arg : claimObject(op.result);
           rows.push(object, meets, op?.nrAccesses ?? 0);

@@ -32,12 +32,28 @@ export async function determinismFindings(lab: Lab): Promise<readonly string[]> 
     if ((await gradeHere(lab, dir, (checks) => checks.toReversed())) !== first)
       findings.push(`wrong/${name}: checks in another order give other results`);
     const elsewhere = await gradeElsewhere(lab, dir);
-    if (elsewhere !== null && elsewhere !== first)
-      findings.push(`wrong/${name}: another time zone, locale and a slow processor give other results`);
+    if (elsewhere !== null && elsewhere.out !== first)
+      findings.push(
+        `wrong/${name}: another time zone, locale and a slow processor give other results${differenceOf(first, elsewhere)}`,
+      );
     return findings;
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+interface Elsewhere {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Where the two differ first; or how the other grade ended if it has no results. */
+function differenceOf(first: string, { code, out, err }: Elsewhere): string {
+  if (out === "") return `: none, exit code ${code}: ${err.trim().split("\n").at(-1) ?? ""}`;
+  const [here, there] = [first.split("\n"), out.split("\n")];
+  const at = here.findIndex((line, i) => line !== there[i]);
+  return `: line ${at + 1}: ${here[at]?.trim()} ≠ ${there[at]?.trim()}`.slice(0, 300);
 }
 
 async function gradeHere(lab: Lab, dir: string, order?: GradeRequest["order"]): Promise<string> {
@@ -51,7 +67,7 @@ async function gradeHere(lab: Lab, dir: string, order?: GradeRequest["order"]): 
 }
 
 /** By the built program on one processor, with a loop beside it that wants all of that; null if it is not built. */
-async function gradeElsewhere(lab: Lab, dir: string): Promise<string | null> {
+async function gradeElsewhere(lab: Lab, dir: string): Promise<Elsewhere | null> {
   const program = ["../slabtown.js", "../../dist/scripts/slabtown.js"]
     .map((path) => fileURLToPath(new URL(path, import.meta.url)))
     .find((path) => existsSync(path));
@@ -61,13 +77,16 @@ async function gradeElsewhere(lab: Lab, dir: string): Promise<string | null> {
   const loop = spawn(command, [...rest, "-e", "for (;;);"], { stdio: "ignore" });
   try {
     const args = [...rest, program, "lab", "grade", dir, "--lab", lab.name, "--no-history", "--format", "json"];
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "ignore"], env: { ...process.env, ...ELSEWHERE } });
-    let out = "";
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...ELSEWHERE } });
+    let [out, err] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       out += text;
     });
-    await new Promise((resolve) => child.on("close", resolve));
-    return out;
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      err += text;
+    });
+    const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+    return { code, out, err };
   } finally {
     loop.kill("SIGKILL");
   }

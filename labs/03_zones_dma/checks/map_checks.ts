@@ -50,6 +50,8 @@ export const MAPPINGS: readonly Check[] = [
       const low = builder.pages(ZONE_DMA, 0);
       const size = sizeOf(nr);
       const slotEnd = FRAME_BYTES + SLOT_BYTES * (1 + (nr % 3));
+      // Not even the lowest slots are low enough, by one byte.
+      builder.map(block, 200, size, TO_DEVICE, FRAME_BYTES + size - 2);
       if (nr % 2 === 0) builder.map(low, 0, size, DIRECTIONS[nr % 3] as number, LOW);
       // The mask is within the buffer of this one, or within the bounce area.
       const offset = random.below(200);
@@ -122,6 +124,10 @@ export const MAPPINGS: readonly Check[] = [
       builder.map(block, 3000, [0, -1, 1.5, 0][nr % 4] as number, TO_DEVICE, mask);
       builder.map(block, 4000, 10, [0, 4, 5, -1][nr % 4] as number, mask);
       builder.map(builder.pages(ZONE_NORMAL, 0), 0, 2 ** 18, TO_DEVICE, 2 ** 32);
+      // In front of memory, up to its last byte, and one behind.
+      const end = (builder.config.zones[2]?.[1] ?? 0) - 1;
+      builder.mapFrame(0, -8, 8 + (nr % 2), ALL);
+      builder.mapFrame(end, FRAME_BYTES - 50, 50 + (nr % 2), ALL);
       builder.map(block, 1500, 20, TO_DEVICE, mask);
       builder.map(block, 990, 10, TO_DEVICE, mask);
       return builder.build();

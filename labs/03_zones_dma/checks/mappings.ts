@@ -107,9 +107,9 @@ export class Mappings {
       const nr = nrSlotsOf(size);
       return slot < 0 ? null : fail("map-refused", `${call} is refused, but slots ${slot} … ${slot + nr - 1} are free`);
     }
+    if (bad !== null) return fail("map-bad", `${call} returns ${show(value)}, but ${bad}`);
     if (typeof value !== "number" || !Number.isInteger(value) || value < 0)
       return fail("bad-claim", `${call} returns ${show(value)}, which is no address`);
-    if (bad !== null) return fail("map-bad", `${call} returns ${value}, but ${bad}`);
     if (value + size - 1 > mask)
       return fail(
         "above-mask",
@@ -134,7 +134,8 @@ export class Mappings {
 
   #whyBad({ address, size, direction }: MapRequest): string | null {
     if (!Number.isInteger(size) || size < 1) return `${size} is no size`;
-    if (address < 0 || address + size > this.#nrFrames * FRAME_BYTES) return "it ends behind memory";
+    if (address < 0) return "it begins in front of memory";
+    if (address + size > this.#nrFrames * FRAME_BYTES) return "it ends behind memory";
     if (DIRECTION_NAMES[direction] === undefined) return `${direction} is no direction`;
     const other = this.overlapping(address, address + size);
     return other === undefined ? null : `it overlaps ${this.#name(other.op)}, which is mapped`;

@@ -178,6 +178,11 @@ export const POOLS: readonly Check[] = [
       const theirs = builder.take(other);
       const block = blocks[random.below(blocks.length)] as number;
       builder.on("put", pool, { ref: block }, [8, 1, 0.5, -8, 16, 4, 64][nr % 7] as number);
+      // Beside a block that is out: one of the same frame that never was.
+      const stride = layoutOf(...requestOf(nr))?.size ?? 0;
+      const fresh = builder.op("pool", ...requestOf(nr), ALL);
+      const only = builder.take(fresh);
+      for (const delta of [stride, -stride]) builder.on("put", fresh, { ref: only }, delta);
       builder.on("put", pool, { ref: theirs });
       builder.on("put", pool, [0, 2 ** 40, FRAME_BYTES, 7][nr % 4] as number);
       for (const again of [false, true]) {

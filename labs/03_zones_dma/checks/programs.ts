@@ -4,7 +4,7 @@
 
 import type { Prng } from "../../../kernel/lib/prng.ts";
 import type { Arg, Op, Program } from "../../kit/program.ts";
-import { FRAME_BYTES, SLOT_BYTES } from "../given/api.ts";
+import { FRAME_BYTES, SLOT_BYTES, TO_DEVICE } from "../given/api.ts";
 import type { DmaConfig } from "./model.ts";
 
 type ZoneRow = DmaConfig["zones"][number];
@@ -109,6 +109,11 @@ export class Builder {
     const ref = this.on("mapPart", block, offset, size, direction, mask);
     this.mapped.push({ ref, what: size, direction });
     return ref;
+  }
+
+  /** The same with a frame by its number, which nobody has asked for. */
+  mapFrame(frame: number, offset: number, size: number, mask: number): void {
+    this.op("mapPart", frame, offset, size, TO_DEVICE, mask);
   }
 
   /** Ends the `index`-th mapping. */

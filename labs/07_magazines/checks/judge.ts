@@ -185,13 +185,19 @@ export function rowsOf(op: Op, claim: Json | undefined): readonly Row[] {
   });
 }
 
-/** `["visits", CPU 1's program, CPU 0's, what it is about]`. */
+/** `["visits", CPU 1's program, CPU 0's, what it is about, 1 if it is the other way round]`. */
 function visitsVerdict(op: Op, claim: Json | undefined, config: MagazinesConfig): Verdict | null {
   const [start, kind, message] = Array.isArray(claim) ? (claim as readonly Json[]) : [];
   if (start === -1) return { kind: String(kind), message: String(message) };
   const rows = rowsOf(op, claim);
   const about = String(op[3]);
-  return oneByOne(rows, config, about) ?? VERDICTS[about]?.(rows, config) ?? null;
+  const verdict = oneByOne(rows, config, about) ?? VERDICTS[about]?.(rows, config) ?? null;
+  return verdict === null ? null : { ...verdict, message: otherWay(op, verdict.message) };
+}
+
+/** `text` about `visits`, with CPU 0 and CPU 1 exchanged if they are in `op`. */
+export function otherWay(op: Op, text: string): string {
+  return op[4] === 1 ? text.replaceAll(/CPU ([01])/g, (_, cpu) => `CPU ${1 - Number(cpu)}`) : text;
 }
 
 /** Places and zeroes of CPU 0, of which the other CPU holds nothing. */

@@ -9,7 +9,7 @@ import { searchText } from "../../kit/history.ts";
 import type { Check, Exploration, LabCode } from "../../kit/lab_code.ts";
 import type { Json, Op, Program } from "../../kit/program.ts";
 import type { MagazinesConfig } from "./history.ts";
-import { judge } from "./judge.ts";
+import { judge, otherWay } from "./judge.ts";
 import { picture } from "./picture.ts";
 import { question } from "./question.ts";
 
@@ -31,9 +31,9 @@ function explored([programs, before, objects, size]: Start, bound = 2, more: Par
   return { config: asJson({ objects, size, before, ...more }), ops: [["explore", programs, bound]] };
 }
 
-/** CPU 1's program, then CPU 0's, and what is looked at. */
-function visited(objects: number, size: number, other: string, program: string, about: string): Program {
-  return { config: asJson({ objects, size }), ops: [["visits", other, program, about]] };
+/** CPU 1's program, then CPU 0's, and what is looked at; `me`: the second one's number. */
+function visited(objects: number, size: number, other: string, program: string, about: string, me = 0): Program {
+  return { config: asJson({ objects, size }), ops: [["visits", other, program, about, ...(me === 0 ? [] : [me])]] };
 }
 
 /** A word of `length` letters in which nothing is freed that was not got, and at most `limit` are held. */
@@ -56,6 +56,7 @@ const ALONE: readonly Check[] = [
     kinds: ["one-twice", "one-foreign", "one-lost", "one-early", "bad-claim"],
     program(random, nr) {
       // Each CPU has as much at hand as there is room for: does the one end where the other begins?
+      if (nr % 8 === 6) return explored(["pppppuuuuud|pppppuuuuud|pppppuuuuupp", "", 12, 2], 0, { nrCpus: 3 });
       if (nr % 8 === 2) return explored(["p|u", "ppppppppuuuuuuuu|pp", 18, 4], 0);
       // Every other one fills and empties both magazines.
       const there = nr % 2 === 0 ? "" : "pppppuuuuu";
@@ -107,7 +108,7 @@ const ALONE: readonly Check[] = [
       const isFull = nr % 2 === 1;
       const there = `${"p".repeat(4 * size + 1)}${"u".repeat(isFull ? size + 2 : 0)}`;
       const edge = nth(isFull ? ["ppuu", "pu", "pppuuu"] : ["uupp", "up", "uuuppp"], nr >>> 1);
-      return visited(60, size, `${"p".repeat(9)}u`, `${there}${edge.repeat(4)}`, "gap");
+      return visited(60, size, `${"p".repeat(9)}u`, `${there}${edge.repeat(4)}`, "gap", nr % 8 < 4 ? 0 : 1);
     },
   },
   {
@@ -386,7 +387,7 @@ const perCpu = (programs: string): string =>
 function describe(op: Op): string {
   if (op[0] === "explore") return perCpu(String(op[1]));
   const first = String(op[1]) === "" ? "" : `CPU 1: ${operations(String(op[1]))}, then `;
-  return `${first}CPU 0: ${operations(String(op[2]))}`;
+  return otherWay(op, `${first}CPU 0: ${operations(String(op[2]))}`);
 }
 
 /** One operation, one object, or the interrupt less. */

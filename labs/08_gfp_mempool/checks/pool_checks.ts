@@ -102,7 +102,8 @@ export const POOLS: readonly Check[] = [
     cause: "the pool does not know which pages are out",
     kinds: ["bad-free", "free-kept", "twice"],
     program(random, nr) {
-      const builder = new Builder(6, 1, 2);
+      // Pages that go to the reserve when they are freed, and pages that go back to the machine.
+      const builder = new Builder(nr % 4 < 2 ? 6 : 12, 1, 2);
       builder.op("pool", 1 + (nr % 2));
       const other = builder.page(GFP_ATOMIC);
       const pages = [0, 1, 2, 3].map(() => builder.take(GFP_NOWAIT));
