@@ -179,7 +179,7 @@ async function script(
     await setImmediate();
   }
   if (host.stop.reason === "interrupt") return EXIT_INTERRUPT;
-  return endOfSession(reason, session.kernel(), machine, host);
+  return endOfSession(reason, session.kernel(), machine, options, host);
 }
 
 /** Boots; the log of boot is left out with --quiet. */
@@ -215,11 +215,18 @@ async function atTerminal(options: BootCommandOptions, host: HostOutput): Promis
     console: terminal.console,
   });
   const end = await terminal.serve(session);
-  return endOfSession(end, session.kernel(), machine, host);
+  return endOfSession(end, session.kernel(), machine, options, host);
 }
 
-function endOfSession(end: SessionEnd, kernel: Kernel, machine: MachineOptions, host: HostOutput): number {
-  const replay = ["slabtown", "boot", ...machineArgs(machine)].map(shellQuote).join(" ");
+function endOfSession(
+  end: SessionEnd,
+  kernel: Kernel,
+  machine: MachineOptions,
+  { lab }: BootCommandOptions,
+  host: HostOutput,
+): number {
+  const labArgs = lab === undefined ? [] : ["--lab", lab];
+  const replay = ["slabtown", "boot", ...machineArgs(machine), ...labArgs].map(shellQuote).join(" ");
   host.err(`slabtown: seed ${machine.seed}; the same machine again: ${replay}\n`);
   if (end === "quit") return EXIT_INTERRUPT;
   if (kernel.panicReport === null) return EXIT_OK;

@@ -35,7 +35,9 @@ type Refusal = readonly [kind: string, message: string];
 const isIn = (value: unknown, end: number): value is number =>
   typeof value === "number" && value >= 0 && value < end && value % 1 === 0;
 const show = (value: unknown): string => (typeof value === "number" ? String(value) : typeof value);
-const claimObject = (value: unknown): number | string => (typeof value === "number" ? value : typeof value);
+/** JSON has no NaN. */
+const claimObject = (value: unknown): number | string =>
+  typeof value === "number" ? (Number.isFinite(value) ? value : String(value)) : typeof value;
 
 export const create: CreateInstance = (student, config: MagazinesConfig) => {
   const { objects, size, before = "", interrupt } = config;
@@ -392,9 +394,9 @@ export const create: CreateInstance = (student, config: MagazinesConfig) => {
       return claimOf(search(programs, createDice(seed), irqs, 1));
     },
     /**
-     * CPU 1 runs `other`, then CPU 0 `program` (the other way round if `me` is 1), nobody disturbs them. Of each operation of CPU 0: what it got or gave,
-     * how many locks it took that CPU 1 has taken too (with a `*` in `other`: in the operation behind it), and how many
-     * accesses it made.
+     * CPU 1 runs `other`, then CPU 0 `program` (the other way round if `me` is 1), nobody disturbs them. Of each
+     * operation of CPU 0: what it got or gave, how many locks it took that CPU 1 has taken too (with a `*` in `other`:
+     * in the operation behind it), and how many accesses it made.
      */
     visits(other: string, program: string, _about = "", me = 0) {
       if (unusable !== null) return [-1, ...unusable];

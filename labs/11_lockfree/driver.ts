@@ -145,7 +145,9 @@ export const create: CreateInstance = (student, config: LockfreeConfig) => {
     return run();
   };
 
-  const claimNode = (value: unknown): number | string => (typeof value === "number" ? value : typeof value);
+  /** JSON has no NaN. */
+  const claimNode = (value: unknown): number | string =>
+    typeof value === "number" ? (Number.isFinite(value) ? value : String(value)) : typeof value;
   const claimNodes = (value: unknown): (number | string)[] | string => {
     if (!Array.isArray(value)) return typeof value;
     const nodes: (number | string)[] = [];

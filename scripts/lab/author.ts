@@ -3,7 +3,7 @@
  *
  *   manifest    points add up; each check is in the rubric once and the other way round; rules are in the handout
  *   right       every reference passes every check, over many seeds
- *   skeleton    it, an empty file, a constant and a throw compile or fail cleanly and earn at most 5 %
+ *   skeleton    it, an empty file, constants and a throw compile or fail cleanly and earn at most 5 %
  *   wrong       every wrong solution is killed by the check that is named, with the words that are named
  *   earned      every check has a wrong solution that only it kills, or a reason
  *   messages    at most 25 lines and 10 operations; the rule is named; the trace is red again when run again, and green
@@ -157,11 +157,13 @@ function nothings(lab: Lab): ReadonlyMap<string, ReadonlyMap<string, string>> {
   const factory = /export function (\w+)/.exec(
     referenceFiles(lab, lab.manifest.references[0] ?? "").get(entry) ?? "",
   )?.[1];
-  const constant = `export const ${factory} = () => new Proxy({}, { get: () => () => 0 });\n`;
+  const constant = (value: string): string =>
+    `export const ${factory} = () => new Proxy({}, { get: () => () => ${value} });\n`;
   return new Map([
     ["the skeleton", ownOnly(lab, skeletonFiles(lab))],
     ["an empty file", new Map([[entry, ""]])],
-    ["a constant", new Map([[entry, constant]])],
+    ["a constant", new Map([[entry, constant("0")]])],
+    ["no number", new Map([[entry, constant("NaN")]])],
     ["a throw", new Map([[entry, 'throw new Error("no");\n']])],
   ]);
 }

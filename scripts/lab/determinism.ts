@@ -34,7 +34,8 @@ export async function determinismFindings(lab: Lab): Promise<readonly string[]> 
     const elsewhere = await gradeElsewhere(lab, dir);
     if (elsewhere !== null && elsewhere.out !== first)
       findings.push(
-        `wrong/${name}: another time zone, locale and a slow processor give other results${differenceOf(first, elsewhere)}`,
+        `wrong/${name}: another time zone, locale and a slow processor give other results` +
+          differenceOf(first, elsewhere),
       );
     return findings;
   } finally {

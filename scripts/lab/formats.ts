@@ -2,8 +2,9 @@
  * A grade for machines: Gradescope, Classroom 50, JUnit XML, TAP 13, and our own JSON. Pure functions of the grade: no
  * time, no host, so the same grade has the same bytes everywhere.
  *
- * Sources: gradescope-autograders.readthedocs.io (results.json), the JUnit XML that Jenkins reads, testanything.org
- * (version 13). `Classroom 50` takes whole points and at most 2,000 characters of output a test.
+ * Sources: gradescope-autograders.readthedocs.io (results.json); JUnit XML as both Ant's schema and that of Jenkins
+ * take it (the former asks for times and a host: zeroes and `localhost`); testanything.org (version 13); result.json of
+ * Classroom 50 (its wiki, "Advanced Autograding"): whole points, and who submitted what, as its runner says.
  */
 
 import type { Grade, Row } from "./grade.ts";
@@ -13,14 +14,43 @@ export type Format = (typeof FORMATS)[number];
 
 const CLASSROOM_OUTPUT = 2000;
 
-export function formatGrade(grade: Grade, format: Format): string {
+/** What Classroom 50 wants to know of a submission; all of it text. */
+export interface Submission {
+  readonly classroom: string;
+  readonly assignment: string;
+  readonly submission: string;
+  readonly commit: string;
+  readonly release: string;
+  readonly review: string;
+  readonly datetime: string;
+}
+
+/** As the runner of Classroom 50 puts it into the environment; `local`, and 1970, where it did not run. */
+export function submissionOf(env: Readonly<Record<string, string | undefined>>): Submission {
+  const of = (name: string, otherwise = "local"): string => (env[name] ?? "") || otherwise;
+  const submission = of("SUBMISSION_TAG");
+  const commit = of("COMMIT_URL");
+  // The tag says when it was made, submit/2026-06-01T14-32-05Z-a1b2c3d: the same at each run.
+  const [, day, hour, minute, second] = /(\d{4}-\d\d-\d\d)T(\d\d)-?(\d\d)-?(\d\d)Z/.exec(submission) ?? [];
+  return {
+    classroom: of("CLASSROOM"),
+    assignment: of("ASSIGNMENT"),
+    submission,
+    commit,
+    release: of("RELEASE_URL"),
+    review: of("REVIEW_URL", commit),
+    datetime: day === undefined ? "1970-01-01T00:00:00Z" : `${day}T${hour}:${minute}:${second}Z`,
+  };
+}
+
+export function formatGrade(grade: Grade, format: Format, submission = submissionOf({})): string {
   switch (format) {
     case "json":
       return json(ownResult(grade));
     case "gradescope":
       return json(gradescopeResult(grade));
     case "classroom50":
-      return json(classroomResult(grade));
+      return json(classroomResult(grade, submission));
     case "junit":
       return junit(grade);
     case "tap":
@@ -81,16 +111,17 @@ function gradescopeResult(grade: Grade): unknown {
   };
 }
 
-function classroomResult(grade: Grade): unknown {
+function classroomResult(grade: Grade, submission: Submission): unknown {
   return {
-    schema: "result/v1",
+    schema: "classroom50/result/v1",
+    ...submission,
     score: Math.trunc(grade.score),
-    max_score: Math.trunc(grade.max),
+    "max-score": Math.trunc(grade.max),
     tests: grade.rows.map((row) => ({
-      name: row.check.id,
-      status: row.status === "passed" ? "pass" : "fail",
+      "test-name": row.check.id,
+      passed: row.status === "passed",
       score: Math.trunc(row.score),
-      max_score: Math.trunc(row.check.points),
+      "max-score": Math.trunc(row.check.points),
       output: outputOf(grade, row).slice(0, CLASSROOM_OUTPUT),
     })),
   };
@@ -111,17 +142,23 @@ function xml(text: string): string {
 function junit(grade: Grade): string {
   const nrFailed = grade.rows.filter(({ status }) => status !== "passed").length;
   const cases = grade.rows.map((row) => {
-    const head = `    <testcase classname="${xml(`${grade.lab}.${row.check.group}`)}" name="${xml(row.check.id)}"`;
+    const place = xml(`${grade.lab}.${row.check.group}`);
+    const head = `    <testcase classname="${place}" name="${xml(row.check.id)}" time="0"`;
     if (row.status === "passed") return `${head}/>`;
     const message = xml(`${row.score}/${row.check.points} ${row.rule}: ${row.title}`);
-    return `${head}>\n      <failure message="${message}">${xml(outputOf(grade, row))}</failure>\n    </testcase>`;
+    const failure = `<failure type="${row.status}" message="${message}">${xml(outputOf(grade, row))}</failure>`;
+    return `${head}>\n      ${failure}\n    </testcase>`;
   });
-  const counts = `tests="${grade.rows.length}" failures="${nrFailed}"`;
+  const counts = `tests="${grade.rows.length}" failures="${nrFailed}" errors="0" skipped="0"`;
+  const when = 'id="0" package="slabtown" hostname="localhost" timestamp="1970-01-01T00:00:00" time="0"';
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
-    `<testsuites ${counts}>`,
-    `  <testsuite name="${xml(grade.lab)}" ${counts} errors="0" skipped="0">`,
+    "<testsuites>",
+    `  <testsuite name="${xml(grade.lab)}" ${counts} ${when}>`,
+    "    <properties/>",
     ...cases,
+    "    <system-out/>",
+    "    <system-err/>",
     "  </testsuite>",
     "</testsuites>",
     "",

@@ -10,7 +10,7 @@ import { colorLevel, createPaint, type Paint } from "../paint.ts";
 import { InputError } from "../readers/input_error.ts";
 import { UsageError } from "../usage_error.ts";
 import { SourceError } from "./compile.ts";
-import { formatGrade } from "./formats.ts";
+import { formatGrade, submissionOf } from "./formats.ts";
 import { type Depth, type Grade, gradeFolder, type Row } from "./grade.ts";
 import { reset, restore, snapshots, tryToKeep } from "./history.ts";
 import { humanGrade, rowLine } from "./human.ts";
@@ -56,7 +56,7 @@ export async function gradeLab(dir: string, depth: Depth, options: GradingOption
     const showsAll = options.all === true || options.case !== undefined;
     const { format } = options;
     if (format === undefined) screenOf(options, host)(humanGrade(grade, paintFor(options), showsAll));
-    else host.out(formatGrade(grade, format));
+    else host.out(formatGrade(grade, format, submissionOf(process.env)));
     if (depth === "full") host.err(`isolation: ${activeLayers().join(", ")}\n`);
     return isComplete(grade) ? EXIT_OK : EXIT_FAILED;
   } catch (error) {

@@ -13,6 +13,7 @@ import { openLab } from "../../scripts/lab/lab_folder.ts";
 import { referenceFiles } from "../../scripts/lab/skeleton.ts";
 import { bootMachine } from "../../scripts/run_workloads.ts";
 import { builtinPrograms } from "../../userland/index.ts";
+import { isBuilt, run as program } from "./support/program.ts";
 
 const RAM_BYTES = 32 * 1024 * 1024;
 const scratch = mkdtempSync(join(tmpdir(), "slabtown-labboot-"));
@@ -127,6 +128,19 @@ describe("the kernel on lab 7", () => {
     }
     expect(said).toMatch(words);
   });
+
+  it.skipIf(!isBuilt)(
+    "by the program, which says how to get the same again (bug: without --lab)",
+    async () => {
+      const dir = join(scratch, "booted");
+      initFolder(openLab("magazines"), dir);
+      writeFileSync(join(dir, "magazines.ts"), batches ?? "");
+      const { out, err, code } = await program("boot", "--lab", `07=${dir}`, "--exec", "free");
+      expect([code, out.includes("Mem:")]).toEqual([0, true]);
+      expect(err).toContain(`--lab 07=${dir}`);
+    },
+    30_000,
+  );
 
   it("a lab without a place in the kernel says so (bug: a module that is not found)", async () => {
     const dir = join(scratch, "lockfree");

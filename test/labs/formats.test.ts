@@ -4,7 +4,7 @@
  */
 import * as v from "valibot";
 import { describe, expect, it } from "vitest";
-import { formatGrade } from "../../scripts/lab/formats.ts";
+import { formatGrade, submissionOf } from "../../scripts/lab/formats.ts";
 import type { Grade, Row } from "../../scripts/lab/grade.ts";
 import { GRADESCOPE } from "./support/schemas.ts";
 
@@ -29,16 +29,24 @@ const grade: Grade = {
 };
 
 const points = v.pipe(v.number(), v.integer(), v.minValue(0));
+const text = v.pipe(v.string(), v.minLength(1));
 const CLASSROOM = v.strictObject({
-  schema: v.literal("result/v1"),
+  schema: v.literal("classroom50/result/v1"),
+  classroom: text,
+  assignment: text,
+  submission: text,
+  commit: text,
+  release: text,
+  review: text,
+  datetime: v.pipe(v.string(), v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)),
   score: points,
-  max_score: points,
+  "max-score": points,
   tests: v.array(
     v.strictObject({
-      name: v.string(),
-      status: v.picklist(["pass", "fail"]),
+      "test-name": text,
+      passed: v.boolean(),
       score: points,
-      max_score: points,
+      "max-score": points,
       output: v.pipe(v.string(), v.maxLength(2000)),
     }),
   ),
@@ -50,7 +58,13 @@ describe("results", () => {
   });
 
   it("for Classroom 50: whole points, at most 2,000 characters", () => {
-    expect(v.safeParse(CLASSROOM, JSON.parse(formatGrade(grade, "classroom50"))).issues).toBeUndefined();
+    const parse = (env: Record<string, string>): unknown =>
+      JSON.parse(formatGrade(grade, "classroom50", submissionOf(env)));
+    expect(v.safeParse(CLASSROOM, parse({})).issues).toBeUndefined();
+    const env = { CLASSROOM: "os", ASSIGNMENT: "lab2", SUBMISSION_TAG: "submit/2026-06-01T14-32-05Z-a1b2c3d" };
+    const full = parse({ ...env, COMMIT_URL: "c", RELEASE_URL: "r" });
+    expect(v.safeParse(CLASSROOM, full).issues).toBeUndefined();
+    expect(full).toMatchObject({ assignment: "lab2", review: "c", datetime: "2026-06-01T14:32:05Z", "max-score": 8 });
   });
 
   it("of our own name their schema", () => {
@@ -72,13 +86,13 @@ describe("results", () => {
 
   it("as JUnit XML: well-formed characters, nothing open, failures counted", () => {
     const text = formatGrade(grade, "junit");
-    expect(text).toContain('<testsuites tests="2" failures="1">');
+    expect(text).toContain('tests="2" failures="1" errors="0"');
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what XML 1.0 forbids
     expect(text).not.toMatch(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/);
     expect(Buffer.from(text).toString()).toBe(text);
     const body = text.replace(/<\?xml[^>]*>/, "");
-    const tags = [...body.matchAll(/<(\/?)(\w+)(?:\s+\w+="[^"<]*")*(\/?)>/g)];
-    expect(body.replaceAll(/<\/?\w+(?:\s+\w+="[^"<]*")*\/?>/g, "")).not.toContain("<");
+    const tags = [...body.matchAll(/<(\/?)([\w-]+)(?:\s+\w+="[^"<]*")*(\/?)>/g)];
+    expect(body.replaceAll(/<\/?[\w-]+(?:\s+\w+="[^"<]*")*\/?>/g, "")).not.toContain("<");
     const open: string[] = [];
     for (const [, close, name = "", self] of tags) {
       if (self === "/") continue;
@@ -86,5 +100,17 @@ describe("results", () => {
       else expect(open.pop()).toBe(name);
     }
     expect(open).toEqual([]);
+    // What Ant's schema asks for: attributes of each element, and parts of a suite in this order.
+    const attributesOf = (name: string): string[] =>
+      [...(new RegExp(`<${name}\\b([^>]*)>`).exec(body)?.[1] ?? "").matchAll(/(\w+)=/g)].map(([, key]) => key ?? "");
+    expect(attributesOf("testsuites")).toEqual([]);
+    expect(attributesOf("testsuite").sort()).toEqual(
+      "errors failures hostname id name package skipped tests time timestamp".split(" "),
+    );
+    expect(attributesOf("testcase")).toEqual(["classname", "name", "time"]);
+    expect(attributesOf("failure")).toEqual(["type", "message"]);
+    expect(body.replaceAll(/<testcase.*?(?:\/>|<\/testcase>)\s*/gs, "")).toMatch(
+      /<testsuite [^>]*>\s*<properties\/>\s*<system-out\/>\s*<system-err\/>\s*<\/testsuite>/,
+    );
   });
 });

@@ -97,6 +97,13 @@ describe.skipIf(!isBuilt)("lab 7", () => {
     expect(failure?.stop?.message).toMatch(/does not end: the loop at magazines\.ts:\d+/);
   }, 60_000);
 
+  it("a search is replayed in words (bug: the first 40 characters of its JSON)", () => {
+    expect(code.describeClaim?.(["explore", "p|p", 2], ["[]", 8, true, "a", "b"])).toBe(
+      "8 orders tried, which are all; 2 different outcomes",
+    );
+    expect(code.describeClaim?.(["visits", "p", "p", "fast"], [0, "", ""])).toBe(null);
+  });
+
   it("own tests: the one of the skeleton accepts right solutions, and one can catch a deadlock", async () => {
     const text = `export const tests = {
       "both steal": (t) => {

@@ -116,7 +116,7 @@ const SOME = [
   "returns itself in itself",
   "loops and catches",
   "is empty",
-  "throws null",
+  "returns NaN",
 ];
 const OTHERS = labNames()
   .map((name) => openLab(name))

@@ -190,6 +190,9 @@ function visitsVerdict(op: Op, claim: Json | undefined, config: MagazinesConfig)
   const [start, kind, message] = Array.isArray(claim) ? (claim as readonly Json[]) : [];
   if (start === -1) return { kind: String(kind), message: String(message) };
   const rows = rowsOf(op, claim);
+  // What cannot be read is no right answer.
+  if (rows.length !== String(op[2]).length)
+    return { kind: "bad-claim", message: `of ${String(op[2]).length} operations only ${rows.length} can be judged` };
   const about = String(op[3]);
   const verdict = oneByOne(rows, config, about) ?? VERDICTS[about]?.(rows, config) ?? null;
   return verdict === null ? null : { ...verdict, message: otherWay(op, verdict.message) };
