@@ -31,6 +31,7 @@ export const PARAMETERS = {
   init_on_free: "1: pages and objects are zeroed when they are freed",
   object_cache: "magazine (default) or passthrough: the layer above the slabs",
   irqsoff: "on: measures how long interrupts and preemption are off; read it in /sys/kernel/debug/tracing",
+  stacktrace: "on: measures how deep the kernel's calls go; read it in /sys/kernel/debug/tracing; very slow",
   irq_unhandled_limit: "interrupts after which a line that nobody serves is judged; 100000 as in Linux",
   modules: "drivers to load at the end of boot, separated by commas: modules=rtc,uart",
   dma_debug: "on (default) or off: watch how drivers use DMA",

@@ -96,7 +96,19 @@ export function boot(options: BootOptions): Kernel {
   // ── The machine, and what must exist before any memory can be allocated ────────────────────────────────────────
   const { nrCpus, ramBytes } = options;
   const core = composeCore(options); // RAM and CPUs, log ring, preempt_count, lock words
-  const { parameters, machine, image, printk, percpu, contexts, spinlocks, lockdep, offTracker, staleTlb } = core;
+  const {
+    parameters,
+    machine,
+    image,
+    printk,
+    percpu,
+    contexts,
+    spinlocks,
+    lockdep,
+    offTracker,
+    stackTracer,
+    staleTlb,
+  } = core;
   const { port, harts, firmwareMap } = machine;
   const unhandledLimit = parameters.number("irq_unhandled_limit", DEFAULT_UNHANDLED_LIMIT);
   const irqs = createIrqs({ machine, image, percpu, contexts, printk, unhandledLimit }); // handlers, checkpoints
@@ -424,6 +436,7 @@ export function boot(options: BootOptions): Kernel {
   }); // what is not in procfs
   cpuhp.registerFiles(registry);
   offTracker?.registerFiles(registry);
+  stackTracer?.registerFiles(registry);
   faults?.registerFiles(registry);
   const blockFiles = createBlockFiles({
     port,

@@ -17,6 +17,7 @@ import { createPerCpu, type PerCpu } from "../percpu.ts";
 import { createPrintk, KERN_INFO, type Printk } from "../printk.ts";
 import { proveContexts, proveSpinlocks } from "../prove_locking.ts";
 import { createSpinlocks, type Spinlocks } from "../spinlock.ts";
+import { type StackTracer, traceStacks } from "../stack_trace.ts";
 import { logFirmwareMap } from "./boot_log.ts";
 import type { BootOptions } from "./kernel.ts";
 import { reportStaleTlb, type StaleTlbReports } from "./stale_tlb.ts";
@@ -33,6 +34,8 @@ export interface Core {
   readonly lockdep: Lockdep | undefined;
   /** With irqsoff=on. */
   readonly offTracker: OffTracker | null;
+  /** With stacktrace=on. */
+  readonly stackTracer: StackTracer | null;
   readonly staleTlb: StaleTlbReports;
 }
 
@@ -56,7 +59,10 @@ export function composeCore(options: BootOptions): Core {
   const untraced = createContextTracking(machine, image, percpu, printk); // preempt_count, splats
   const isTracingOff = parameters.choice("irqsoff", ["off", "on"]) === "on";
   const offTracker = isTracingOff ? traceOff(machine, untraced) : null; // longest windows
-  const plain = offTracker?.contexts ?? untraced;
+  const watched = offTracker?.contexts ?? untraced;
+  const isTracingStacks = parameters.choice("stacktrace", ["off", "on"]) === "on";
+  const stackTracer = isTracingStacks ? traceStacks(watched) : null; // deepest calls
+  const plain = stackTracer?.contexts ?? watched;
   const isProving = parameters.choice("prove_locking", ["off", "on"]) === "on";
   const lockdep = isProving
     ? createLockdep({ machine, contexts: plain, printk, statics: image.bss("lockdep", LOCKDEP_BYTES, 8) })
@@ -64,5 +70,17 @@ export function composeCore(options: BootOptions): Core {
   const contexts = lockdep === undefined ? plain : proveContexts(plain, lockdep);
   const plainLocks = createSpinlocks(machine, contexts, options.onContention); // lock words
   const spinlocks = lockdep === undefined ? plainLocks : proveSpinlocks(plainLocks, contexts, lockdep);
-  return { parameters, machine, image, printk, percpu, contexts, spinlocks, lockdep, offTracker, staleTlb };
+  return {
+    parameters,
+    machine,
+    image,
+    printk,
+    percpu,
+    contexts,
+    spinlocks,
+    lockdep,
+    offTracker,
+    stackTracer,
+    staleTlb,
+  };
 }

@@ -32,6 +32,7 @@ export const PARAMETER_VALUES: Readonly<Record<ParameterName, (d: Draw) => strin
   min_free_kbytes: (d) => String(d.spread(0, 4096)),
   object_cache: (d) => d.of(["magazine", "passthrough", "none"]),
   irqsoff: onOff,
+  stacktrace: () => "off",
   irq_unhandled_limit: (d) => String(d.spread(1, 200_000)),
   modules: (d) => d.list(1, 2, () => d.of(FUZZ_DRIVERS)).join(","),
   dma_debug: onOff,
