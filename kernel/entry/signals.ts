@@ -30,6 +30,7 @@
  *   SIG-5  no room for a frame, or a frame that has been written over: SIGSEGV kills
  *   SIG-6  a child of fork has its parent's handlers and mask, and nothing waits for it; execve keeps what is ignored
  *   SIG-7  with SIGCHLD ignored, or SA_NOCLDWAIT, children leave no zombies
+ *   SIG-8  a thread whose process is doomed neither comes back from a call nor sleeps any more
  *
  * Context: process. Source: kernel/signal.c, arch/riscv/kernel/signal.c. Not here: queued real-time signals, job
  * control (SIGSTOP kills nobody and stops nobody), core files.
@@ -145,7 +146,11 @@ export function createSignals(deps: SignalDeps): Signals {
   // ── Sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   const send: Signals["send"] = (process, signal, info, thread) => {
-    if (process.status !== undefined || process.ending !== undefined) return;
+    if (process.status !== undefined) return;
+    if (process.ending !== undefined) {
+      if (signal === SIGKILL) doom(process, signal);
+      return;
+    }
     const what = dispositionOf(process, signal);
     const candidates = thread === undefined ? [...process.threads.values()] : [thread];
     const taker = candidates.find((task) => signal === SIGKILL || !of(task).blocked.has(signal));
@@ -296,9 +301,12 @@ export function createSignals(deps: SignalDeps): Signals {
     const own = of(caller.task);
     let step = code.next();
     while (step.done !== true) {
-      if (step.value === BLOCKED && own.isInterruptible && isDue(caller)) {
+      const { ending } = caller.process;
+      // SIG-8: the process was doomed by what this thread has just done, or while it ran.
+      const isDoomed = step.value === BLOCKED && ending !== undefined;
+      if (isDoomed || (step.value === BLOCKED && own.isInterruptible && isDue(caller))) {
         scheduler.wake(caller.task);
-        step = code.throw(new Interrupted());
+        step = code.throw(isDoomed ? new FatalSignal(ending & 0x7f, "") : new Interrupted());
         continue;
       }
       try {
@@ -337,6 +345,8 @@ export function createSignals(deps: SignalDeps): Signals {
     of,
     send,
     afterCall(caller, nr, args, result) {
+      const { ending } = caller.process;
+      if (ending !== undefined && typeof result === "number") throw new FatalSignal(ending & 0x7f, "");
       if (!caller.process.signals.isUsed) return result;
       return typeof result === "object" || isDue(caller) ? finish(caller, nr, args, result) : result;
     },

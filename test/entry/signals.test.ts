@@ -169,6 +169,17 @@ describe("a signal with a handler", () => {
   });
 });
 
+// Regression: who had sent himself a signal without a handler went on to the next sleep, and slept for ever.
+it("SIG-8 a signal to oneself that kills does so before the call comes back", () => {
+  const lines = play(function* ({ libc, log }) {
+    yield* libc.kill(yield* libc.getpid(), 34);
+    log("still here");
+    yield* libc.sleep(1e12);
+    return 0;
+  }, 128 + 34);
+  expect(lines).toEqual([]);
+});
+
 describe("a call that sleeps", () => {
   /** Sends SIGUSR1 to the program after a while. */
   const sendLater = function* ({ libc }: Tools): Sleeping<number> {
