@@ -186,7 +186,7 @@ describe("the flusher", () => {
     const pid = t.start("/bin/iotest", "/dev/sda", "--size", "8M", "--block", "64K");
     let most = 0;
     while (kernel.exitStatus(pid) === undefined) {
-      kernel.run({ untilCycles: kernel.now() + 50_000_000 });
+      kernel.run({ untilCycles: kernel.now() + 120_000_000 });
       const over = counter(t, "nr_dirty") - counter(t, "nr_dirty_threshold");
       most = Math.max(most, over);
       expect(kernel.check()).toBeNull();
@@ -316,6 +316,23 @@ describe("errors", () => {
       expect(t.sh("play")).toBe(0);
       expect(t.kernel.check()).toBeNull();
       unload(t);
+    }
+  });
+
+  it("DSC-2 an allocation fails here and there: programs see an error or nothing, and no page is left", () => {
+    for (let nth = 12; nth <= 180; nth += 21) {
+      const t = bootDisk(
+        function* () {
+          return 0;
+        },
+        {},
+        { cmdline: `quiet modules=disk swiotlb=256K fail_nth=${nth}` },
+      );
+      t.sh("iotest /dev/sda --size 48K --block 6K --sync; iotest /dev/sda --size 48K --block 8K --mmap --sync");
+      t.kernel.run();
+      expect(t.kernel.check()).toBeNull();
+      expect(t.kernel.nrReports()).toBe(0);
+      for (const name of ["nr_dirty", "nr_writeback", "nr_file_pages"]) expect(counter(t, name)).toBe(0);
     }
   });
 
