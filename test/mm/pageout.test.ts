@@ -46,7 +46,8 @@ it("SLOT-5 a page that is taken back while kswapd writes another is not written 
     ...w,
     refs,
     swap: {
-      device: () => io,
+      deviceOf: () => io,
+      pageOf: (slot: number) => slot,
       layer: { release: () => false },
       removeFromCache: (_ctx: unknown, pfn: Pfn) => takeBack(pfn),
     },
