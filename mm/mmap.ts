@@ -63,6 +63,8 @@ import type { VmaSpec, Vmas } from "./vma.ts";
 import { NR_COMMITTED, type VmStat } from "./vmstat.ts";
 
 const PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC;
+/** Arguments are 53 bits wide, and a mask looks at the lowest 32 only. */
+const isProt = (prot: number): boolean => prot >= 0 && prot <= PROT_ALL;
 /** No mapping below it unless it is asked for: a NULL pointer with an offset hits nothing (vm.mmap_min_addr). */
 export const MMAP_MIN_PAGE = 16;
 
@@ -260,7 +262,7 @@ export function createMmapCalls(deps: MmapDeps): MmapCalls {
     const sharing = flags & (MAP_SHARED | MAP_PRIVATE);
     const isAnon = (flags & MAP_ANONYMOUS) !== 0;
     if ((sharing !== MAP_SHARED && sharing !== MAP_PRIVATE) || (!isAnon && file === undefined)) return -EINVAL;
-    if ((prot & ~PROT_ALL) !== 0 || !Number.isInteger(addr) || !Number.isInteger(bytes) || bytes <= 0) return -EINVAL;
+    if (!isProt(prot) || !Number.isInteger(addr) || !Number.isInteger(bytes) || bytes <= 0) return -EINVAL;
     if ((flags & MAP_GROWSDOWN) !== 0 && (sharing === MAP_SHARED || !isAnon)) return -EINVAL;
     if (bytes > TASK_SIZE) return -ENOMEM;
     const nrPages = Math.ceil(bytes / PAGE_SIZE);
@@ -299,7 +301,7 @@ export function createMmapCalls(deps: MmapDeps): MmapCalls {
 
   const mprotect: MmapCalls["mprotect"] = (ctx, mm, addr, bytes, prot) => {
     const range = pageRange(addr, bytes);
-    if (range === null || (prot & ~PROT_ALL) !== 0) return -EINVAL;
+    if (range === null || !isProt(prot)) return -EINVAL;
     const [start, end] = range;
     if (!vmas.isCovered(mm, start, end)) return -ENOMEM;
     let nrNew = 0;

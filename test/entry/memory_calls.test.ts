@@ -56,6 +56,24 @@ describe("files in memory", () => {
   });
 });
 
+// Regression: rights above 32 bits passed the mask and were stored. Found by random system calls.
+it("SYS-1 rights that no register of 32 bits holds are refused", () => {
+  const results: number[] = [];
+  const t = bootKernel({
+    *"/bin/prot"(env) {
+      const p = yield* call(env, sys.SYS_mmap, 0, PAGE, RW, ANON, -1, 0);
+      for (const prot of [2 ** 52, 2 ** 32, -(2 ** 32), 8, -1]) {
+        results.push(yield* call(env, sys.SYS_mprotect, p, PAGE, prot));
+        results.push(yield* call(env, sys.SYS_mmap, 0, PAGE, prot, ANON, -1, 0));
+      }
+      return 0;
+    },
+  });
+  expect(t.run("/bin/prot")).toBe(0);
+  expect(results).toEqual(new Array(10).fill(-EINVAL));
+  t.expectNoLeak();
+});
+
 describe("the kernel's own copies", () => {
   it("COW-3 UAC-1 read() into memory shared after a fork changes the child's only", () => {
     const t = bootKernel({
