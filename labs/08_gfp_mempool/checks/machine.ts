@@ -260,6 +260,7 @@ export class GfpMachine {
       this.fire();
       for (let task = this.#woken[0]; task !== undefined; task = this.#woken[0]) {
         removed(this.#woken, task);
+        this.note("resume", task.id);
         const result = this.#run(task);
         if (result !== null) this.note("done", task.id, result);
       }

@@ -3,10 +3,11 @@
  */
 
 import { maskName, mayBlock } from "./model.ts";
-import { fail, type Seen, show, type Verdict } from "./verdict.ts";
+import { fail, ownEvents, type Seen, show, type Verdict } from "./verdict.ts";
 
 /** GFP-2. */
-export function judgeMight(name: string, gfp: number, { events }: Seen): Verdict {
+export function judgeMight(name: string, gfp: number, seen: Seen): Verdict {
+  const events = ownEvents(seen);
   const call = `${name}(${maskName(gfp)})`;
   const nr = events.filter(([what]) => what === "might").length;
   if (!mayBlock(gfp)) return nr === 0 ? null : fail("might", `${call} must not sleep and says that it might`);

@@ -27,6 +27,8 @@ function textOf([what, a, b, c]: Event): string {
       return `reclaim(${maskName(Number(a))}) → ${show(b)}`;
     case "bug":
       return "✗";
+    case "resume":
+      return "· then the woken task:";
     case "might":
       return "mightSleep";
     default:

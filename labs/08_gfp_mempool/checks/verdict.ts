@@ -38,10 +38,16 @@ export function hadInterrupt({ events }: Seen): boolean {
   return events.some(([what]) => what === "irq");
 }
 
+/** What the call itself did: behind it run tasks that it, or an interrupt, has woken. */
+export function ownEvents({ events }: Seen): readonly Event[] {
+  const end = events.findIndex(([what]) => what === "resume");
+  return end < 0 ? events : events.slice(0, end);
+}
+
 /** The lock was taken, not by an interrupt. */
-export function hasLock({ events }: Seen): boolean {
+export function hasLock(seen: Seen): boolean {
   let depth = 0;
-  return events.some(([what]) => {
+  return ownEvents(seen).some(([what]) => {
     if (what === "irq") depth++;
     if (what === "iret") depth--;
     return depth === 0 && what === "lock";
