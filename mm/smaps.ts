@@ -48,6 +48,8 @@ export interface VmaPages {
   /** Of all: pages of huge pages. */
   huge: number;
   swap: number;
+  /** Of them those of shared memory, which VmSwap does not count. */
+  swapShared: number;
   /** Like `pss`, of the pages in swap. */
   swapPss: number;
   locked: number;
@@ -88,6 +90,7 @@ export const noPages = (): VmaPages => ({
   lazyFree: 0,
   huge: 0,
   swap: 0,
+  swapShared: 0,
   swapPss: 0,
   locked: 0,
 });
@@ -155,7 +158,8 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
       const mapping = fromGranule(port.ld32(vma + VMA_MAPPING));
       const isShmem = mapping !== NULL && (port.ld32(mapping + AS_FLAGS) & AS_SHMEM) !== 0;
       const pgoff = port.ld32(vma + VMA_PGOFF);
-      if (withPages) counts.swap += sharedInSwap(mapping, pgoff, end - start);
+      if (withPages) counts.swapShared = sharedInSwap(mapping, pgoff, end - start);
+      counts.swap += counts.swapShared;
       reports.push({ start, end, prot, kind, flags, pgoff, mapping, isShmem, pages: counts });
     });
     return reports;

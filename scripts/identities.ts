@@ -125,16 +125,20 @@ function processEquations({ kernel }: Moment): Equation[] {
     });
 }
 
-/** Σ smaps Rss = VmRSS, Σ Size = VmSize, Σ Swap = VmSwap; the pages of a mapping are shared or private. */
+/**
+ * Σ smaps Rss = VmRSS, Σ Size = VmSize, Σ Swap = VmSwap and what shared memory has in swap; the pages of a mapping are
+ * shared or private.
+ */
 function smapsEquations(kernel: Kernel, pid: number, status: (name: string) => number): Equation[] {
   const text = kernel.readFile(`/proc/${pid}/smaps`) ?? "";
   const sumOf = (name: string): number =>
     sum([...text.matchAll(new RegExp(`^${name}:\\s+(\\d+) kB$`, "gm"))].map(([, kib]) => Number(kib)));
+  const sharedInSwap = sum(kernel.mappings(pid).map(({ pages }) => pages.swapShared));
   const rollup = numbersIn(/^Rss:.*$/m.exec(kernel.readFile(`/proc/${pid}/smaps_rollup`) ?? "")?.[0] ?? "");
   return [
     [`${pid} Σ smaps Rss`, sumOf("Rss"), status("VmRSS")],
     [`${pid} Σ smaps Size`, sumOf("Size"), status("VmSize")],
-    [`${pid} Σ smaps Swap`, sumOf("Swap"), status("VmSwap")],
+    [`${pid} Σ smaps Swap`, sumOf("Swap"), status("VmSwap") + PAGE_KIB * sharedInSwap],
     [`${pid} smaps_rollup Rss`, rollup[0] ?? Number.NaN, status("VmRSS")],
     [
       `${pid} smaps parts`,

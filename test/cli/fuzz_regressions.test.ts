@@ -3,12 +3,16 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED } from "../../kernel/uapi/mman.ts";
+import { SYS_mmap, SYS_nanosleep } from "../../kernel/uapi/syscall.ts";
 import { BootPanic } from "../../scripts/boot_panic.ts";
 import { runCase } from "../../scripts/fuzz/run_case.ts";
+import { brokenIdentity } from "../../scripts/identities.ts";
 import { resolveMachine } from "../../scripts/options.ts";
 import { inputFromBytes } from "../../scripts/readers/input.ts";
 import { runWorkloads } from "../../scripts/run_workloads.ts";
 import { loadScenario } from "../../scripts/workloads.ts";
+import { bootKernel } from "../support/boot_kernel.ts";
 
 const END = 'kill: 5M\nfinally: ["true"]\nexpect: { exit_status: ">= 0", corrupt: 0 }\n';
 
@@ -44,5 +48,30 @@ describe("found by the fuzzer", () => {
     const { result } = await runWorkloads({ machine: resolveMachine(0, set.machine), set });
     expect([result.end, result.panicReport]).toEqual(["panic", expect.stringContaining("deadlocked on memory")]);
     expect((await runCase(text, { reason: "none" })).failure).toBeNull();
+  });
+
+  it("Σ smaps Swap counts what shared memory has in swap, and VmSwap does not: the identity said it was broken", () => {
+    const MIB = 1 << 20;
+    const broken: (string | null)[] = [];
+    const t = bootKernel(
+      {
+        *"/bin/sharer"(env) {
+          const map = (bytes: number, flags: number) => env.syscall(SYS_mmap, 0, bytes, 3, flags, -1, 0) as number;
+          const rest = env.syscall(SYS_nanosleep, 100_000_000);
+          if (typeof rest === "object") yield* rest;
+          const shared = map(6 * MIB, MAP_SHARED | MAP_ANONYMOUS);
+          for (let at = 0; at < 6 * MIB; at += 4096) env.mem.st32(shared + at, at);
+          const own = map(12 * MIB, MAP_PRIVATE | MAP_ANONYMOUS);
+          for (let at = 0; at < 12 * MIB; at += 4096) env.mem.st32(own + at, at);
+          const swapped = t.kernel.mappings(t.kernel.tasks().find(({ comm }) => comm === "sharer")?.pid ?? 0);
+          expect(swapped.reduce((sum, { pages }) => sum + pages.swapShared, 0)).toBeGreaterThan(0);
+          broken.push(brokenIdentity(t.kernel));
+          return 0;
+        },
+      },
+      { ramBytes: 16 * MIB, cmdline: "quiet swap=32M", nrCpus: 1 },
+    );
+    expect(t.run("/bin/sharer")).toBe(0);
+    expect(broken).toEqual([null]);
   });
 });
