@@ -4,7 +4,9 @@
  */
 
 import { expect, it } from "vitest";
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
+import { SYS_mmap } from "../../kernel/uapi/syscall.ts";
 import { packageFile } from "../../scripts/package_files.ts";
 import { compareSeeds, type SeedsResult } from "../../scripts/seeds_command.ts";
 import { loadWorkloads, type WorkloadSet } from "../../scripts/workloads.ts";
@@ -30,7 +32,8 @@ it("SED-1 determinism.yaml: six seeds, each twice the same, six different machin
 it("SED-1 a run that depends on the host is found, with the page and what was printed", async () => {
   let nrRuns = 0;
   const wayward: Program = function* (env) {
-    env.mem.st32(0x7_ffff_e000, ++nrRuns);
+    const at = env.syscall(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    env.mem.st32(at as number, ++nrRuns);
     return 0;
   };
   const set = await loadWorkloads(["true"]);
