@@ -120,6 +120,13 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   pktsink: (d) => option(d, "--packets", number(d, 500)),
   memhog: (d) => [size(d), ...flags(d, ["--huge", "--free"]), ...option(d, "--hold", cycles(d))],
   fragment: (d) => [size(d), ...option(d, "--keep", number(d, 20)), ...option(d, "--hold", cycles(d))],
+  inversion: (d) => [
+    ...(d.chance(50) ? ["--plain"] : []),
+    ...option(d, "--mem", size(d)),
+    ...option(d, "--busy", cycles(d)),
+    ...option(d, "--rounds", number(d, 5)),
+  ],
+  userpager: (d) => [number(d, 600)],
   filehog: (d) => [d.chance(80) ? `${d.spread(1, 2000)}K` : size(d), ...option(d, "--hold", cycles(d))],
   stress: (d) => [
     ...["--ops", count(d, 5000), ...option(d, "--seed", number(d, 9999)), ...option(d, "--max", size(d))],

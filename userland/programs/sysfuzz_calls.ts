@@ -262,6 +262,7 @@ export const FUZZED_CALLS: readonly FuzzedCall[] = [
   call(1, sys.SYS_rt_sigprocmask, upTo(3), mostly(80, source, oneOf(0)), mostly(50, oneOf(0), place), oneOf(8)),
   call(0.5, sys.SYS_rt_sigpending, place, oneOf(8)),
   call(0.1, sys.SYS_rt_sigsuspend, source, oneOf(8)),
+  call(0.05, sys.SYS_rt_sigreturn),
   call(0.5, sys.SYS_sigaltstack, mostly(80, source, oneOf(0)), mostly(50, oneOf(0), place)),
   call(1, sys.SYS_uname, place),
   call(1, sys.SYS_personality, mostly(70, oneOf(sys.ADDR_NO_RANDOMIZE, 0, 0xffff_ffff), junk)),
