@@ -29,12 +29,21 @@ function nrSwappedOut(kernel: Kernel): number {
   return Number(usedKib) / 4 - Number(nrCached);
 }
 
+const nrPermanentThreads = (kernel: Kernel): number =>
+  kernel.tasks().filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
+
+/** Pages that somebody has to give back: caches may keep theirs, and threads that the kernel keeps have their stacks. */
+export function heldPages(kernel: Kernel): number {
+  const { largeKmalloc, anon, files, pageTables, kernelStacks, other } = kernel.census();
+  return largeKmalloc + anon + files + pageTables + kernelStacks + other - STACK_PAGES * nrPermanentThreads(kernel);
+}
+
 /** What is in use at the end, after every cache has given back what it can. */
 export function endState(kernel: Kernel): EndState {
   const { slab } = kernel.memory;
   slab.shrinkAll(kernel.contexts.taskContext(kernel.machine.harts.current[0] as number));
   const tasks = kernel.tasks();
-  const nrPermanent = tasks.filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
+  const nrPermanent = nrPermanentThreads(kernel);
   const objects = new Map<string, number>();
   slab.forEachCache((cache) => {
     const { name, activeObjects } = slab.slabInfo(cache);

@@ -33,7 +33,7 @@ import {
   settle,
 } from "./aftermath.ts";
 import { BootPanic } from "./boot_panic.ts";
-import { endState, surplusText } from "./end_state.ts";
+import { endState, heldPages, surplusText } from "./end_state.ts";
 import { brokenIdentity } from "./identities.ts";
 import { createLatencyObserver, type LatencyObserver, OBSERVED_KINDS } from "./observer.ts";
 import type { MachineOptions } from "./options.ts";
@@ -202,7 +202,7 @@ class Run {
   readonly #request: RunRequest;
   readonly #started: Started[] = [];
   readonly #waiting: Workload[];
-  readonly #base: PageCensus;
+  readonly #basePages: number;
   readonly #startCycles: number;
   readonly #startHostMs = performance.now();
   readonly #nrOpsTotal: number;
@@ -220,7 +220,7 @@ class Run {
     this.#kernel = kernel;
     this.#request = request;
     this.#waiting = [...request.set.workloads].sort((a, b) => a.atCycles - b.atCycles);
-    this.#base = kernel.census();
+    this.#basePages = heldPages(kernel);
     this.#baseMagazines = kernel.magazineStats();
     kernel.interrupts.offTracker?.reset();
     this.#startCycles = kernel.now();
@@ -284,7 +284,7 @@ class Run {
       hostSeconds: this.#hostSeconds,
       peakBytes: this.#kernel.peakPages() * PAGE_SIZE,
       census,
-      leakedPages: Math.max(0, heldPages(census) - heldPages(this.#base)),
+      leakedPages: Math.max(0, heldPages(kernel) - this.#basePages),
       warnings: this.#started.flatMap(({ workload }) => workload.warnings.map((text) => `${workload.name}: ${text}`)),
       nrReports: kernel.nrReports(),
       oomKills: vmstatCounter(kernel, "oom_kill"),
@@ -396,11 +396,6 @@ function offWindowsOf({ interrupts: { offTracker }, machine }: Kernel): RunResul
       .filter((window) => window !== undefined)
       .sort((a, b) => b.cycles - a.cycles)[0];
   return { irqs: longest(offTracker.maxIrqsOff), preempt: longest(offTracker.maxPreemptOff) };
-}
-
-/** Pages that somebody has to give back: caches may keep theirs. */
-function heldPages(census: PageCensus): number {
-  return census.largeKmalloc + census.anon + census.pageTables + census.kernelStacks + census.files + census.other;
 }
 
 /** What happened between two readings of a CPU's counters; `cached` is what is there now. */
