@@ -35,7 +35,8 @@ const nrPermanentThreads = (kernel: Kernel): number =>
 /** Pages that somebody has to give back: caches may keep theirs, and threads that the kernel keeps have their stacks. */
 export function heldPages(kernel: Kernel): number {
   const { largeKmalloc, anon, files, pageTables, kernelStacks, other } = kernel.census();
-  return largeKmalloc + anon + files + pageTables + kernelStacks + other - STACK_PAGES * nrPermanentThreads(kernel);
+  const stacks = kernelStacks - STACK_PAGES * nrPermanentThreads(kernel);
+  return largeKmalloc + anon + files + pageTables + stacks + other;
 }
 
 /** What is in use at the end, after every cache has given back what it can. */

@@ -13,7 +13,8 @@ import { PREEMPTED, type Sleeping } from "../kernel/types.ts";
 import { ESRCH } from "../kernel/uapi/errno.ts";
 import type { ProgramEnv } from "../kernel/uapi/program.ts";
 import { SC_NOBODY, SC_WAIT, type SyscallRecording } from "../kernel/uapi/recording.ts";
-import { SYS_eventcount_advance, SYS_eventcount_await, SYS_kill } from "../kernel/uapi/syscall.ts";
+import { RLIMIT_AS } from "../kernel/uapi/resource.ts";
+import { SYS_eventcount_advance, SYS_eventcount_await, SYS_prlimit64 } from "../kernel/uapi/syscall.ts";
 import type { TouchModel } from "./heap_replay.ts";
 import type { RecordedSpace } from "./recorded_space.ts";
 import type { BackingFile, MemoryCounters } from "./strace_memory.ts";
@@ -89,7 +90,8 @@ function* passOverTheDead(env: ProgramEnv, replay: Replay): Sleeping<void> {
   const { task, tasks } = replay.recording;
   const leader = tasks[task[replay.cursor] as number]?.leader ?? 0;
   const pid = replay.pid[leader] as number;
-  if (pid === 0 || (yield* call(env, SYS_kill, pid, 0)) !== -ESRCH) return;
+  // kill(pid, 0) finds a zombie, too; the limits of one that has ended cannot be asked for.
+  if (pid === 0 || (yield* call(env, SYS_prlimit64, pid, RLIMIT_AS, 0, 0)) !== -ESRCH) return;
   for (const [other, state] of tasks.entries()) if (state.leader === leader) replay.isLost[other] = 1;
   yield* announce(env, replay);
 }
