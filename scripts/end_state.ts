@@ -32,7 +32,7 @@ function nrSwappedOut(kernel: Kernel): number {
 const nrPermanentThreads = (kernel: Kernel): number =>
   kernel.tasks().filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
 
-/** Pages that somebody has to give back: caches may keep theirs, and threads that the kernel keeps have their stacks. */
+/** Pages that somebody has to give back: caches may keep theirs, threads that the kernel keeps their stacks. */
 export function heldPages(kernel: Kernel): number {
   const { largeKmalloc, anon, files, pageTables, kernelStacks, other } = kernel.census();
   const stacks = kernelStacks - STACK_PAGES * nrPermanentThreads(kernel);

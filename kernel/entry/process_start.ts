@@ -121,6 +121,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
     new TaskMemory(machine, ctx, createFaultHandler(faultDeps, ctx, mm));
 
   const signals = createSignals({
+    machine,
     scheduler,
     doom: (process, status) => table.doom(process, status),
     enterSyscall: (caller, nr, args) => table.enterSyscall(caller, nr, args),

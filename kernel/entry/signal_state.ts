@@ -46,6 +46,8 @@ export interface ThreadSignals {
   isInterruptible: boolean;
   /** The program is about to give up its CPU by itself: a handler may run when it has it again. */
   isAtYield: boolean;
+  /** SIG-8: the error that ends it has been thrown into its program once. */
+  isToldToEnd: boolean;
   /** The next frame goes below. */
   sp: number;
   altStack: { readonly sp: number; readonly size: number } | undefined;
@@ -81,6 +83,7 @@ export const createThreadSignals = (blocked: SigSet): ThreadSignals => ({
   pending: new Map(),
   isInterruptible: false,
   isAtYield: false,
+  isToldToEnd: false,
   sp: 0,
   altStack: undefined,
   depth: 0,

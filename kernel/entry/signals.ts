@@ -36,6 +36,8 @@
  * control (SIGSTOP kills nobody and stops nobody), core files.
  */
 
+import type { Machine } from "../arch/machine.ts";
+import { CYCLES_PER_TICK } from "../params.ts";
 import type { Scheduler } from "../sched.ts";
 import type { Task } from "../task.ts";
 import { BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../types.ts";
@@ -115,6 +117,7 @@ export interface Signals {
 }
 
 export interface SignalDeps {
+  readonly machine: Machine;
   readonly scheduler: Scheduler;
   readonly doom: (process: Process, status: number) => void;
   readonly enterSyscall: (caller: Caller, nr: number, args: readonly number[]) => MaySleep<number>;
@@ -125,6 +128,7 @@ export interface SignalDeps {
 
 export function createSignals(deps: SignalDeps): Signals {
   const { scheduler, doom } = deps;
+  const { clock } = deps.machine.harts;
   const states = new WeakMap<Task, ThreadSignals>();
 
   const of = (task: Task): ThreadSignals => {
@@ -297,6 +301,19 @@ export function createSignals(deps: SignalDeps): Signals {
     }
   }
 
+  /** A program that has caught its end, and calls again, must not keep the machine: it does so once a tick. */
+  function* untilNextTick({ task }: Caller): Sleeping<void> {
+    const own = of(task);
+    if (!own.isToldToEnd) own.isToldToEnd = true;
+    else {
+      try {
+        yield* scheduler.sleepUntil(task, (clock[task.ctx.cpu] as number) + CYCLES_PER_TICK);
+      } catch {
+        // It ends anyway.
+      }
+    }
+  }
+
   function* drive<T>(caller: Caller, code: Sleeping<T>): Sleeping<T> {
     const own = of(caller.task);
     let step = code.next();
@@ -306,6 +323,7 @@ export function createSignals(deps: SignalDeps): Signals {
       const isDoomed = step.value === BLOCKED && ending !== undefined;
       if (isDoomed || (step.value === BLOCKED && own.isInterruptible && isDue(caller))) {
         scheduler.wake(caller.task);
+        if (isDoomed) yield* untilNextTick(caller);
         step = code.throw(isDoomed ? new FatalSignal(ending & 0x7f, "") : new Interrupted());
         continue;
       }
