@@ -69,7 +69,8 @@ const isGood = (result: number): boolean =>
 const MAPPING_CALLS: readonly number[] = [sys.SYS_mmap, sys.SYS_mremap, sys.SYS_brk];
 const STARTING_CALLS: readonly number[] = [sys.SYS_clone, sys.SYS_fork, sys.SYS_vfork, sys.SYS_spawn];
 
-const sealOf = ({ seed }: Plan, position: number): number => Math.imul(position ^ seed, 0x9e37_79b1) >>> 0;
+/** Never 0: that is a page that nobody has sealed. */
+const sealOf = ({ seed }: Plan, position: number): number => (Math.imul(position ^ seed, 0x9e37_79b1) | 1) >>> 0;
 
 function* sysCall(env: ProgramEnv, nr: number, args: readonly number[]): Sleeping<number> {
   const result = env.syscall(nr, ...(args as [number]));
