@@ -5,10 +5,9 @@
  * them, with their stacks and task_structs, and the slab allocator's own caches.
  */
 
-import type { Kernel } from "../kernel/entry/kernel.ts";
+import type { Kernel, TaskInfo } from "../kernel/entry/kernel.ts";
 
-/** Threads that the kernel makes when it first needs them, and keeps. */
-const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^(kcompactd|kswapd|writeback)/;
+const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^(kcompactd|khugepaged|kswapd|writeback)/;
 const STACK_PAGES = 4;
 /** Caches that the slab allocator keeps for itself, and areas of vmalloc: freed ones wait for a flush (VML-4). */
 const INTERNAL_CACHE = /^(magazine-|kmem_cache|slab|vmap_area)/;
@@ -29,13 +28,16 @@ function nrSwappedOut(kernel: Kernel): number {
   return Number(usedKib) / 4 - Number(nrCached);
 }
 
-const nrPermanentThreads = (kernel: Kernel): number =>
-  kernel.tasks().filter(({ comm }) => PERMANENT_THREAD.test(comm)).length;
+/** Threads that the kernel makes when it first needs them, and keeps. */
+export const isPermanentThread = ({ comm }: Pick<TaskInfo, "comm">): boolean => PERMANENT_THREAD.test(comm);
+/** Pages of the kernel stacks of those. */
+export const permanentStackPages = (kernel: Kernel): number =>
+  STACK_PAGES * kernel.tasks().filter(isPermanentThread).length;
 
 /** Pages that somebody has to give back: caches may keep theirs, threads that the kernel keeps their stacks. */
 export function heldPages(kernel: Kernel): number {
   const { largeKmalloc, anon, files, pageTables, kernelStacks, other } = kernel.census();
-  const stacks = kernelStacks - STACK_PAGES * nrPermanentThreads(kernel);
+  const stacks = kernelStacks - permanentStackPages(kernel);
   return largeKmalloc + anon + files + pageTables + stacks + other;
 }
 
@@ -44,7 +46,7 @@ export function endState(kernel: Kernel): EndState {
   const { slab } = kernel.memory;
   slab.shrinkAll(kernel.contexts.taskContext(kernel.machine.harts.current[0] as number));
   const tasks = kernel.tasks();
-  const nrPermanent = nrPermanentThreads(kernel);
+  const nrPermanent = tasks.filter(isPermanentThread).length;
   const objects = new Map<string, number>();
   slab.forEachCache((cache) => {
     const { name, activeObjects } = slab.slabInfo(cache);
@@ -54,7 +56,7 @@ export function endState(kernel: Kernel): EndState {
   const { largeKmalloc, anon, files, kernelStacks, dmaPools, balloon, other, ...rest } = kernel.census();
   // Where in the window the stacks of permanent threads came to lie is chance, and so is how many tables that takes.
   const pageTables = rest.pageTables - kernel.nrKernelTables();
-  const stacks = kernelStacks - STACK_PAGES * nrPermanent;
+  const stacks = kernelStacks - permanentStackPages(kernel);
   // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
   const others = files + dmaPools + balloon + other;
   const pages = { largeKmalloc, anon: anon + nrSwappedOut(kernel), pageTables, stacks, other: others };

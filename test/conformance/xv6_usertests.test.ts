@@ -17,7 +17,8 @@ import { E2BIG, EFAULT, ENAMETOOLONG, ENOENT, ENOMEM } from "../../kernel/uapi/e
 import { O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from "../../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
-import { bootKernel, permanentStackPages, type TestKernel } from "../support/boot_kernel.ts";
+import { permanentStackPages } from "../../scripts/end_state.ts";
+import { bootKernel, type TestKernel } from "../support/boot_kernel.ts";
 
 /** xv6 has no overcommit: what it grants is there. */
 /** The stack at its fixed place: its end is asked about to the byte. */

@@ -15,7 +15,8 @@ import type { Program } from "../../kernel/uapi/program.ts";
 import * as sys from "../../kernel/uapi/syscall.ts";
 import { WORK_BYTES } from "../../kernel/workqueue.ts";
 import { GFP_ATOMIC } from "../../mm/gfp.ts";
-import { bootKernel, permanentStackPages, type TestKernel } from "../support/boot_kernel.ts";
+import { permanentStackPages } from "../../scripts/end_state.ts";
+import { bootKernel, type TestKernel } from "../support/boot_kernel.ts";
 import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
 
 const later: Program = function* (env) {

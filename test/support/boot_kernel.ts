@@ -4,8 +4,9 @@
 
 import { expect } from "vitest";
 import { boot } from "../../kernel/entry/boot.ts";
-import type { BootOptions, Kernel, TaskInfo } from "../../kernel/entry/kernel.ts";
+import type { BootOptions, Kernel } from "../../kernel/entry/kernel.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
+import { isPermanentThread, permanentStackPages } from "../../scripts/end_state.ts";
 
 export interface TestKernel {
   readonly kernel: Kernel;
@@ -18,12 +19,6 @@ export interface TestKernel {
 }
 
 const MIB = 1024 * 1024;
-
-/** Threads that the kernel makes when it first needs them, and keeps. */
-export const isPermanentThread = (task: TaskInfo): boolean =>
-  /^((ksoftirqd|kworker)\/|kswapd)|^(kcompactd|khugepaged|writeback)/.test(task.comm);
-/** Pages of the kernel stacks of those. */
-export const permanentStackPages = (kernel: Kernel): number => 4 * kernel.tasks().filter(isPermanentThread).length;
 
 export function bootKernel(
   programs: Readonly<Record<string, Program>>,

@@ -6,8 +6,9 @@
 import { expect } from "vitest";
 import type { BootOptions } from "../../kernel/entry/kernel.ts";
 import type { Program } from "../../kernel/uapi/program.ts";
+import { isPermanentThread, permanentStackPages } from "../../scripts/end_state.ts";
 import { builtinPrograms } from "../../userland/index.ts";
-import { bootKernel, isPermanentThread, permanentStackPages, type TestKernel } from "./boot_kernel.ts";
+import { bootKernel, type TestKernel } from "./boot_kernel.ts";
 
 export interface DriverKernel extends TestKernel {
   /** Starts a program and lets it run until it first sleeps for long; its pid. */
