@@ -21,11 +21,12 @@ export interface EndState {
   readonly objects: ReadonlyMap<string, number>;
 }
 
-/** Pages that are on a swap disk and not in RAM: what one run has there another may have in RAM. */
+/** Pages that are on swap disks and not in RAM: what one run has there another may have in RAM. */
 function nrSwappedOut(kernel: Kernel): number {
-  const [, usedKib = 0] = /^\S+\s+partition\s+\d+\s+(\d+)/m.exec(kernel.readFile("/proc/swaps") ?? "") ?? [];
+  const areas = (kernel.readFile("/proc/swaps") ?? "").matchAll(/^\S+\s+partition\s+\d+\s+(\d+)/gm);
+  const usedKib = [...areas].reduce((sum, [, kib]) => sum + Number(kib), 0);
   const [, nrCached = 0] = /^nr_swapcached (\d+)$/m.exec(kernel.readFile("/proc/vmstat") ?? "") ?? [];
-  return Number(usedKib) / 4 - Number(nrCached);
+  return usedKib / 4 - Number(nrCached);
 }
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
