@@ -28,15 +28,12 @@
  * Source: mm/page_alloc.c (want_init_on_alloc, want_init_on_free), mm/slab.h (slab_want_init_on_alloc, _free).
  */
 
-import { CYC_PER_LINE, CYC_ZERO_PAGE } from "../kernel/arch/charges.ts";
-import type { Machine } from "../kernel/arch/machine.ts";
-import { CACHE_LINE, PAGE_SIZE } from "../kernel/params.ts";
-import { type Context, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import type { MemoryPort } from "../kernel/arch/port.ts";
+import type { Context, PhysAddr } from "../kernel/types.ts";
 import { __GFP_ZERO } from "./gfp.ts";
-import type { KmemCacheAlloc, ObjectCacheLayer } from "./object_cache.ts";
-import { orderOfFlags, type Pages, PG_ALLOCATED, PG_OWNER_BITS, PG_STATE } from "./page.ts";
+import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { PageAllocator } from "./page_alloc.ts";
-import { CACHE_FLAGS, CACHE_HAS_CTOR, CACHE_OBJECT_SIZE, type KmemCache, OBJECT_LIVE } from "./slab_descriptor.ts";
+import { CACHE_FLAGS, CACHE_HAS_CTOR, type KmemCache, NO_SLAB, OBJECT_LIVE, type Slab } from "./slab_descriptor.ts";
 import { SLAB_TYPESAFE_BY_RCU } from "./slab_layout.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 
@@ -46,25 +43,8 @@ export interface AutoInit {
 }
 
 /** `inner` with blocks of pages zeroed as `when` says. */
-export function initPages(machine: Machine, pages: Pages, inner: PageAllocator, when: AutoInit): PageAllocator {
-  const { port, harts } = machine;
-  const { clock } = harts;
+export function initPages(inner: PageAllocator, when: AutoInit): PageAllocator {
   const always = when.onAlloc ? __GFP_ZERO : 0;
-
-  /** INI-3: the block is handed out as it says, and its caller is its only holder. */
-  const mayFree = (pfn: Pfn, order: number): boolean => {
-    if (pfn >>> 0 !== pfn || pfn === 0 || pfn >= pages.nrFrames) return false;
-    const flags = pages.flags(pfn);
-    const isOut = (flags & (PG_STATE | PG_OWNER_BITS)) === PG_ALLOCATED && orderOfFlags(flags) === order;
-    return isOut && pages.refcount(pfn) === 1;
-  };
-
-  const zeroFreed = (ctx: Context, pfn: Pfn, order: number): void => {
-    if (!mayFree(pfn, order)) return;
-    port.fill(pfnToPhys(pfn), 0, PAGE_SIZE << order);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + (CYC_ZERO_PAGE << order);
-  };
-
   const allocPagesAny: PageAllocator["allocPagesAny"] = (ctx, order, gfp) =>
     inner.allocPagesAny(ctx, order, gfp | always);
   return {
@@ -74,7 +54,8 @@ export function initPages(machine: Machine, pages: Pages, inner: PageAllocator, 
     tryAllocPages: (ctx, order, gfp) => inner.tryAllocPages(ctx, order, gfp | always),
     getFreePages: (ctx, order, gfp) => inner.getFreePages(ctx, order, gfp | always),
     freePages(ctx, pfn, order) {
-      if (when.onFree) zeroFreed(ctx, pfn, order);
+      // INI-3
+      if (when.onFree && inner.mayFree(pfn, order)) inner.zeroPages(ctx, pfn, order);
       return inner.freePages(ctx, pfn, order);
     },
   };
@@ -82,23 +63,21 @@ export function initPages(machine: Machine, pages: Pages, inner: PageAllocator, 
 
 /** `inner` with objects zeroed as `when` says. */
 export function initObjects(
-  machine: Machine,
+  port: MemoryPort,
   objects: SlabObjects,
+  miss: Pick<MissPath, "zeroObject">,
   inner: ObjectCacheLayer,
   when: AutoInit,
 ): ObjectCacheLayer {
-  const { port, harts } = machine;
-  const { clock } = harts;
   const isKept = (cache: KmemCache): boolean =>
     (port.ld32(cache + CACHE_FLAGS) & (CACHE_HAS_CTOR | SLAB_TYPESAFE_BY_RCU)) !== 0;
 
   /** INI-3: an object that is live, of its own cache. */
-  const zeroFreed = (ctx: Context, cache: KmemCache, obj: PhysAddr): void => {
-    const state = objects.stateOf(objects.slabOf(obj), obj);
+  const zeroFreed = (ctx: Context, slab: Slab, obj: PhysAddr): void => {
+    const state = objects.stateOf(slab, obj);
+    const cache = objects.cacheOfSlab(slab);
     if (state === 0 || port.ld8(state) !== OBJECT_LIVE || isKept(cache)) return;
-    const bytes = port.ld32(cache + CACHE_OBJECT_SIZE);
-    port.fill(obj, 0, bytes);
-    clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PER_LINE * Math.ceil(bytes / CACHE_LINE);
+    miss.zeroObject(ctx, cache, obj);
   };
 
   const kmemCacheAllocAny: ObjectCacheLayer["kmemCacheAllocAny"] = (ctx, cache, gfp) =>
@@ -108,12 +87,12 @@ export function initObjects(
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
     kmemCacheFree(ctx, cache, obj) {
-      const slab = when.onFree ? objects.slabOf(obj) : 0;
-      if (slab !== 0 && objects.cacheOfSlab(slab) === cache) zeroFreed(ctx, cache, obj);
+      const slab = when.onFree ? objects.slabOf(obj) : NO_SLAB;
+      if (slab !== NO_SLAB && objects.cacheOfSlab(slab) === cache) zeroFreed(ctx, slab, obj);
       return inner.kmemCacheFree(ctx, cache, obj);
     },
     freeFromSlab(ctx, slab, obj) {
-      if (when.onFree) zeroFreed(ctx, objects.cacheOfSlab(slab), obj);
+      if (when.onFree) zeroFreed(ctx, slab, obj);
       return inner.freeFromSlab(ctx, slab, obj);
     },
   };

@@ -143,6 +143,8 @@ export interface MissPath {
     gfp: Gfp,
     alloc: (ctx: Context, cache: KmemCache, gfp: Gfp) => MaySleep<PhysAddr>,
   ): MaySleep<PhysAddr>;
+  /** Zeroes what its user may use of an object, and returns it; NULL for NULL. */
+  zeroObject(ctx: Context, cache: KmemCache, obj: PhysAddr): PhysAddr;
 }
 
 export function createMissPath({ machine, pageAlloc, slabs, reports }: MissPathDeps): MissPath {
@@ -201,7 +203,7 @@ export function createMissPath({ machine, pageAlloc, slabs, reports }: MissPathD
     return fail(ctx, cache, gfp);
   };
 
-  const zero = (ctx: Context, cache: KmemCache, obj: PhysAddr): PhysAddr => {
+  const zeroObject = (ctx: Context, cache: KmemCache, obj: PhysAddr): PhysAddr => {
     if (obj === NULL) return NULL;
     const bytes = port.ld32(cache + CACHE_OBJECT_SIZE);
     port.fill(obj, 0, bytes);
@@ -210,18 +212,19 @@ export function createMissPath({ machine, pageAlloc, slabs, reports }: MissPathD
   };
 
   function* zeroLater(ctx: Context, cache: KmemCache, rest: Sleeping<PhysAddr>): Sleeping<PhysAddr> {
-    return zero(ctx, cache, yield* rest);
+    return zeroObject(ctx, cache, yield* rest);
   }
 
   return {
     allocMissed,
+    zeroObject,
     allocZeroed(ctx, cache, gfp, alloc) {
       if ((port.ld32(cache + CACHE_FLAGS) & CACHE_HAS_CTOR) !== 0) {
         reports.warning(ctx, `__GFP_ZERO on cache ${cacheName(port, cache)}, which has a constructor: refused`);
         return NULL;
       }
       const got = alloc(ctx, cache, gfp & ~__GFP_ZERO);
-      return typeof got === "object" ? zeroLater(ctx, cache, got) : zero(ctx, cache, asPhys(got));
+      return typeof got === "object" ? zeroLater(ctx, cache, got) : zeroObject(ctx, cache, asPhys(got));
     },
   };
 }

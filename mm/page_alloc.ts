@@ -134,6 +134,10 @@ export interface PageAllocator {
   tryAllocPages(ctx: Context, order: number, gfp: Gfp): Pfn;
   /** Frees a block: 0, or −EINVAL after a report (double, foreign, interior, wrong order). Any context. */
   freePages(ctx: Context, pfn: Pfn, order: number): number;
+  /** Would freePages take this block? O(1). */
+  mayFree(pfn: Pfn, order: number): boolean;
+  /** Zeroes a block that the caller has; interrupts are taken between its pages. Any context. */
+  zeroPages(ctx: Context, pfn: Pfn, order: number): void;
   /** As allocPagesAny; the physical address of the first byte, NULL on failure. */
   getFreePages(ctx: Context, order: number, gfp: Gfp): MaySleep<PhysAddr>;
   /** Turns an allocated block of order n into 2^n blocks of order 0 that are freed one by one. */
@@ -215,7 +219,9 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
 
   const prepOnRequest = (ctx: Context, pfn: Pfn, order: number, gfp: Gfp): void => {
     if ((gfp & __GFP_COMP) !== 0 && order > 0) pages.addFlags(pfn, PG_HEAD);
-    if ((gfp & __GFP_ZERO) === 0) return;
+    if ((gfp & __GFP_ZERO) !== 0) zeroPages(ctx, pfn, order);
+  };
+  const zeroPages = (ctx: Context, pfn: Pfn, order: number): void => {
     if (order === 0) zeroPage(ctx, pfn);
     else for (let i = 0; i < 1 << order; i++) zeroPageOf(ctx, pfn + i);
   };
@@ -284,6 +290,14 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     vmstat.countEvents(ctx, PGFREE, 1 << order);
   };
 
+  /** The test of freePages, which has it written out. */
+  const mayFree = (pfn: Pfn, order: number): boolean => {
+    if (pfn >>> 0 !== pfn || pfn === 0 || pfn >= nrFrames) return false;
+    const at = rowAt(pfn);
+    const flags = flagsAt(at) & ~HEAD_OF_COMPOUND;
+    return (flags & CHECKED_BITS) === (OUT | (order << ORDER_AT)) && refcountAt(at) === 1;
+  };
+
   const freePages = (ctx: Context, pfn: Pfn, order: number): number => {
     // One masked compare: allocated, of this order, nothing of its owner left. Then one holder. No frame is a number
     // that is not its own 32 unsigned bits.
@@ -309,6 +323,8 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     allocPagesAny,
     tryAllocPages,
     freePages,
+    mayFree,
+    zeroPages,
     getFreePages(ctx, order, gfp) {
       const pfn = allocPagesAny(ctx, order, gfp);
       if (typeof pfn === "number") return pfnToPhys(pfn);

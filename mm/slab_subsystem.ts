@@ -159,7 +159,7 @@ export function createSlabSubsystem(deps: SlabSubsystemDeps): SlabSubsystem {
   };
   const ownLayer = createLayer();
   const { autoInit, wrapLayer } = deps;
-  const initLayer = autoInit === undefined ? ownLayer : initObjects(machine, objects, ownLayer, autoInit);
+  const initLayer = autoInit === undefined ? ownLayer : initObjects(port, objects, miss, ownLayer, autoInit);
   const layer = wrapLayer === undefined ? initLayer : wrapLayer(initLayer);
   const mutex = physAdd(statics, CACHES_MUTEX);
   const kmemCacheCreate = (ctx: TaskContext, params: CacheParams): KmemCache => {

@@ -167,7 +167,7 @@ export function boot(options: BootOptions): Kernel {
   const faultState = image.bss("fault_inject", FAULT_INJECT_BYTES, 8);
   const faults = createFaultInjection(faultTexts, { machine, contexts, printk, state: faultState }); // refusals
   const autoInit = readAutoInit(parameters, printk);
-  const initialised = autoInit === undefined ? level.pageAlloc : initPages(machine, pages, level.pageAlloc, autoInit);
+  const initialised = autoInit === undefined ? level.pageAlloc : initPages(level.pageAlloc, autoInit);
   const pageAlloc = faults?.failPages(initialised) ?? initialised;
   const { vmstat, zones } = pageSetup;
   logCma(printk, cmaBytes, level.cmaArea);

@@ -10,7 +10,7 @@ import { describe, expect, it } from "vitest";
 import { asPfn, type Pfn, type PhysAddr, pfnToPhys } from "../../kernel/types.ts";
 import { EINVAL } from "../../kernel/uapi/errno.ts";
 import type { AutoInit } from "../../mm/auto_init.ts";
-import { GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
+import { __GFP_COMP, GFP_KERNEL, GFP_NOWAIT } from "../../mm/gfp.ts";
 import { SLAB_TYPESAFE_BY_RCU } from "../../mm/slab_layout.ts";
 import { bootDrivers } from "../support/driver_kernel.ts";
 import { finish } from "../support/finish.ts";
@@ -112,6 +112,14 @@ describe("init_on_free", () => {
       live(w, [64, 2000, 1], () => {});
       expect(nrSecrets(w)).toBeGreaterThan(500);
     }
+  });
+
+  it("INI-2 a compound block as well (bug: its head was taken for a block that may not be freed)", () => {
+    const w = world(ON_FREE);
+    const pfn = w.pageAlloc.tryAllocPages(w.ctx, 3, GFP_KERNEL | __GFP_COMP);
+    w.machine.port.fill(pfnToPhys(pfn), SECRET, 8 * PAGE);
+    expect(w.pageAlloc.freePages(w.ctx, pfn, 3)).toBe(0);
+    expect(isAll(w, pfnToPhys(pfn), 8 * PAGE, 0)).toBe(true);
   });
 
   it("INI-3 a free that is refused changes nothing", () => {

@@ -94,7 +94,7 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   const level =
     autoInit === undefined
       ? plain
-      : { ...plain, pageAlloc: initPages(machine, plain.pages, plain.pageAlloc, autoInit) };
+      : { ...plain, pageAlloc: initPages(plain.pageAlloc, autoInit) };
   machine.harts.irqOn.fill(1);
   contexts.setSystemState(SYSTEM_RUNNING);
   const ctx = contexts.taskContext(0);
