@@ -18,7 +18,7 @@
 
 import { MUTEX_BYTES, type Mutexes } from "../mutex.ts";
 import type { Task } from "../task.ts";
-import { asPhys, type MaySleep, NULL, type PhysAddr, type Sleeping } from "../types.ts";
+import { asPhys, type Context, type MaySleep, NULL, type PhysAddr, type Sleeping } from "../types.ts";
 import { EDEADLK, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH } from "../uapi/errno.ts";
 import { FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS } from "../uapi/syscall.ts";
 import type { ReplayHeap } from "./kernel_replay.ts";
@@ -63,10 +63,10 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
   };
 
   /** FPI-2 */
-  const drop = (caller: Caller, key: string, entry: Contended): void => {
+  const drop = (ctx: Context, key: string, entry: Contended): void => {
     if (--entry.nrUsers > 0) return;
     contended.delete(key);
-    heap.kfree(caller.task.ctx, entry.mutex);
+    heap.kfree(ctx, entry.mutex);
   };
 
   /** A mutex for a word that `owner` holds. */
@@ -88,7 +88,7 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
       yield* mutexes.lock(task, entry.mutex);
       isTaken = true;
     } finally {
-      if (!isTaken) drop(caller, key, entry);
+      if (!isTaken) drop(task.ctx, key, entry);
     }
     const died = entry.hasOwnerDied ? FUTEX_OWNER_DIED : 0;
     entry.hasOwnerDied = false;
@@ -96,7 +96,7 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
     if (failed !== 0) {
       // The word is gone: nobody could ever unlock it.
       mutexes.unlock(task, entry.mutex);
-      drop(caller, key, entry);
+      drop(task.ctx, key, entry);
     }
     return failed;
   }
@@ -121,7 +121,7 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
     if (failed === 0) return wait(caller, addr, key, entry);
     if (isNew) {
       mutexes.unlock(mutexes.owner(entry.mutex) as Task, entry.mutex);
-      drop(caller, key, entry);
+      drop(task.ctx, key, entry);
     }
     return failed;
   };
@@ -141,7 +141,7 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
     mutexes.unlock(task, entry.mutex);
     const next = mutexes.owner(entry.mutex);
     const isLast = entry.nrUsers === 1;
-    drop(caller, key, entry);
+    drop(task.ctx, key, entry);
     return setWord(caller, addr, isLast ? 0 : (next?.pid ?? 0) | FUTEX_WAITERS);
   };
 
@@ -153,7 +153,7 @@ export function createPiFutexes({ mutexes, heap, gfp }: PiFutexDeps): PiFutexes 
         if (mutexes.owner(entry.mutex) !== task) continue;
         entry.hasOwnerDied = true;
         mutexes.unlock(task, entry.mutex);
-        drop({ task } as Caller, key, entry);
+        drop(task.ctx, key, entry);
       }
     },
   };
