@@ -44,8 +44,6 @@ export interface NumberStocks {
   onWrong(what: string, message: string): never;
 }
 
-export type SimpleObjectCacheDeps = PassthroughDeps;
-
 interface Stocked {
   readonly stock: NumberStock;
   /** By number: the object and its state byte; 0 if the number is unused. */
@@ -58,7 +56,7 @@ interface Stocked {
   nrFrees: number;
 }
 
-export function createSimpleObjectCache(deps: SimpleObjectCacheDeps, stocks: NumberStocks): ObjectCacheLayer {
+export function createSimpleObjectCache(deps: PassthroughDeps, stocks: NumberStocks): ObjectCacheLayer {
   const { machine, contexts, slabs, objects, miss } = deps;
   const { port } = machine;
   const { clock } = machine.harts;
