@@ -40,20 +40,37 @@ export function bug(message: string, a?: number, b?: number, c?: number): never 
   );
 }
 
+/** A named function of ours that is open on the host's stack: its name, the room and the path of its file. */
+export interface HostFrame {
+  readonly name: string;
+  readonly room: string;
+  readonly place: string;
+}
+
+const HOST_FRAME = /at (?:async )?(?:new )?(?:[\w$#]+\.)*([\w$#]+)(?: \[as [\w$]+\])? \((.*)\)$/;
+const ROOM = /.*[\\/](kernel|mm|drivers|userland|scripts|test|labs)[\\/]/;
+
+/** What the host's stack has of us where `at` was made, innermost first. */
+export function hostFrames(at: Error): HostFrame[] {
+  const frames: HostFrame[] = [];
+  for (const line of ((at as { stack?: string }).stack ?? "").split("\n")) {
+    const [, name = "", place = ""] = HOST_FRAME.exec(line) ?? [];
+    const room = ROOM.exec(place)?.[1];
+    if (room !== undefined) frames.push({ name, room, place });
+  }
+  return frames;
+}
+
 /**
  * Names of the kernel functions on the host's stack, innermost first: the call trace of a splat. Frames outside the
  * portable rooms (the host program, the test runner) are left out, so that a trace is the same wherever it is run.
  * `at` is an error made earlier whose stack is meant; default: here.
  */
 export function stackNames(at: Error = new Error()): string[] {
-  const stack = (at as { stack?: string }).stack ?? "";
-  const names: string[] = [];
-  for (const line of stack.split("\n")) {
-    const frame =
-      /at (?:new )?(?:[\w$]+\.)*([\w$]+)(?: \[as [\w$]+\])? \(.*[\\/](?:kernel|mm|drivers|userland)[\\/]/.exec(line);
-    if (frame?.[1] && !TRACE_NOISE.has(frame[1])) names.push(frame[1]);
-  }
-  return names;
+  return hostFrames(at)
+    .filter(({ name, room }) => PORTABLE_ROOMS.has(room) && !TRACE_NOISE.has(name))
+    .map(({ name }) => name);
 }
 
+const PORTABLE_ROOMS: ReadonlySet<string> = new Set(["kernel", "mm", "drivers", "userland"]);
 const TRACE_NOISE: ReadonlySet<string> = new Set(["stackNames", "stackDump", "splat", "next", "bug", "bugOn"]);

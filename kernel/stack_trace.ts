@@ -20,6 +20,7 @@
  * host. Source: kernel/trace/trace_stack.c.
  */
 
+import { hostFrames } from "./bug.ts";
 import type { ContextTracking } from "./context.ts";
 import type { FileRegistry } from "./file.ts";
 import type { Context, Sleeping } from "./types.ts";
@@ -43,10 +44,8 @@ export interface StackTracer {
   registerFiles(registry: FileRegistry): void;
 }
 
-/** What the host calls between two functions of ours, and the tracer's own. */
+/** What the host calls between two functions of ours, and what only watches. */
 const NOISE: ReadonlySet<string> = new Set(["next", "look", "open", "stackOf"]);
-const FRAME = /at (?:async )?(?:new )?(?:[\w$#]+\.)*([\w$#]+)(?: \[as [\w$]+\])? \((.*)\)$/;
-const ROOM = /.*[\\/](kernel|mm|drivers|userland|scripts|test|labs)[\\/]/;
 const KERNEL_ROOMS: ReadonlySet<string> = new Set(["kernel", "mm", "drivers"]);
 /** Who resumes a task: what is outside is nobody's kernel stack. */
 const SCHEDULER: ReadonlySet<string> = new Set(["resume", "takeIdle", "advance", "fireTimer", "runOn", "step"]);
@@ -56,13 +55,10 @@ function openFunctions(): string[] {
   const host = Error as { stackTraceLimit?: number };
   const limit = host.stackTraceLimit;
   host.stackTraceLimit = MAX_FRAMES;
-  const stack = (new Error() as { stack?: string }).stack ?? "";
+  const frames = hostFrames(new Error());
   if (limit !== undefined) host.stackTraceLimit = limit;
   const names: string[] = [];
-  for (const line of stack.split("\n").slice(1)) {
-    const [, name = "", place = ""] = FRAME.exec(line.trim()) ?? [];
-    const room = ROOM.exec(place)?.[1];
-    if (room === undefined) continue;
+  for (const { name, room, place } of frames) {
     if (!KERNEL_ROOMS.has(room) || SCHEDULER.has(name)) break;
     if (!place.includes("stack_trace.") && !NOISE.has(name)) names.push(name);
   }
