@@ -182,7 +182,7 @@ describe.skipIf(!isBuilt)("shipped scenarios", () => {
       const first = slabtown(["run", name, "--json", "--quiet"]);
       expect(first.stderr).toBe("");
       expect(first.status).toBe(0);
-      if (!TWICE.includes(name) && process.env["SLABTOWN_SLOW"] !== "1") return;
+      if (!TWICE.includes(name) && process.env.SLABTOWN_SLOW !== "1") return;
       expect(slabtown(["run", name, "--json", "--quiet"]).stdout).toBe(first.stdout);
     },
   );

@@ -91,10 +91,7 @@ export function bootPageLevel(options: PageLevelOptions = {}): PageLevelMachine 
   );
   setup.handOver(plain, memblock);
   const { autoInit } = options;
-  const level =
-    autoInit === undefined
-      ? plain
-      : { ...plain, pageAlloc: initPages(plain.pageAlloc, autoInit) };
+  const level = autoInit === undefined ? plain : { ...plain, pageAlloc: initPages(plain.pageAlloc, autoInit) };
   machine.harts.irqOn.fill(1);
   contexts.setSystemState(SYSTEM_RUNNING);
   const ctx = contexts.taskContext(0);
