@@ -2,7 +2,7 @@
  * Goal: the pages about commands leave nothing out. Method: the tables of the code are compared with the words of the
  * pages: every kernel parameter, every program, every device setting, every shipped scenario has its place.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { expect, it } from "vitest";
 import { DEVICE_SETTINGS } from "../drivers/index.ts";
 import { PARAMETERS } from "../kernel/cmdline.ts";
@@ -54,4 +54,17 @@ it("docs/rules uses each id once", () => {
   );
   expect(ids.length).toBeGreaterThan(100);
   expect(ids.filter((id, i) => ids.indexOf(id) !== i)).toEqual([]);
+});
+
+it("labs/Dockerfile copies what is there, and docs/labs.md says how to use it", () => {
+  const recipe = readFileSync(new URL("../labs/Dockerfile", import.meta.url), "utf8");
+  const copies = [...recipe.matchAll(/^COPY (?:--from=build )?(.+) \S+$/gm)].map(([, sources]) => sources as string);
+  const sources = copies.flatMap((words) => words.split(" ")).map((path) => path.replace("/slabtown/", ""));
+  expect(sources).toContain("dist");
+  const made = ["dist", "node_modules"];
+  const missingPaths = sources.filter(
+    (path) => !made.includes(path) && !existsSync(new URL(`../${path}`, import.meta.url)),
+  );
+  expect(missingPaths).toEqual([]);
+  expect(readFileSync(new URL("../docs/labs.md", import.meta.url), "utf8")).toContain("-f labs/Dockerfile .");
 });
