@@ -20,7 +20,7 @@
  * host. Source: kernel/trace/trace_stack.c.
  */
 
-import { hostFrames } from "./bug.ts";
+import { type HostFrame, hostFrames } from "./bug.ts";
 import type { ContextTracking } from "./context.ts";
 import type { FileRegistry } from "./file.ts";
 import type { Context, Sleeping } from "./types.ts";
@@ -50,19 +50,20 @@ const KERNEL_ROOMS: ReadonlySet<string> = new Set(["kernel", "mm", "drivers"]);
 /** Who resumes a task: what is outside is nobody's kernel stack. */
 const SCHEDULER: ReadonlySet<string> = new Set(["resume", "takeIdle", "advance", "fireTimer", "runOn", "step"]);
 
-/** Functions of the kernel that are open, innermost first (STT-2). */
-function openFunctions(): string[] {
+/** The kernel's functions that are open, innermost first (STT-2), without the host's observer that asks. */
+export function openFrames(): HostFrame[] {
   const host = Error as { stackTraceLimit?: number };
   const limit = host.stackTraceLimit;
   host.stackTraceLimit = MAX_FRAMES;
-  const frames = hostFrames(new Error());
+  const frames = hostFrames(new Error()).filter(({ place }) => !place.includes("stack_trace."));
   if (limit !== undefined) host.stackTraceLimit = limit;
-  const names: string[] = [];
-  for (const { name, room, place } of frames) {
-    if (!KERNEL_ROOMS.has(room) || SCHEDULER.has(name)) break;
-    if (!place.includes("stack_trace.") && !NOISE.has(name)) names.push(name);
+  const first = frames.findIndex(({ room }) => KERNEL_ROOMS.has(room));
+  const open: HostFrame[] = [];
+  for (const frame of frames.slice(Math.max(0, first))) {
+    if (!KERNEL_ROOMS.has(frame.room) || SCHEDULER.has(frame.name)) break;
+    if (!NOISE.has(frame.name)) open.push(frame);
   }
-  return names;
+  return open;
 }
 
 function wayOf(functions: readonly string[]): string {
@@ -78,7 +79,7 @@ export function traceStacks(plain: ContextTracking): StackTracer {
   const deepest = new Map<string, readonly string[]>();
 
   const look = (): void => {
-    const functions = openFunctions();
+    const functions = openFrames().map(({ name }) => name);
     const way = wayOf(functions);
     if (functions.length > (deepest.get(way)?.length ?? 0)) deepest.set(way, functions);
   };

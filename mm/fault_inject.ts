@@ -106,12 +106,16 @@ export interface FaultInjection {
   registerFiles(registry: FileRegistry): void;
 }
 
+/** Told of each request that may be refused, before it is: its number, and whom it is for. Changes nothing. */
+export type RequestObserver = (nr: number, who: string) => void;
+
 export interface FaultInjectionDeps {
   readonly machine: Machine;
   readonly contexts: ContextTracking;
   readonly printk: Printk;
   /** FAULT_INJECT_BYTES. */
   readonly state: PhysAddr;
+  readonly onRequest?: RequestObserver | undefined;
 }
 
 /** Fault injection as `parameters` ask for it; undefined if they do not. Malformed ones are reported and ignored. */
@@ -121,7 +125,7 @@ export function createFaultInjection(
 ): FaultInjection | undefined {
   const { failslab, failPageAlloc, failNth } = parameters;
   if (failslab === undefined && failPageAlloc === undefined && failNth === undefined) return undefined;
-  const { machine, contexts, printk, state } = deps;
+  const { machine, contexts, printk, state, onRequest } = deps;
   const { port, harts } = machine;
   const dice = machine.random.stream("fault_inject");
   const attribute = (kind: Kind): number => state + kind * ATTRIBUTE_BYTES;
@@ -164,6 +168,9 @@ export function createFaultInjection(
     const task = contexts.currentTask(ctx);
     return task !== 0 && port.ld32(task + TASK_PID) === 1 && taskComm(port, task) === "init" && contexts.inTask(ctx);
   };
+
+  const whoAsks = (ctx: Context): string =>
+    contexts.inTask(ctx) ? taskComm(port, contexts.currentTask(ctx)) : "interrupt";
 
   const isPrintable = (ctx: Context, at: number): boolean => {
     const now = harts.clock[ctx.cpu] as number;
@@ -217,6 +224,7 @@ export function createFaultInjection(
     if (port.ld32(state + IS_ARMED) === 0 || (gfp & __GFP_NOFAIL) !== 0 || isInit(ctx)) return false;
     const seen = port.ldF64(state + SEEN) + 1;
     port.stF64(state + SEEN, seen);
+    onRequest?.(seen, whoAsks(ctx));
     const target = port.ldF64(state + NTH);
     const isNth = target !== 0 && (seen === target || (seen > target && port.ld32(state + IS_PERSISTENT) !== 0));
     return (isNth || isByAttribute(kind, bytes)) && refuse(ctx, kind, gfp);

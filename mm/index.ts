@@ -27,7 +27,13 @@ export {
 export { type DmaPool, NO_POOL } from "./dma_pool.ts";
 export { createDmaSubsystem, DMA_STATIC_BYTES, type DmaSubsystem } from "./dma_subsystem.ts";
 export { extfragIndex, unusableIndex } from "./extfrag.ts";
-export { createFaultInjection, FAULT_INJECT_BYTES, type FaultInjection, type FaultStats } from "./fault_inject.ts";
+export {
+  createFaultInjection,
+  FAULT_INJECT_BYTES,
+  type FaultInjection,
+  type FaultStats,
+  type RequestObserver,
+} from "./fault_inject.ts";
 export { type FileMap, fileByte, MAX_FILE_BYTES } from "./filemap.ts";
 export type { FrameAllocator, FrameAllocatorDeps, FrameAllocatorFactory } from "./frame_allocator.ts";
 export {

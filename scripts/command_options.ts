@@ -92,6 +92,11 @@ export function addFaultOptions(command: Command): Command {
     .option("--sweep-from <N>", "first allocation of the sweep (default: 1)", whole("--sweep-from"))
     .option("--sweep-to <N>", "last allocation of the sweep (default: the last of the run)", whole("--sweep-to"))
     .option("--sweep-step <K>", "only every K-th allocation", whole("--sweep-step"))
+    .option(
+      "--sweep-places <K>",
+      "of each place in the kernel that allocates only K allocations",
+      whole("--sweep-places"),
+    )
     .option("--persistent", "sweep: for each N also with all later ones failing (default: for 50 of them)");
 }
 

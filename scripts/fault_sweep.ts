@@ -4,6 +4,7 @@
  *   reference run: no failure, R requests             ──▶ what is normal: objects, pages, virtual time
  *   N = 1, 2, 3 … R: a fresh machine, `fail_nth=N`    ──▶ judged against it
  *   some N or all: `fail_nth=N+`, nothing from N on   ──▶ likewise
+ *   or, of each place that allocates, only some N (sweep_places.ts)
  *
  * The machine is deterministic, so up to the N-th request each run is the reference run, and each N hits one place in
  * the kernel, a driver or a program's page fault. A program that ends with an error, a driver that does not load: fine.
@@ -22,6 +23,7 @@
 import { type EndState, endState, surplusText } from "./end_state.ts";
 import { MAX_FAIL_NTH, type MachineOptions, withKernelParameter } from "./options.ts";
 import { type RunResult, runWorkloads, type StopRequest } from "./run_workloads.ts";
+import { createPlaceRecorder, type Place, type PlaceRecorder, placePlan } from "./sweep_places.ts";
 import { UsageError } from "./usage_error.ts";
 import type { WorkloadSet } from "./workloads.ts";
 
@@ -32,6 +34,15 @@ export interface SweepFinding {
   readonly nth: string;
   readonly kind: FindingKind;
   readonly what: string;
+  /** Where the allocation was asked for, if places were recorded. */
+  readonly place?: string;
+}
+
+export interface SweptPlace {
+  readonly place: string;
+  readonly nrRequests: number;
+  /** How many of its requests failed in a run each. */
+  readonly nrTried: number;
 }
 
 export interface SweepRequest {
@@ -41,7 +52,9 @@ export interface SweepRequest {
   /** Last N; undefined: the number of requests of the reference run. */
   readonly to: number | undefined;
   readonly step: number;
-  /** How many N are tried as N+, spread over the range; Infinity: all. */
+  /** Only so many N of each place; undefined: by number. */
+  readonly perPlace?: number | undefined;
+  /** How many N are tried as N+, spread over the range, or of each place the first; Infinity: all. */
   readonly nrPersistent: number;
   readonly stop: StopRequest;
   /** Told before each run how many are done of how many. */
@@ -55,6 +68,8 @@ export interface SweepResult {
   readonly from: number;
   readonly to: number;
   readonly step: number;
+  /** With `perPlace`. */
+  readonly places: readonly SweptPlace[] | null;
   readonly nrOnce: number;
   readonly nrPersistent: number;
   /** Runs in which a program ended with an error or could not start, and in which all went on as if nothing was. */
@@ -81,14 +96,23 @@ interface OneRun {
 /** Sweeps. Throws `UsageError` if the range is empty or the reference run is not clean. */
 export async function faultSweep(request: SweepRequest): Promise<SweepResult> {
   const start = performance.now();
-  const reference = await runOnce(request, String(MAX_FAIL_NTH), undefined);
+  const recorder = request.perPlace === undefined ? null : createPlaceRecorder();
+  const reference = await runOnce(request, String(MAX_FAIL_NTH), undefined, recorder?.onRequest);
   const isStopped = (): boolean => request.stop.reason !== "none";
   const to = Math.min(request.to ?? reference.nrRequests, reference.nrRequests);
   if (!isStopped()) checkReference(reference, request);
+  const places = (recorder?.places() ?? [])
+    .map((place) => within(place, request.from, to))
+    .filter(({ requests }) => requests.length > 0);
+  const placeOf = new Map(places.flatMap(({ name, requests }) => requests.map((nth) => [nth, name] as const)));
+  const tried = new Set<number>();
   const tally = { nrOnce: 0, nrPersistent: 0, nrFailedPrograms: 0, nrUnharmed: 0 };
   const findings: SweepFinding[] = [];
   let worst: SweepResult["worst"] = null;
-  const plan = sweepPlan(request.from, to, request.step, request.nrPersistent);
+  const plan =
+    request.perPlace === undefined
+      ? sweepPlan(request.from, to, request.step, request.nrPersistent)
+      : placePlan(places, request.perPlace, request.nrPersistent === Number.POSITIVE_INFINITY);
   for (const [i, nth] of plan.entries()) {
     if (isStopped()) break;
     request.onProgress(i, plan.length, worst?.cycles ?? 0);
@@ -96,7 +120,10 @@ export async function faultSweep(request: SweepRequest): Promise<SweepResult> {
     if (isStopped()) break;
     if (nth.endsWith("+")) tally.nrPersistent++;
     else tally.nrOnce++;
-    for (const finding of outcome.findings) {
+    tried.add(Number.parseInt(nth, 10));
+    const place = placeOf.get(Number.parseInt(nth, 10));
+    for (const found of outcome.findings) {
+      const finding = place === undefined ? found : { ...found, place };
       findings.push(finding);
       request.onFinding(finding);
     }
@@ -110,6 +137,7 @@ export async function faultSweep(request: SweepRequest): Promise<SweepResult> {
     from: request.from,
     to,
     step: request.step,
+    places: recorder === null ? null : places.map((place) => sweptPlace(place, tried)),
     findings,
     worst,
     referenceCycles: reference.result.virtualCycles,
@@ -117,6 +145,17 @@ export async function faultSweep(request: SweepRequest): Promise<SweepResult> {
     isInterrupted: isStopped(),
   };
 }
+
+const within = ({ name, requests }: Place, from: number, to: number): Place => ({
+  name,
+  requests: requests.filter((nth) => nth >= from && nth <= to),
+});
+
+const sweptPlace = ({ name, requests }: Place, tried: ReadonlySet<number>): SweptPlace => ({
+  place: name,
+  nrRequests: requests.length,
+  nrTried: requests.filter((nth) => tried.has(nth)).length,
+});
 
 /** The runs of a sweep in their order: each N once, and `nrPersistent` of them, evenly spread, as `N+` behind it. */
 export function sweepPlan(from: number, to: number, step: number, nrPersistent: number): readonly string[] {
@@ -164,13 +203,14 @@ async function tryNth(request: SweepRequest, nth: string, reference: OneRun): Pr
   }
 }
 
-async function runOnce({ machine, set, stop }: SweepRequest, nth: string, budget: number | undefined): Promise<OneRun> {
-  const { result, kernel } = await runWorkloads({
-    machine: withKernelParameter(machine, `fail_nth=${nth}`),
-    set,
-    cyclesLimit: budget,
-    stop,
-  });
+async function runOnce(
+  { machine, set, stop }: SweepRequest,
+  nth: string,
+  cyclesLimit: number | undefined,
+  onAllocRequest?: PlaceRecorder["onRequest"],
+): Promise<OneRun> {
+  const failing = withKernelParameter(machine, `fail_nth=${nth}`);
+  const { result, kernel } = await runWorkloads({ machine: failing, set, cyclesLimit, stop, onAllocRequest });
   const isComparable = isOver(result) && result.violation === null;
   const nrRequests = kernel.faultStats()?.nrRequests ?? 0;
   if (isComparable) {
@@ -195,7 +235,8 @@ function judgeRun({ result, state }: OneRun, reference: OneRun): [FindingKind, s
   }
   const leak =
     state === null || reference.state === null ? null : leakText(state, reference.state, result.end === "poweroff");
-  if (leak !== null) found.push(["leak", leak]);
+  const left = reference.result.leftBehind === null ? result.leftBehind : null;
+  if (leak !== null || left !== null) found.push(["leak", leak ?? `after \`finally\`: ${left}`]);
   return found;
 }
 

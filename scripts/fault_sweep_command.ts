@@ -3,7 +3,7 @@
  */
 
 import type { CommonOptions } from "./command_options.ts";
-import { type FindingKind, faultSweep, type SweepFinding, type SweepResult } from "./fault_sweep.ts";
+import { type FindingKind, faultSweep, type SweepFinding, type SweepResult, type SweptPlace } from "./fault_sweep.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { EXIT_FAILED, EXIT_INTERRUPT, EXIT_OK } from "./metrics.ts";
 import { type MachineOptions, shellQuote } from "./options.ts";
@@ -22,18 +22,23 @@ export interface FaultOptions {
   readonly sweepFrom?: number;
   readonly sweepTo?: number;
   readonly sweepStep?: number;
+  readonly sweepPlaces?: number;
   readonly persistent?: boolean;
 }
 
 /** Refuses options that mean nothing together. */
 export function checkFaultOptions(options: FaultOptions): void {
-  const { sweepFrom, sweepTo, sweepStep, persistent } = options;
+  const { sweepFrom, sweepTo, sweepStep, sweepPlaces, persistent } = options;
   if (options.faultSweep !== true) {
-    if (sweepFrom === undefined && sweepTo === undefined && sweepStep === undefined && persistent !== true) return;
+    const hows = [sweepFrom, sweepTo, sweepStep, sweepPlaces];
+    if (hows.every((how) => how === undefined) && persistent !== true) return;
     throw new UsageError("--sweep-… and --persistent say how to sweep", "add --fault-sweep");
   }
   if (options.failAlloc !== undefined) {
     throw new UsageError("--fault-sweep chooses the allocation itself", "leave out --fail-alloc");
+  }
+  if (sweepStep !== undefined && sweepPlaces !== undefined) {
+    throw new UsageError("--sweep-step counts allocations, --sweep-places places", "use one of them");
   }
   if (sweepTo !== undefined && sweepTo < (sweepFrom ?? 1)) {
     throw new UsageError(`--sweep-to ${sweepTo} lies before --sweep-from ${sweepFrom ?? 1}`, "exchange them");
@@ -60,6 +65,7 @@ export async function sweepCommand({ set, machine, replay, options, host }: Swee
       from: options.sweepFrom ?? 1,
       to: options.sweepTo,
       step: options.sweepStep ?? 1,
+      perPlace: options.sweepPlaces,
       nrPersistent: options.persistent === true ? Number.POSITIVE_INFINITY : SOME_PERSISTENT,
       stop: host.stop,
       onProgress: progress.update,
@@ -81,7 +87,16 @@ export async function sweepCommand({ set, machine, replay, options, host }: Swee
 
 const replayOf = (replay: string, { nth }: SweepFinding): string => `${replay} --fail-alloc ${shellQuote(nth)}`;
 
-const findingText = ({ nth, kind, what }: SweepFinding): string => `allocation ${nth}: ${kind}: ${what}`;
+const findingText = ({ nth, kind, what, place }: SweepFinding): string =>
+  `allocation ${nth}: ${kind}: ${what}${place === undefined ? "" : `\n  asked for by ${place}`}`;
+
+/** How many places there are and whether a request of each has failed. */
+function placesText(places: readonly SweptPlace[]): string {
+  const nrTried = places.filter((place) => place.nrTried > 0).length;
+  const most = Math.max(0, ...places.map((place) => place.nrTried));
+  const verdict = nrTried === places.length ? "each was tried" : `${nrTried} were tried`;
+  return `${places.length} that allocate; ${verdict}, with up to ${most} of its allocations`;
+}
 
 /** The summary: what was tried, what came of it, the first finding. */
 export function sweepText(result: SweepResult, replay: string): string {
@@ -94,6 +109,7 @@ export function sweepText(result: SweepResult, replay: string): string {
     ["fine", `${result.nrUnharmed} unharmed, ${result.nrFailedPrograms} with programs that failed`],
     ["speed", `${(nrRuns / Math.max(result.hostSeconds, 0.001)).toFixed(1)} runs/s`],
   ];
+  if (result.places !== null) rows.splice(1, 0, ["places", placesText(result.places)]);
   if (worst !== null) {
     const ms = (cycles: number): string => `${(cycles / 1e6).toFixed(1)} ms`;
     rows.push(["longest", `${ms(worst.cycles)} at ${worst.nth}; without a failure ${ms(result.referenceCycles)}`]);

@@ -159,6 +159,12 @@ export function withKernelParameter(machine: MachineOptions, parameter: string):
   return { ...machine, cmdline: `${machine.cmdline} ${parameter}`.trim() };
 }
 
+/** `machine` without tracers that look at the host's stack all the time: what runs is the same (IOF-2, STT-1). */
+export function withoutTracers(machine: MachineOptions): MachineOptions {
+  const words = machine.cmdline.split(" ").filter((word) => word !== "irqsoff=on" && word !== "stacktrace=on");
+  return { ...machine, cmdline: words.join(" ") };
+}
+
 /** `machine` on which allocation `failAlloc` fails, if one is to. */
 export function failing(machine: MachineOptions, failAlloc: string | undefined): MachineOptions {
   return failAlloc === undefined ? machine : withKernelParameter(machine, `fail_nth=${failAlloc}`);

@@ -12,7 +12,15 @@ import {
 import { checkFaultOptions, type FaultOptions, sweepCommand } from "./fault_sweep_command.ts";
 import { type HostOutput, stoppable } from "./host_output.ts";
 import { judge } from "./metrics.ts";
-import { failing, type MachineOptions, machineArgs, RUN_RAM_BYTES, resolveMachine, shellQuote } from "./options.ts";
+import {
+  failing,
+  type MachineOptions,
+  machineArgs,
+  RUN_RAM_BYTES,
+  resolveMachine,
+  shellQuote,
+  withoutTracers,
+} from "./options.ts";
 import { packageVersion } from "./package_files.ts";
 import { createProgress, NO_PROGRESS } from "./progress.ts";
 import type { InputFile } from "./readers/input.ts";
@@ -48,9 +56,10 @@ export async function runCommand(targets: readonly string[], options: RunOptions
   };
   const loaded = await loadWorkloads(targets, { ...options, verify: isSweep || options.verify, onInput });
   const set = isSweep || options.failAlloc !== undefined ? withoutStrayWrites(loaded) : loaded;
-  const asked = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
+  const resolved = resolveMachine(RUN_RAM_BYTES, machineRequest(options), set.machine);
+  const asked = isSweep ? withoutTracers(resolved) : resolved;
   const replay = replayLine(targets, options, asked);
-  if (isSweep) return sweepCommand({ set, machine: asked, replay: replay, options, host });
+  if (isSweep) return sweepCommand({ set, machine: asked, replay, options, host });
   const machine = failing(asked, options.failAlloc);
   const { seeds } = options;
   if (seeds !== undefined) return seedsCommand({ set, machine, nrSeeds: seeds, replay, options, host });

@@ -77,6 +77,7 @@ export interface RunRequest {
   readonly watch?: RunWatch | undefined;
   /** Zeroed RAM of the machine's size, for who makes many runs; undefined: RAM of its own. */
   readonly ram?: BootOptions["ram"];
+  readonly onAllocRequest?: BootOptions["onAllocRequest"];
 }
 
 export interface WorkloadResult {
@@ -165,8 +166,9 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   const sinks = { boot: request.bootLog ?? ignore, run: request.console ?? ignore };
   let sink = sinks.boot;
   const { programs, modules, devices } = request.set;
-  const { ram } = request;
-  const kernel = bootMachine(request.machine, programs, (text) => sink(text), { modules, devices, ram });
+  const { ram, onAllocRequest } = request;
+  const hardware = { modules, devices, ram, onAllocRequest };
+  const kernel = bootMachine(request.machine, programs, (text) => sink(text), hardware);
   settle(kernel);
   const content = createContentWatch();
   sink = (text) => {

@@ -165,7 +165,8 @@ export function boot(options: BootOptions): Kernel {
     failNth: parameters.get("fail_nth"),
   };
   const faultState = image.bss("fault_inject", FAULT_INJECT_BYTES, 8);
-  const faults = createFaultInjection(faultTexts, { machine, contexts, printk, state: faultState }); // refusals
+  const faultDeps = { machine, contexts, printk, state: faultState, onRequest: options.onAllocRequest };
+  const faults = createFaultInjection(faultTexts, faultDeps); // refusals
   const autoInit = readAutoInit(parameters, printk);
   const initialised = autoInit === undefined ? level.pageAlloc : initPages(level.pageAlloc, autoInit);
   const pageAlloc = faults?.failPages(initialised) ?? initialised;

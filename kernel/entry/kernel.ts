@@ -16,6 +16,7 @@ import type {
   Pages,
   PerCpuPages,
   ProcessMemory,
+  RequestObserver,
   SlabSubsystem,
   VmaReport,
   VmStat,
@@ -77,6 +78,8 @@ export interface BootOptions {
   readonly objectCache?: ObjectCacheFactory;
   /** Device → settings (rates, sizes, faults), as DEVICE_SETTINGS lists them. Throws for what does not exist. */
   readonly devices?: Readonly<Record<string, DeviceSettings>>;
+  /** With fault injection: told of each request that may be refused. */
+  readonly onAllocRequest?: RequestObserver | undefined;
   /** Drivers to load once the system runs, with parameters, in this order: `nic ring=64`. */
   readonly modules?: readonly string[];
   /** Drivers and devices beside those that come with the kernel. */

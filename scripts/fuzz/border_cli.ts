@@ -62,6 +62,7 @@ const OPTIONS = [
   ...[
     "--sweep-to",
     "--sweep-step",
+    "--sweep-places",
     "--persistent",
     "--help",
     "--version",

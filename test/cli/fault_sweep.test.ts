@@ -12,7 +12,8 @@ import { SYS_mmap } from "../../kernel/uapi/syscall.ts";
 import { initSet } from "../../scripts/boot_command.ts";
 import { faultSweep, type SweepRequest, type SweepResult, sweepPlan } from "../../scripts/fault_sweep.ts";
 import { checkFaultOptions, sweepDocument, sweepText } from "../../scripts/fault_sweep_command.ts";
-import { failing, parseFailAlloc } from "../../scripts/options.ts";
+import { failing, parseFailAlloc, withoutTracers } from "../../scripts/options.ts";
+import { placePlan, spread } from "../../scripts/sweep_places.ts";
 import { UsageError } from "../../scripts/usage_error.ts";
 import { loadWorkloads, type WorkloadSet, withoutStrayWrites } from "../../scripts/workloads.ts";
 import { createLibc } from "../../userland/libc.ts";
@@ -47,6 +48,40 @@ describe("fault sweep", () => {
     expect(sweepPlan(1, 3, 1, Number.POSITIVE_INFINITY)).toEqual(["1", "1+", "2", "2+", "3", "3+"]);
     expect(sweepPlan(2, 9, 3, 1)).toEqual(["2", "2+", "5", "8"]);
     expect(sweepPlan(5, 4, 1, 1)).toEqual([]);
+  });
+
+  it("SWP-4 tries the first request of each place before any second one", () => {
+    expect(spread([3, 5, 6, 8, 9, 12, 20], 4)).toEqual([3, 20, 6, 9]);
+    expect([spread([3], 4), spread([3, 4], 4), spread([3, 4, 5], 1), spread([], 2)]).toEqual([[3], [3, 4], [3], []]);
+    const places = [
+      { name: "b", requests: [2, 7, 8, 9, 11] },
+      { name: "a", requests: [1, 5] },
+      { name: "c", requests: [6] },
+    ];
+    expect(placePlan(places, 3, false)).toEqual(["1", "1+", "2", "2+", "6", "6+", "5", "11", "8"]);
+    expect(placePlan(places, 1, true)).toEqual(["1", "1+", "2", "2+", "6", "6+"]);
+    expect(placePlan([], 3, true)).toEqual([]);
+  });
+
+  it("SWP-4 SWP-5 by place: a shell and a driver, the same again, and findings say where", async () => {
+    const set = initSet("insmod rtc\n");
+    const plain = await sweep(set, { to: 1, nrPersistent: 0 });
+    const range = { perPlace: 1, from: plain.nrRequests - 9 };
+    const result = await sweep(set, range);
+    expect(result.findings).toEqual([]);
+    expect([result.nrRequests, result.referenceCycles]).toEqual([plain.nrRequests, plain.referenceCycles]);
+    const { places } = result;
+    if (places === null) throw new Error("no places");
+    expect(places.reduce((sum, { nrRequests }) => sum + nrRequests, 0)).toBe(10);
+    expect(places.every(({ nrTried }) => nrTried === 1)).toBe(true);
+    expect([result.nrOnce, result.nrPersistent]).toEqual([places.length, places.length]);
+    const names = places.map(({ place }) => place);
+    expect(names).toContain("kmod: kmallocAny < kzalloc < allocStruct < insmod < body");
+    expect(names.join()).not.toMatch(/onRequest|shouldFail|execute/);
+    expect(timeless(await sweep(set, range))).toEqual(timeless(result));
+    expect(sweepText(result, "x")).toContain(`${places.length} that allocate; each was tried, with up to 1`);
+    const found = { nth: "7", kind: "leak", what: "1 tasks", place: "sh: pipe" } as const;
+    expect(sweepText({ ...result, findings: [found] }, "x")).toContain("asked for by sh: pipe");
   });
 
   it("a boot with a shell, a pipe and a driver: every N, nothing found", async () => {
@@ -145,11 +180,19 @@ describe("options of fault injection", () => {
       { persistent: true },
       { faultSweep: true, failAlloc: "3" },
       { faultSweep: true, sweepFrom: 5, sweepTo: 3 },
+      { sweepPlaces: 2 },
+      { faultSweep: true, sweepPlaces: 2, sweepStep: 2 },
     ]) {
       expect(() => checkFaultOptions(bad)).toThrow(UsageError);
     }
     checkFaultOptions({ faultSweep: true, sweepFrom: 3, sweepTo: 5, sweepStep: 2, persistent: true });
+    checkFaultOptions({ faultSweep: true, sweepPlaces: 2, persistent: true });
     checkFaultOptions({});
+  });
+
+  it("tracers that look at the host's stack are left out: nearly half of isa-disk's time", () => {
+    const traced = { ...MACHINE, cmdline: "irqsoff=on swap=1M stacktrace=on" };
+    expect(withoutTracers(traced).cmdline).toBe("swap=1M");
   });
 
   it("devices keep their faults, but for stray writes", async () => {

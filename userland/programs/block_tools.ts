@@ -212,8 +212,15 @@ function shuffled(n: number, random: Random): number[] {
 /** The content of block `nr`: a random sequence of its own, so that no two blocks, and no two halves, are alike. */
 function blockContent(nr: number, seed: number, bytes: number): Uint8Array {
   const random = createRandom(Math.imul(nr + 1, 0x9e37_79b1) ^ seed);
-  const words = Uint32Array.from({ length: Math.ceil(bytes / 4) }, () => random.below(2 ** 32));
+  const words = new Uint32Array(Math.ceil(bytes / 4));
+  for (let i = 0; i < words.length; i++) words[i] = random.below(2 ** 32);
   return new Uint8Array(words.buffer).subarray(0, bytes);
+}
+
+/** All bytes alike? A loop: half of a long run's time went into closures here (2026, Node 20). */
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
+  return a.length === b.length;
 }
 
 /** Moves block `nr` between the buffer and its place: 0, or −errno; −EIO for a short transfer. */
@@ -250,8 +257,8 @@ function* writeAndVerify(tool: Tool, fd: number, buffer: number, plan: IoPlan): 
     const error = yield* moveBlock(tool, SYS_read, fd, buffer, plan, nr);
     if (error < 0) return { ...result, error };
     result.nrRead++;
-    const expected = blockContent(nr, plan.seed, plan.blockBytes);
-    if (tool.env.mem.read(buffer, plan.blockBytes).some((byte, i) => byte !== expected[i])) result.nrWrong++;
+    const read = tool.env.mem.read(buffer, plan.blockBytes);
+    if (!isSame(read, blockContent(nr, plan.seed, plan.blockBytes))) result.nrWrong++;
     if (tool.env.timeIsUp()) yield PREEMPTED;
   }
   return result;
