@@ -170,7 +170,7 @@ function createDisk(env: DeviceEnv): DeviceModel {
       if (!master.write(address, readMedia(command.position, bytes))) return DISK_STATUS_BUS_ERROR;
       if (faults.strikes("stray_write")) master.write(address + bytes, new Uint8Array(SECTOR_BYTES).fill(0xee));
     } else {
-      const source = master.read(address, bytes);
+      const source = master.view(address, bytes);
       if (source === null) return DISK_STATUS_BUS_ERROR;
       writeMedia(command.position, source);
     }

@@ -140,6 +140,7 @@ export function settingProblem(setting: DeviceSetting, value: number | string): 
 const whilePresent = (master: BusMaster, isPresent: () => boolean): BusMaster => ({
   name: master.name,
   read: (bus, bytes) => (isPresent() ? master.read(bus, bytes) : null),
+  view: (bus, bytes) => (isPresent() ? master.view(bus, bytes) : null),
   write: (bus, source) => isPresent() && master.write(bus, source),
   ld32: (bus) => (isPresent() ? master.ld32(bus) : null),
   st32: (bus, value) => isPresent() && master.st32(bus, value),

@@ -16,7 +16,7 @@ import type { FreeLists } from "./buddy_lists.ts";
 import { ALLOC_NOFRAGMENT, type FrameAllocatorDeps } from "./frame_allocator.ts";
 import { FALLBACKS, MIGRATE_MOVABLE, type Migratetype } from "./migratetype.ts";
 import { MAX_PAGE_ORDER, PAGEBLOCK_NR_PAGES, PAGEBLOCK_ORDER } from "./mmzone.ts";
-import { migratetypeOfFlags, orderOfFlags, PG_BUDDY, PG_LRU } from "./page.ts";
+import { migratetypeOfFlags, orderOfFlags, PG_BUDDY, PG_LRU, PG_STATE } from "./page.ts";
 
 /** B9: from this order on, even a movable request converts the pageblock that it falls back to. */
 const CLAIM_MIN_ORDER = PAGEBLOCK_ORDER >>> 1;
@@ -52,6 +52,26 @@ export function createBuddyFallback(
   /** B9: may a request of `type` try to convert the pageblock of a foreign block of `order`? */
   const mayClaim = (order: number, type: number): boolean => order >= CLAIM_MIN_ORDER || type !== MIGRATE_MOVABLE;
 
+  /**
+   * Frames of a pageblock that a request of `type` would not have to share: free ones, and what is like it. No more is
+   * counted than shows that there are too few.
+   */
+  const nrFreeOrAlike = (blockStart: number, type: number, foreign: number): number => {
+    const end = blockStart + PAGEBLOCK_NR_PAGES;
+    let nrSo = 0;
+    for (let row = blockStart; row < end && nrSo + end - row >= PAGEBLOCK_NR_PAGES / 2; ) {
+      const flags = flagsAt(rowAt(row));
+      const isFree = (flags & PG_BUDDY) !== 0;
+      const isMovable = !isFree && (flags & PG_LRU) !== 0;
+      // The frames behind the first of a block have no flags (PAGE-2); on the lists of reclaim each has its own.
+      const nr = (flags & PG_STATE) !== 0 && !isMovable ? Math.min(1 << orderOfFlags(flags), end - row) : 1;
+      const isAlike = type === MIGRATE_MOVABLE ? isMovable : foreign === MIGRATE_MOVABLE && !isMovable;
+      if (isFree || isAlike) nrSo += nr;
+      row += nr;
+    }
+    return nrSo;
+  };
+
   /** Takes over a foreign block with its pageblock, if enough of that is free or alike; 0 otherwise. */
   const claimBlock = (pfn: number, current: number, order: number, type: number, foreign: number): number => {
     if (current >= PAGEBLOCK_ORDER) {
@@ -62,21 +82,7 @@ export function createBuddyFallback(
     }
     const blockStart = pfn & ~(PAGEBLOCK_NR_PAGES - 1);
     if (blockStart < startPfn() || blockStart + PAGEBLOCK_NR_PAGES > endPfn()) return 0;
-    let free = 0;
-    let movable = 0;
-    for (let row = blockStart; row < blockStart + PAGEBLOCK_NR_PAGES; ) {
-      const flags = flagsAt(rowAt(row));
-      if ((flags & PG_BUDDY) !== 0) {
-        free += 1 << orderOfFlags(flags);
-        row += 1 << orderOfFlags(flags);
-        continue;
-      }
-      if ((flags & PG_LRU) !== 0) movable++;
-      row++;
-    }
-    const others = PAGEBLOCK_NR_PAGES - free - movable;
-    const alike = type === MIGRATE_MOVABLE ? movable : foreign === MIGRATE_MOVABLE ? others : 0;
-    if (free + alike < PAGEBLOCK_NR_PAGES / 2) return 0;
+    if (nrFreeOrAlike(blockStart, type, foreign) < PAGEBLOCK_NR_PAGES / 2) return 0;
     retagPageblock(blockStart, type as Migratetype);
     return takeSmallest(order, type);
   };

@@ -134,7 +134,9 @@ export function createDebugEntries(port: MemoryPort, pageAlloc: PageAllocator, s
     augment: (node) => {
       const own = port.ld32(lineEntry(node) + E_LAST_LINE);
       const end = Math.max(own, subtreeEnd(byLine.left(node)), subtreeEnd(byLine.right(node)));
+      if (end === port.ld32(lineEntry(node) + SUBTREE_END)) return false;
       port.st32(lineEntry(node) + SUBTREE_END, end);
+      return true;
     },
   });
 

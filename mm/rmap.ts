@@ -155,10 +155,11 @@ export function createRmap(deps: RmapDeps): Rmap {
     }
   };
 
+  const isLockedVma = (vma: PhysAddr): boolean => (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0;
   const isLocked = (ctx: Context, pfn: Pfn): boolean => {
     let found = false;
     forEachMapping(ctx, pfn, (_mm, vma) => {
-      found ||= (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0;
+      found ||= isLockedVma(vma);
     });
     return found;
   };
@@ -238,9 +239,12 @@ export function createRmap(deps: RmapDeps): Rmap {
     isLocked,
     forEachMapping,
     tryToUnmap(ctx, pfn, entry, batch) {
-      if (isLocked(ctx, pfn)) return -EAGAIN;
+      // With one entry one look is enough: it is locked, or it goes.
+      const isOnly = pages.mapcount(pfn) === 1;
+      if (!isOnly && isLocked(ctx, pfn)) return -EAGAIN;
       let result = 0;
-      forEachMapping(ctx, pfn, (mm, _vma, page, pte) => {
+      forEachMapping(ctx, pfn, (mm, vma, page, pte) => {
+        if (isOnly && isLockedVma(vma)) result = -EAGAIN;
         if (result !== 0) return;
         result = unmapOne(ctx, pfn, entry, mm, pte);
         if (result === 0) flush(ctx, mm, page, batch);
@@ -257,9 +261,10 @@ export function createRmap(deps: RmapDeps): Rmap {
       });
     },
     referenced(ctx, pfn, batch) {
-      if (isLocked(ctx, pfn)) return -1;
       let nr = 0;
-      forEachMapping(ctx, pfn, (mm, _vma, page, pte) => {
+      forEachMapping(ctx, pfn, (mm, vma, page, pte) => {
+        if (isLockedVma(vma)) nr = -1;
+        if (nr < 0) return;
         const value = pageTables.readPte(pte);
         if ((value & PTE_A) === 0) return;
         nr++;

@@ -35,7 +35,9 @@ const IS_WRITABLE = 36;
 /** Behind all of them: the area whose turn it is, and how many slots it has taken in it. */
 const TURN_AREA = MAX_SWAP_AREAS * SWAP_INFO_BYTES;
 const TURN_TAKEN = TURN_AREA + 4;
-export const SWAP_SPACE_BYTES = TURN_AREA + 8;
+/** Areas at and behind this one are not writable. */
+const NR_WRITABLE = TURN_AREA + 8;
+export const SWAP_SPACE_BYTES = TURN_AREA + 16;
 
 /** What is known of single slots, by their numbers in the whole space. */
 export interface SwapSpace
@@ -78,10 +80,12 @@ export function createSwapSpace(deps: Omit<SwapSlotsDeps, "firstSlot">): SwapSpa
   const choose = (): number => {
     const turn = port.ld32(state + TURN_AREA);
     const isOver = port.ld32(state + TURN_TAKEN) >= TURN;
+    const end = port.ld32(state + NR_WRITABLE);
+    // From the one whose turn it is, or behind it if that is over.
+    const from = turn >= end ? 0 : turn + (isOver ? 1 : 0);
     let best = -1;
-    for (let i = 0; i < MAX_SWAP_AREAS; i++) {
-      // From the one whose turn it is, or behind it if that is over.
-      const nr = (turn + i + (isOver ? 1 : 0)) % MAX_SWAP_AREAS;
+    for (let i = 0; i < end; i++) {
+      const nr = (from + i) % end;
       if (freeIn(nr) > 0 && (best < 0 || priority(nr) > priority(best))) best = nr;
     }
     if (best >= 0 && (best !== turn || isOver)) {
@@ -90,7 +94,16 @@ export function createSwapSpace(deps: Omit<SwapSlotsDeps, "firstSlot">): SwapSpa
     }
     return best;
   };
-  const sum = (count: (nr: number) => number): number => areas.reduce((total, _, nr) => total + count(nr), 0);
+  const nrFree = (): number => {
+    let nr = 0;
+    for (let i = port.ld32(state + NR_WRITABLE) - 1; i >= 0; i--) nr += freeIn(i);
+    return nr;
+  };
+  const nrUsable = (): number => {
+    let nr = 0;
+    for (let i = port.ld32(state + NR_WRITABLE) - 1; i >= 0; i--) if (isWritable(i)) nr += area(i).nrUsable();
+    return nr;
+  };
 
   return {
     alloc(ctx: Context, pfn: Pfn) {
@@ -108,12 +121,17 @@ export function createSwapSpace(deps: Omit<SwapSlotsDeps, "firstSlot">): SwapSpa
     dropName: (ctx, slot) => of(slot).dropName(ctx, inArea(slot)),
     cache: (ctx, slot, pfn) => of(slot).cache(ctx, inArea(slot), pfn),
     forget: (ctx, slot, shadow) => of(slot).forget(ctx, inArea(slot), shadow),
-    nrUsable: () => sum((nr) => (isWritable(nr) ? area(nr).nrUsable() : 0)),
-    nrFree: () => sum(freeIn),
+    nrUsable,
+    nrFree,
     area,
     priority,
     setPriority: (nr, value) => port.st32(infoOf(nr) + PRIORITY, value >>> 0),
-    setWritable: (nr, value) => port.st32(infoOf(nr) + IS_WRITABLE, value ? 1 : 0),
+    setWritable(nr, value) {
+      port.st32(infoOf(nr) + IS_WRITABLE, value ? 1 : 0);
+      let end = MAX_SWAP_AREAS;
+      while (end > 0 && !isWritable(end - 1)) end--;
+      port.st32(state + NR_WRITABLE, end);
+    },
     check() {
       for (const slots of areas) {
         const problem = slots.check();

@@ -96,9 +96,11 @@ export function createVmas({ port, rmap, files, allocVma, freeVma }: VmaDeps): V
   const field = (base: PhysAddr, offset: number): number => port.ld32(base + offset);
   const setField = (base: PhysAddr, offset: number, value: number): void => port.st32(base + offset, value);
   const gapBelow = (vma: PhysAddr): number => (vma === NULL ? 0 : field(vma, VMA_SUBTREE_GAP));
-  const augment = (vma: PhysAddr): void => {
+  const augment = (vma: PhysAddr): boolean => {
     const largest = Math.max(field(vma, VMA_GAP), gapBelow(tree.left(vma)), gapBelow(tree.right(vma)));
+    if (largest === field(vma, VMA_SUBTREE_GAP)) return false;
     setField(vma, VMA_SUBTREE_GAP, largest);
+    return true;
   };
   const tree: RbTree = createRbTree(port, {
     less: (a, b) => field(a, VMA_START) < field(b, VMA_START),
@@ -176,9 +178,8 @@ export function createVmas({ port, rmap, files, allocVma, freeVma }: VmaDeps): V
   /** Do the two, which are neighbours, differ in nothing but the place? */
   const isJoinable = (below: PhysAddr, above: PhysAddr): boolean => {
     if (field(below, VMA_END) !== field(above, VMA_START)) return false;
-    for (const offset of [VMA_PROT, VMA_KIND, VMA_FLAGS, VMA_MAPPING]) {
-      if (field(below, offset) !== field(above, offset)) return false;
-    }
+    const isSame = (offset: number): boolean => field(below, offset) === field(above, offset);
+    if (!isSame(VMA_FLAGS) || !isSame(VMA_PROT) || !isSame(VMA_MAPPING) || !isSame(VMA_KIND)) return false;
     const pgoff = field(below, VMA_PGOFF) + field(below, VMA_END) - field(below, VMA_START);
     const [anonBelow, anonAbove] = [field(below, VMA_ANON_VMA), field(above, VMA_ANON_VMA)];
     return field(above, VMA_PGOFF) === pgoff && (anonBelow === anonAbove || anonBelow === 0 || anonAbove === 0);

@@ -104,6 +104,8 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   const { port, zones, swap, vmstat, workingSet, policy, pageout, state } = deps;
   port.st32(state + SWAPPINESS, DEFAULT_SWAPPINESS);
   const swappiness = (): number => port.ld32(state + SWAPPINESS);
+  // Nobody reclaims twice at once: kswapd is one thread, and who reclaims in place does not sleep.
+  const [kswapdBatch, directBatch] = [createBatch(true), createBatch(false)];
 
   // ── How many of which kind ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,7 +186,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
 
   return {
     shrinkInPlace(ctx, scan) {
-      const batch = createBatch(false);
+      const batch = directBatch;
       let nrFreed = 0;
       for (let zone = scan.highest; zone >= 0; zone--) {
         const left = [...nrToScan(zone, scan)];
@@ -203,7 +205,7 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
       return nrFreed;
     },
     *shrink(task, scan) {
-      const batch = createBatch(true);
+      const batch = kswapdBatch;
       let nrFreed = 0;
       for (let zone = scan.highest; zone >= 0; zone--) {
         const left = [...nrToScan(zone, scan)];

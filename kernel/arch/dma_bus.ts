@@ -35,6 +35,8 @@ export interface BusMaster {
   readonly name: string;
   /** `bytes` from bus address `bus`. */
   read(bus: number, bytes: number): Uint8Array | null;
+  /** The same for one who takes at once what is there now: it may be RAM itself. */
+  view(bus: number, bytes: number): Uint8Array | null;
   write(bus: number, source: Uint8Array): boolean;
   /** One aligned word, in one piece. */
   ld32(bus: number): number | null;
@@ -99,6 +101,8 @@ interface Port {
   readonly name: string;
   isAttached: boolean;
   limits: BusLimits;
+  /** First address beyond its lines: 2^maskBits. */
+  reach: number;
   /** Sorted by start. */
   readonly windows: Window[];
   /** Longest window ever: how far back a window that covers an address may start. */
@@ -107,6 +111,7 @@ interface Port {
 }
 
 const NO_LIMITS: BusLimits = { maskBits: 64, maxSegmentBytes: 2 ** 32, boundaryBytes: 0 };
+const NO_REACH = 2 ** NO_LIMITS.maskBits;
 
 /** Index of the first window that starts after `bus`. */
 const upperBound = (windows: readonly Window[], bus: number): number => {
@@ -120,9 +125,9 @@ const upperBound = (windows: readonly Window[], bus: number): number => {
 };
 
 /** BUS-2: what the wires forbid, or null. */
-function limitBroken(limits: BusLimits, bus: number, bytes: number): string | null {
+function limitBroken({ limits, reach }: Port, bus: number, bytes: number): string | null {
   if (!Number.isInteger(bus) || bus < 0 || bytes < 1) return "is no address or no size";
-  if (bus + bytes > 2 ** limits.maskBits) return `is beyond its ${limits.maskBits} address lines`;
+  if (bus + bytes > reach) return `is beyond its ${limits.maskBits} address lines`;
   if (bytes > limits.maxSegmentBytes) return `is longer than a segment of ${limits.maxSegmentBytes}`;
   const { boundaryBytes } = limits;
   if (boundaryBytes !== 0 && Math.floor(bus / boundaryBytes) !== Math.floor((bus + bytes - 1) / boundaryBytes)) {
@@ -163,7 +168,7 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
 
   /** Splits a transfer into runs of RAM that are one behind the other; null once any part was refused. */
   const route = (port: Port, bus: number, bytes: number, access: BusAccess): readonly [number, number][] | null => {
-    const why = port.isAttached ? limitBroken(port.limits, bus, bytes) : "comes from a device that is gone";
+    const why = port.isAttached ? limitBroken(port, bus, bytes) : "comes from a device that is gone";
     if (why !== null) {
       refuse(port, access, bus, bytes, why);
       return null;
@@ -203,29 +208,32 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
     return (parts[0] as [number, number])[0] >>> 2;
   };
 
+  /** What is there: one run of RAM as it is, several put together in an array of their own. */
+  const view = (port: Port, bus: number, bytes: number): Uint8Array | null => {
+    const parts = route(port, bus, bytes, BUS_READ);
+    if (parts === null) return null;
+    nrBytes += bytes;
+    const [first] = parts as [[number, number]];
+    if (parts.length === 1) return u8.subarray(first[0], first[0] + bytes);
+    const out = new Uint8Array(bytes);
+    let done = 0;
+    for (const [phys, length] of parts) {
+      out.set(u8.subarray(phys, phys + length), done);
+      done += length;
+    }
+    return out;
+  };
+
   const masterOf = (port: Port): BusMaster => ({
     name: port.name,
-    read(bus, bytes) {
-      const parts = route(port, bus, bytes, BUS_READ);
-      if (parts === null) return null;
-      nrBytes += bytes;
-      const [first] = parts as [[number, number]];
-      // One run is copied as it is, without an array of zeros before.
-      if (parts.length === 1) return u8.slice(first[0], first[0] + bytes);
-      const out = new Uint8Array(bytes);
-      let done = 0;
-      for (const [phys, length] of parts) {
-        out.set(u8.subarray(phys, phys + length), done);
-        done += length;
-      }
-      return out;
-    },
+    read: (bus, bytes) => view(port, bus, bytes)?.slice() ?? null,
+    view: (bus, bytes) => view(port, bus, bytes),
     write(bus, source) {
       const parts = route(port, bus, source.length, BUS_WRITE);
       if (parts === null) return false;
       let done = 0;
       for (const [phys, length] of parts) {
-        u8.set(source.subarray(done, done + length), phys);
+        u8.set(parts.length === 1 ? source : source.subarray(done, done + length), phys);
         done += length;
       }
       nrBytes += source.length;
@@ -250,7 +258,15 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
 
   return {
     attach(name) {
-      const port: Port = { name, isAttached: true, limits: NO_LIMITS, windows: [], longest: 0, translate: null };
+      const port: Port = {
+        name,
+        isAttached: true,
+        limits: NO_LIMITS,
+        reach: NO_REACH,
+        windows: [],
+        longest: 0,
+        translate: null,
+      };
       const master = masterOf(port);
       ports.set(master, port);
       return master;
@@ -268,7 +284,9 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
     nrFaults: () => nrFaults,
     nrBytes: () => nrBytes,
     setLimits(master, limits) {
-      portOf(master).limits = limits;
+      const port = portOf(master);
+      port.limits = limits;
+      port.reach = 2 ** limits.maskBits;
     },
     grant(master, bus, bytes, access) {
       const port = portOf(master);
@@ -291,6 +309,7 @@ export function createDmaBus(ram: RamBuffer, ramPages: Uint8Array): DmaBus {
       const port = portOf(master);
       port.windows.length = 0;
       port.limits = NO_LIMITS;
+      port.reach = NO_REACH;
       port.translate = null;
     },
     nrWindows: (master) => portOf(master).windows.length,

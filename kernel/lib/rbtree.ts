@@ -28,8 +28,8 @@
  *
  * Summaries (Linux's augmented trees): `augment(node)` recomputes what the node says about its subtree, from the node
  * itself and its children, whose summaries are right when it is called. It runs bottom-up on each node whose subtree
- * changed. Maple trees have replaced this for Linux's VMAs since 6.1; the idea is the same and needs a tenth of the
- * code.
+ * changed, and no further than the first whose summary stays as it was. Maple trees have replaced this for Linux's VMAs
+ * since 6.1; the idea is the same and needs a tenth of the code.
  *
  * Node addresses are 8-aligned and not 0. Lock: the caller's. Context: any; no memory is taken, nothing recurses
  * except the checker.
@@ -58,8 +58,8 @@ const otherSide = (side: Side): Side => (side === LEFT ? RIGHT : LEFT);
 export interface RbTreeOrder {
   /** Does `a` come before `b`? A strict weak order over the nodes' own content. */
   readonly less: (a: PhysAddr, b: PhysAddr) => boolean;
-  /** Recomputes the summary in `node` from the node and its children. */
-  readonly augment?: (node: PhysAddr) => void;
+  /** Recomputes the summary in `node` from the node and its children; true if it is another than before. */
+  readonly augment?: (node: PhysAddr) => boolean;
 }
 
 /** `root` is the address of the root word, which starts as 0. Every function is O(log n) unless it says otherwise. */
@@ -118,7 +118,13 @@ export function createRbTree(port: MemoryPort, { less, augment }: RbTreeOrder): 
     }
   };
 
+  /** Nothing above a summary that stays as it was can change. */
   const propagate = (node: PhysAddr): void => {
+    if (augment === undefined) return;
+    for (let at = node; at !== NULL && augment(at); ) at = parentOf(at);
+  };
+  /** The same where nodes have changed places: a summary on the way may be that of another place. */
+  const propagateToRoot = (node: PhysAddr): void => {
     if (augment === undefined) return;
     for (let at = node; at !== NULL; at = parentOf(at)) augment(at);
   };
@@ -149,7 +155,8 @@ export function createRbTree(port: MemoryPort, { less, augment }: RbTreeOrder): 
     setColour(node, RED);
     if (parent === NULL) port.st32(root, toGranule(node));
     else setChild(parent, side, node);
-    propagate(node);
+    if (augment !== undefined) augment(node);
+    propagate(parent);
     mendRed(root, node);
   };
 
@@ -212,7 +219,7 @@ export function createRbTree(port: MemoryPort, { less, augment }: RbTreeOrder): 
     port.st32(node + PARENT, 0);
     port.st32(node + LEFT, 0);
     port.st32(node + RIGHT, 0);
-    propagate(parent);
+    propagateToRoot(parent);
     if (lostBlack) mendBlack(root, orphan, parent);
   };
 

@@ -24,11 +24,12 @@ const tree = createRbTree(port, {
   less: (a, b) => key(a) < key(b),
   augment: (n) => {
     const below = [tree.left(n), tree.right(n)].filter((child) => child !== NULL);
-    port.st32(n + MAX_KEY, Math.max(key(n), ...below.map((child) => port.ld32(child + MAX_KEY))));
-    port.st32(
-      n + COUNT,
-      below.reduce((sum, child) => sum + port.ld32(child + COUNT), 1),
-    );
+    const greatest = Math.max(key(n), ...below.map((child) => port.ld32(child + MAX_KEY)));
+    const count = below.reduce((sum, child) => sum + port.ld32(child + COUNT), 1);
+    const isSame = port.ld32(n + MAX_KEY) === greatest && port.ld32(n + COUNT) === count;
+    port.st32(n + MAX_KEY, greatest);
+    port.st32(n + COUNT, count);
+    return !isSame;
   },
 });
 

@@ -56,6 +56,22 @@ describe("addresses", () => {
   });
 });
 
+describe("what a device reads", () => {
+  it("BUS-1 read() gives a copy, view() what is there now; pages that lie apart are put together in either", () => {
+    for (const isIommu of [false, true]) {
+      const { w, dev, master } = rig({ isIommu });
+      const ring = coherent(w, dev, 8192);
+      if (ring === null) throw new Error("no memory");
+      const content = w.fill(ring.cpu, 8192, 2);
+      const [copy, view] = [master.read(ring.dma, 8192), master.view(ring.dma, 8192)];
+      expect([copy, view]).toEqual([content, content]);
+      w.fill(ring.cpu, 8192, 3);
+      expect(copy).toEqual(content);
+      expect([master.view(ring.dma + 8192, 8), master.view(0, 8)]).toEqual([null, null]);
+    }
+  });
+});
+
 describe("faults", () => {
   it("IMU-2 no entry, wrong direction: the words of VT-d, and nothing moves", () => {
     const { w, dev, master } = rig();
