@@ -5,21 +5,22 @@
  * nobody owns, or that two own, shows. O(frames); reads struct page only.
  */
 
-import { asPfn } from "../kernel/types.ts";
-import { PRIVATE_IS_BALLOON } from "./balloon_pages.ts";
-import { MAX_NR_ZONES, Z_SPANNED, Z_START_PFN, type Zones } from "./mmzone.ts";
 import {
-  orderOfFlags,
-  type Pages,
-  PG_ALLOCATED,
-  PG_ANON,
-  PG_BUDDY,
-  PG_LARGE_KMALLOC,
-  PG_PCP,
-  PG_SLAB,
-  PG_SWAPCACHE,
-  PG_TABLE,
-} from "./page.ts";
+  forEachBlock,
+  KIND_ANON,
+  KIND_BALLOON,
+  KIND_FILE,
+  KIND_FREE_BUDDY,
+  KIND_FREE_PCP,
+  KIND_LARGE_KMALLOC,
+  KIND_OTHER,
+  KIND_RESERVED,
+  KIND_SLAB,
+  KIND_TABLE,
+  NR_KINDS,
+} from "./frame_kind.ts";
+import type { Zones } from "./mmzone.ts";
+import type { Pages } from "./page.ts";
 import { NR_KERNEL_STACK_KB, type VmStat } from "./vmstat.ts";
 
 export interface Census {
@@ -42,32 +43,27 @@ export interface Census {
 
 /** Counts every frame of every zone. `dmaPools` are the pages that DMA keeps: they carry no mark of their own. */
 export function takeCensus(pages: Pages, zones: Zones, vmstat: VmStat, dmaPools: number): Census {
-  let [total, reserved, freeBuddy, freePcp, slab, largeKmalloc, anon, pageTables] = [0, 0, 0, 0, 0, 0, 0, 0];
-  let [files, balloon, other] = [0, 0, 0];
-  for (let zone = 0; zone < MAX_NR_ZONES; zone++) {
-    const start = zones.field(zone, Z_START_PFN);
-    const end = start + zones.field(zone, Z_SPANNED);
-    total += end - start;
-    for (let pfn = start; pfn < end; ) {
-      const flags = pages.flags(asPfn(pfn));
-      const isBlock = (flags & (PG_BUDDY | PG_PCP | PG_ALLOCATED)) !== 0;
-      const nrPages = isBlock ? 1 << orderOfFlags(flags) : 1;
-      if ((flags & PG_BUDDY) !== 0) freeBuddy += nrPages;
-      else if ((flags & PG_PCP) !== 0) freePcp += nrPages;
-      else if (!isBlock) reserved += nrPages;
-      else if ((flags & PG_SLAB) !== 0) slab += nrPages;
-      else if ((flags & PG_LARGE_KMALLOC) !== 0) largeKmalloc += nrPages;
-      else if ((flags & (PG_ANON | PG_SWAPCACHE)) !== 0) anon += nrPages;
-      else if ((flags & PG_TABLE) !== 0) pageTables += nrPages;
-      else if (pages.mapping(asPfn(pfn)) !== 0) files += nrPages;
-      else if (pages.private(asPfn(pfn)) === PRIVATE_IS_BALLOON) balloon += nrPages;
-      else other += nrPages;
-      pfn += nrPages;
-    }
-  }
+  const counts = new Uint32Array(NR_KINDS);
+  let total = 0;
+  forEachBlock(pages, zones, (kind, _pfn, nrPages) => {
+    counts[kind] = (counts[kind] as number) + nrPages;
+    total += nrPages;
+  });
+  const of = (kind: number): number => counts[kind] as number;
   const kernelStacks = vmstat.item(NR_KERNEL_STACK_KB) / 4;
-  other -= kernelStacks + dmaPools;
-  const free = { freeBuddy, freePcp };
-  const used = { slab, largeKmalloc, anon, files, pageTables, kernelStacks, dmaPools, balloon, other };
-  return { total, reserved, ...free, ...used };
+  return {
+    total,
+    reserved: of(KIND_RESERVED),
+    freeBuddy: of(KIND_FREE_BUDDY),
+    freePcp: of(KIND_FREE_PCP),
+    slab: of(KIND_SLAB),
+    largeKmalloc: of(KIND_LARGE_KMALLOC),
+    anon: of(KIND_ANON),
+    files: of(KIND_FILE),
+    pageTables: of(KIND_TABLE),
+    kernelStacks,
+    dmaPools,
+    balloon: of(KIND_BALLOON),
+    other: of(KIND_OTHER) - kernelStacks - dmaPools,
+  };
 }

@@ -19,6 +19,7 @@ import {
   createSmaps,
   DMA_STATIC_BYTES,
   FAULT_INJECT_BYTES,
+  formatMemoryMap,
   GFP_KERNEL,
   initPages,
   MEMPOOL_STATIC_BYTES,
@@ -321,7 +322,8 @@ export function boot(options: BootOptions): Kernel {
   printk(KERN_INFO, `smp: Brought up 1 node, ${nrCpus} CPU${nrCpus === 1 ? "" : "s"}`);
 
   // ── Files, processes, system calls ───────────────────────────────────────────────────────────────────────────────
-  const panic = createPanic(machine, contexts, printk);
+  const memoryMap = (): string => formatMemoryMap(pages, zones);
+  const panic = createPanic({ machine, contexts, printk, memoryMap });
   const { state } = panic;
   irqs.onFatal((ctx, error) => panic.die(ctx, error, "in interrupt"));
   const consoleDevice = createConsole(
@@ -433,6 +435,7 @@ export function boot(options: BootOptions): Kernel {
     printk,
     nrCpus,
     oomSettings: oom.settings,
+    memoryMap,
     panic: panic.panic,
   }); // what is not in procfs
   cpuhp.registerFiles(registry);

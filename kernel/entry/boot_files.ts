@@ -30,11 +30,12 @@ export interface KernelFileOwners {
   readonly printk: Printk;
   readonly nrCpus: number;
   readonly oomSettings: readonly OomSetting[];
+  readonly memoryMap: () => string;
   readonly panic: (reason: string) => void;
 }
 
 export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOwners): void {
-  const { port, cma, userMemory, isCompacting, users, panic } = owners;
+  const { port, cma, userMemory, isCompacting, users, memoryMap, panic } = owners;
   const { processMemory, compaction, hugePool, reclaim } = userMemory;
   registerCmaFiles(registry, cma);
   registerLayoutFiles(registry, processMemory.layout);
@@ -43,6 +44,7 @@ export function registerKernelFiles(registry: FileRegistry, owners: KernelFileOw
   registerHugePoolFile(registry, hugePool);
   registerThpFiles(registry, processMemory.thp);
   registerVmallocinfo(registry, users.vmalloc);
+  registry.registerText("/sys/kernel/debug/memory_map", { read: memoryMap });
   registerLkdtm(registry, { port, ...users, panic });
   registerVmFiles(registry, { ...reclaim, ...owners });
 }

@@ -7,7 +7,8 @@
  * lock. Linux says "Fixing recursive fault but reboot is needed!" then, and hangs; this kernel says why and stops.
  *
  *   PAN-1  no bug of the kernel leaves it as an exception once it runs: what happens in it ends in an oops or a panic
- *   PAN-2  the first panic is the one that is reported, and it is the last thing that is said
+ *   PAN-2  the first panic is the one that is reported, and it is the last thing that is said: why, where, and what
+ *          RAM was used for at that moment
  */
 
 import type { Machine } from "../arch/machine.ts";
@@ -32,13 +33,24 @@ export interface Panic {
   orDie<T>(work: () => T): T | undefined;
 }
 
-export function createPanic({ harts }: Machine, contexts: ContextTracking, printk: Printk): Panic {
+export interface PanicDeps {
+  readonly machine: Machine;
+  readonly contexts: ContextTracking;
+  readonly printk: Printk;
+  /** RAM as a picture; reads a machine that may be broken. */
+  readonly memoryMap: () => string;
+}
+
+export function createPanic({ machine, contexts, printk, memoryMap }: PanicDeps): Panic {
+  const { harts } = machine;
   const state: SystemState = { powerOff: false, panicReport: null };
   const here = (): Context => contexts.taskContext(harts.current[0] as number);
   const panic = (reason: string): void => {
     if (state.panicReport !== null) return;
     state.panicReport = `Kernel panic - not syncing: ${reason}`;
     printk(KERN_EMERG, `${state.panicReport}\n${contexts.stackDump(here())}`);
+    printk(KERN_EMERG, memoryMap().trimEnd());
+    printk(KERN_EMERG, `---[ end ${state.panicReport} ]---`);
     printk.silence();
   };
   const die = (ctx: Context, error: Error, where: string): void => {

@@ -44,6 +44,8 @@ describe("PAN-1 a bug of the kernel does not leave it as an exception", () => {
     const log = kernel.printk.records().map(({ text }) => text);
     expect(log.findIndex((text) => text.includes("kernel BUG: planted"))).toBeGreaterThan(0);
     expect(log.some((text) => text.includes("kernel BUG: spinlock"))).toBe(true);
+    expect(log.findIndex((text) => text.includes("Memory map:"))).toBeGreaterThan(log.lastIndexOf(" </TASK>"));
+    expect(log.at(-1)).toBe("---[ end Kernel panic - not syncing: Fatal exception ]---");
     // PAN-2: and it stays so.
     expect(kernel.run({ untilCycles: 2e9 })).toBe("panic");
   });

@@ -112,6 +112,7 @@ describe("programs", () => {
     ["top", /^top - 00:00:0.*\nTasks: .*\n%Cpu\(s\):.*\nMiB Mem :/],
     ["slabtop -o", / Active \/ Total Objects.*\n(.*\n)* +OBJS ACTIVE .*\n +\d+ +\d+ +\d+% +[\d.]+K/],
     ["vmstat; vmstat -m", /^procs -+memory(.*\n){4} *\S+( +\d+){4}\n/],
+    ["memmap 1 2", /^(Memory map: .*\n([0-9a-f]{8} {2}.*\n)+\. free \d+ .*\n){2}$/],
     ["buddyinfo", /^order .*\nNODE ZONE .*\n0 \S+ /],
     ["dmesg", /^\[ +0\.000000\] /],
     ["mount", /^\S+ on \/\S* type \w+ \(.*\)\n/],
@@ -131,6 +132,7 @@ describe("programs", () => {
   it("answers bad arguments with a usage line and status 2", () => {
     const names = [
       "free",
+      "memmap",
       "vmstat",
       "ps",
       "kill",

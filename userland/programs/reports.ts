@@ -46,6 +46,34 @@ function* reportOf(tool: Tool, path: string, report: (text: string) => string): 
   return EXIT_OK;
 }
 
+/**
+ * `[DELAY [COUNT]]`: runs `once` COUNT times, DELAY seconds apart; without a delay once, without a count for ever. Ends
+ * early with the status of a run that fails.
+ */
+function* repeat(tool: Tool, operands: readonly string[], once: (run: number) => Sleeping<number>): Sleeping<number> {
+  const [delay, count] = operands.map(parseCount);
+  if (delay === null || count === null || delay === 0 || count === 0) return yield* tool.usage();
+  const nrRuns = count ?? (delay === undefined ? 1 : Number.POSITIVE_INFINITY);
+  for (let run = 0; run < nrRuns; run++) {
+    if (run > 0) yield* tool.sys(SYS_nanosleep, (delay as number) * CYCLES_PER_SECOND);
+    const status = yield* once(run);
+    if (status !== EXIT_OK) return status;
+  }
+  return EXIT_OK;
+}
+
+const memmap: ToolDefinition = {
+  name: "memmap",
+  synopsis: "[DELAY [COUNT]]",
+  summary: "a picture of RAM: what each part is used for; every DELAY seconds",
+  *main(tool) {
+    const options = parseOptions(tool.args, { maxOperands: 2 });
+    if (options === null) return yield* tool.usage();
+    const once = (): Sleeping<number> => reportOf(tool, "/sys/kernel/debug/memory_map", (text) => text);
+    return yield* repeat(tool, options.operands, once);
+  },
+};
+
 const free: ToolDefinition = {
   name: "free",
   synopsis: "[-b|-k|-m]",
@@ -66,19 +94,14 @@ const vmstat: ToolDefinition = {
     const options = parseOptions(tool.args, { flags: ["-m"], maxOperands: 2 });
     if (options === null) return yield* tool.usage();
     if (options.flags.has("-m")) return yield* reportOf(tool, "/proc/slabinfo", vmstatSlabReport);
-    const [delay, count] = options.operands.map(parseCount);
-    if (delay === null || count === null || delay === 0 || count === 0) return yield* tool.usage();
     let last: VmstatFiles | undefined;
-    // Without a delay once; with one, for ever unless a count says otherwise.
-    const nrLines = count ?? (delay === undefined ? 1 : Number.POSITIVE_INFINITY);
-    for (let line = 0; line < nrLines; line++) {
-      if (line > 0) yield* tool.sys(SYS_nanosleep, (delay as number) * CYCLES_PER_SECOND);
+    return yield* repeat(tool, options.operands, function* (line) {
       const files = yield* vmstatFiles(tool);
       if (files === null) return EXIT_FAILED;
       yield* tool.out((line % LINES_PER_HEAD === 0 ? VMSTAT_HEAD : "") + vmstatLine(files, last));
       last = files;
-    }
-    return EXIT_OK;
+      return EXIT_OK;
+    });
   },
 };
 
@@ -168,4 +191,4 @@ const top: ToolDefinition = {
   },
 };
 
-export const REPORT_TOOLS: readonly ToolDefinition[] = [free, vmstat, slabtop, buddyinfo, uptime, ps, top];
+export const REPORT_TOOLS: readonly ToolDefinition[] = [free, memmap, vmstat, slabtop, buddyinfo, uptime, ps, top];
