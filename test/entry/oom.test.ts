@@ -155,7 +155,7 @@ describe("the killer", () => {
     expect(t.kernel.panicReport).toBe("Kernel panic - not syncing: System is deadlocked on memory");
     expect(t.log().match(/invoked oom-killer/g)).toHaveLength(1);
     expect(t.log()).toMatch(/Out of memory and no killable processes\.\.\.\nKernel panic - not syncing: System/);
-    expect(t.log()).toMatch(/<\/TASK>$/);
+    expect(t.log()).toMatch(/<\/TASK>\nMemory map: [^[]*\n---\[ end Kernel panic [^\n]*$/);
     expect(t.kernel.check()).toBeNull();
   });
 
