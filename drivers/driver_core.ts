@@ -34,8 +34,11 @@ export interface DriverCore {
   insmod(task: Task, name: string, args: string): Sleeping<number>;
   /** SYS_delete_module. */
   rmmod(task: Task, name: string): Sleeping<number>;
-  /** Starts a kernel thread that loads these one after the other: `nic ring=64`. */
-  loadAtBoot(modules: readonly string[]): void;
+  /**
+   * Starts a kernel thread that loads these one after the other: `nic ring=64`. Then, whatever became of them, it calls
+   * `afterwards`.
+   */
+  loadAtBoot(modules: readonly string[], afterwards?: () => void): void;
   /** Text of /proc/modules. */
   modulesText(): string;
   deviceStats(): readonly DeviceStats[];
@@ -117,6 +120,12 @@ export function createDriverCore(deps: DriverCoreDeps): DriverCore {
     return result;
   }
 
+  function* loadOne(worker: Task, line: string): Sleeping<void> {
+    const [name = "", ...args] = line.trim().split(/\s+/);
+    const result = yield* modules.insmod(worker, name, args.join(" "));
+    if (result !== 0) printk(KERN_ERR, `modprobe: module ${name} not loaded: ${errnoName(result)}`);
+  }
+
   const steps = createStepCounter();
   const bus = createBus({
     printk,
@@ -130,16 +139,17 @@ export function createDriverCore(deps: DriverCoreDeps): DriverCore {
   return {
     insmod: (task, name, args) => inWorker(task, (worker) => modules.insmod(worker, name, args)),
     rmmod: (task, name) => inWorker(task, (worker) => modules.rmmod(worker, name)),
-    loadAtBoot(names) {
-      if (names.length === 0) return;
-      startThread("modprobe", function* (worker) {
-        for (const line of names) {
-          const [name = "", ...args] = line.trim().split(/\s+/);
-          const result = yield* modules.insmod(worker, name, args.join(" "));
-          if (result !== 0) printk(KERN_ERR, `modprobe: module ${name} not loaded: ${errnoName(result)}`);
+    loadAtBoot(names, afterwards = () => {}) {
+      if (names.length === 0) return afterwards();
+      const worker = startThread("modprobe", function* (self) {
+        try {
+          for (const line of names) yield* loadOne(self, line);
+        } finally {
+          afterwards();
         }
         return 0;
       });
+      if (worker === undefined) afterwards();
     },
     modulesText: modules.text,
     deviceStats: bus.stats,

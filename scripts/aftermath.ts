@@ -23,6 +23,19 @@ export function settle(kernel: Kernel): void {
   if (kernel.panicReport === null) kernel.run({ untilCycles: kernel.now() + SETTLE_CYCLES });
 }
 
+/** Kernel threads that end by themselves: they load drivers, or look for a swap disk, however long that takes. */
+const ENDING_THREAD = /^(modprobe|kmod|swapon)$/;
+
+/** The same at the end: nobody is taken for left behind who is about to go. */
+export function settleAtEnd(kernel: Kernel): void {
+  settle(kernel);
+  const end = kernel.now() + KILL_PATIENCE_CYCLES;
+  const isEnding = ({ isKernelThread, comm }: TaskInfo): boolean => isKernelThread && ENDING_THREAD.test(comm);
+  while (kernel.panicReport === null && kernel.now() < end && kernel.tasks().some(isEnding)) {
+    if (kernel.run({ untilCycles: kernel.now() + SLICE_CYCLES }) !== "budget") return;
+  }
+}
+
 /** SIGKILL to every program but init; how many there were. */
 export function killPrograms(kernel: Kernel): number {
   const isProgram = ({ isKernelThread, pid, tgid, state }: TaskInfo): boolean =>
@@ -37,7 +50,7 @@ export const NO_MEMORY = "no memory for a command";
 /** Ends what is left, removes the files that programs made, and runs `commands`; what went wrong, or null. */
 export function putInOrder(kernel: Kernel, commands: readonly (readonly string[])[]): string | null {
   kernel.stopFaults();
-  settle(kernel);
+  settleAtEnd(kernel);
   const end = kernel.now() + KILL_PATIENCE_CYCLES;
   while (killPrograms(kernel) > 0) {
     if (kernel.now() >= end) return "programs that cannot be killed";
@@ -51,7 +64,7 @@ export function putInOrder(kernel: Kernel, commands: readonly (readonly string[]
     if (problem === NO_MEMORY) return NO_MEMORY;
     if (problem !== null) return `${words.join(" ")}: ${problem}`;
   }
-  settle(kernel);
+  settleAtEnd(kernel);
   return kernel.check();
 }
 

@@ -21,6 +21,7 @@ import { boot } from "../kernel/entry/boot.ts";
 import type { BootOptions, Kernel, PageCensus, RunStop } from "../kernel/entry/kernel.ts";
 import type { OffWindow } from "../kernel/irqsoff.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
+import { formatLogLine, KERN_ERR } from "../kernel/printk.ts";
 import type { CpuCacheStats } from "../mm/index.ts";
 import type { SyscallReplayReport } from "../userland/index.ts";
 import {
@@ -31,6 +32,7 @@ import {
   NO_MEMORY,
   putInOrder,
   settle,
+  settleAtEnd,
 } from "./aftermath.ts";
 import { BootPanic } from "./boot_panic.ts";
 import { endState, heldPages, surplusText } from "./end_state.ts";
@@ -170,6 +172,7 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   const hardware = { modules, devices, ram, onAllocRequest };
   const kernel = bootMachine(request.machine, programs, (text) => sink(text), hardware);
   settle(kernel);
+  if (request.bootLog === undefined) sinks.run(bootErrors(kernel));
   const content = createContentWatch();
   sink = (text) => {
     content.printed(text);
@@ -179,12 +182,20 @@ export async function runWorkloads(request: RunRequest): Promise<{ result: RunRe
   const end = request.watch?.begin(kernel) === "stop" ? "watch" : await run.execute();
   run.stopClocks();
   if (end !== "watch") request.watch?.end(kernel);
-  if (end === "done") settle(kernel);
+  if (end === "done") settleAtEnd(kernel);
   const result = run.collect(end, content.nrWrong());
   const commands = request.set.rules.finally ?? [];
   if (end !== "done" || commands.length === 0) return { result, kernel };
   return { result: { ...result, leftBehind: leftBehind(kernel, request, commands) }, kernel };
 }
+
+/** What went wrong before the first workload, a driver or a swap disk: nobody sees the boot log of a run. */
+const bootErrors = ({ printk }: Kernel): string =>
+  printk
+    .records()
+    .filter(({ level }) => level <= KERN_ERR)
+    .map((record) => `${formatLogLine(record)}\n`)
+    .join("");
 
 /** Runs `commands`; what `kernel` then holds that a machine does not have that ran nothing but them, or null. */
 function leftBehind(kernel: Kernel, request: RunRequest, commands: readonly (readonly string[])[]): string | null {

@@ -496,9 +496,12 @@ export function boot(options: BootOptions): Kernel {
 
   const modules = (parameters.get("modules") ?? "").split(",").filter((name) => name !== "");
   const asked = [...modules, ...(options.modules ?? [])];
-  drivers.loadAtBoot(swapMib === 0 || asked.includes("disk") ? asked : [...asked, "disk"]);
-  if (swapMib > 0)
-    swapAtBoot({ machine, printk, kthreads: deferred.kthreads, scheduler, registry, area: reclaim.area });
+  if (swapMib === 0) drivers.loadAtBoot(asked);
+  else {
+    const swapDeps = { printk, kthreads: deferred.kthreads, registry, area: reclaim.area };
+    const hasDisk = asked.some((line) => /^\s*disk\b/.test(line));
+    drivers.loadAtBoot(hasDisk ? asked : [...asked, "disk"], () => swapAtBoot(swapDeps));
+  }
   faults?.arm();
 
   return createKernelObject({

@@ -1,19 +1,17 @@
 /**
  * The kernel parameter swap=SIZE: a disk of that size, and on it a swap area from boot on.
  *
- *   boot: disk1 with that capacity, driver disk ─▶ thread: the node is there ─▶ header ─▶ swapon ─▶ thread ends
+ *   boot: disk1 with that capacity, driver disk ─▶ tried ─▶ thread: header ─▶ swapon ─▶ thread ends
  *
  * What mkswap and swapon do, for runs that have no shell to do it. The disk is new, so its header has to be written.
  */
 
 import type { DeviceSettings } from "../../drivers/index.ts";
 import type { SwapArea } from "../../mm/index.ts";
-import type { Machine } from "../arch/machine.ts";
 import type { FileRegistry, OpenFile } from "../file.ts";
 import type { Kthreads } from "../kthread.ts";
 import { PAGE_SIZE } from "../params.ts";
 import { KERN_ERR, type Printk } from "../printk.ts";
-import type { Scheduler } from "../sched.ts";
 import type { Task } from "../task.ts";
 import type { Sleeping } from "../types.ts";
 import { EINVAL, EIO, ENODEV, ENOMEM, strerror } from "../uapi/errno.ts";
@@ -26,16 +24,11 @@ const NODE = "sdb";
 const MIB = 1024 * 1024;
 /** The largest disk of the model. */
 const MAX_DISK_MIB = 1024;
-/** How long the driver may take. */
-const MAX_LOOKS = 1000;
-const LOOK_CYCLES = 1_000_000;
 const UUID = Uint8Array.from({ length: 16 }, (_, i) => (i === 6 ? 0x40 : i === 8 ? 0x80 : i));
 
 export interface BootSwapDeps {
-  readonly machine: Machine;
   readonly printk: Printk;
   readonly kthreads: Kthreads;
-  readonly scheduler: Scheduler;
   readonly registry: FileRegistry;
   readonly area: SwapArea;
 }
@@ -61,19 +54,8 @@ function hintFor(error: number): string {
   return "swapon it by hand: mkswap, swapon";
 }
 
-/** Asks for the thread. Boot. */
-export function swapAtBoot({ machine, printk, kthreads, scheduler, registry, area }: BootSwapDeps): void {
-  const { harts } = machine;
-
-  function* openDisk(task: Task): Sleeping<OpenFile | number> {
-    for (let looks = 0; looks < MAX_LOOKS; looks++) {
-      const open = registry.device(NODE);
-      if (open !== undefined) return open(O_RDWR);
-      yield* scheduler.sleepUntil(task, (harts.clock[task.ctx.cpu] as number) + LOOK_CYCLES);
-    }
-    return -ENODEV;
-  }
-
+/** Asks for the thread, once the driver has had its chance. Any context. */
+export function swapAtBoot({ printk, kthreads, registry, area }: BootSwapDeps): void {
   function* format(task: Task, file: OpenFile): Sleeping<number> {
     const end = file.seek(0, SEEK_END);
     file.seek(0, SEEK_SET);
@@ -82,7 +64,7 @@ export function swapAtBoot({ machine, printk, kthreads, scheduler, registry, are
   }
 
   function* swapOn(task: Task): Sleeping<number> {
-    const file = yield* openDisk(task);
+    const file = registry.device(NODE)?.(O_RDWR) ?? -ENODEV;
     if (typeof file === "number") return file;
     const written = yield* format(task, file);
     const error = written < 0 ? written : yield* area.swapon(task, `/dev/${NODE}`, file);

@@ -34,6 +34,23 @@ describe("found by the fuzzer", () => {
     expect(await failureOf(machine)).toBeNull();
   });
 
+  it("a thread that looked for its swap disk for a second, and one whose disk is slow, was taken for left behind", async () => {
+    const program = 'programs: [{ run: "true" }]\n';
+    // The driver finds no memory; each interrupt of the disk is lost, so that each transfer waits for the watchdog.
+    expect(await failureOf(`${SMALL.trim()} swap=1M failslab=2,100,187,-1\n${program}`)).toBeNull();
+    const disk = "devices: { disk1: { lost_irq: 1 } }\n";
+    expect(await failureOf(`${SMALL.trim()} swap=1M\n${disk}${program}`)).toBeNull();
+  });
+
+  it("a run did not show that its swap disk could not be written: the boot log has no reader there", async () => {
+    const text = `${SMALL.trim()} swap=1M\ndevices: { disk1: { corrupt: 1.0 } }\nprograms: [{ run: "true" }]\n`;
+    const set = await loadScenario(inputFromBytes("case.yaml", text));
+    let shown = "";
+    const console = (more: string): void => void (shown += more);
+    await runWorkloads({ machine: resolveMachine(0, set.machine), set, console });
+    expect(shown).toMatch(/^\[ .*\] disk disk1: I\/O error, sector 0.*\n\[.*swap: no swap area on \/dev\/sdb: .*\n$/);
+  });
+
   it("sysfuzz whose seed is the number of a call told of a wrong result that was none: its seal was 0", async () => {
     expect(await failureOf(`${SMALL}programs: [{ run: sysfuzz 0 0-0 }]\n`)).toBeNull();
   });
