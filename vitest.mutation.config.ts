@@ -11,6 +11,7 @@ const { MUTATE_TESTS = "**/*" } = process.env;
 export default defineConfig({
   test: {
     include: MUTATE_TESTS.split(" ").map((name) => `test/mm/${name}.test.ts`),
+    env: { SLABTOWN_SLOW: "1" },
     setupFiles: ["test/support/seed.ts", "test/support/mutation_guard.ts"],
     pool: "forks",
     isolate: false,

@@ -1,7 +1,7 @@
 /**
  * Usage errors: what is wrong with the command line, in one line, and what to type instead.
  *
- * Thrown by everything that looks at arguments; printed by slabtown.ts, which then exits with 2. Errors in a file of
+ * Thrown by everything that looks at arguments; printed by command_line.ts, and the exit code is 2. Errors in a file of
  * the user's are `InputError` (readers/input_error.ts), which knows the place in the file.
  */
 

@@ -1,7 +1,8 @@
 /**
  * Goal: `slabtown explore` keeps to the contract of the command line: exit codes, one JSON document, a line that shows
  * a finding again, hints for whatever is typed wrongly.
- * Method: the built program in a process of its own; skipped without dist/.
+ * Method: the command line in this process; what ends with the exit code of a process, as the built program, which is
+ * skipped without dist/.
  */
 
 import { spawnSync } from "node:child_process";
@@ -9,24 +10,22 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { commandLine } from "../support/command_line.ts";
 
 const PROGRAM = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "dist", "scripts", "slabtown.js");
 const isBuilt = existsSync(PROGRAM);
 if (!isBuilt) process.stderr.write("test/cli/explore: skipped: dist/ is not built, `npm run build` first\n");
 
-function explore(...args: readonly string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [PROGRAM, "explore", ...args], { encoding: "utf8" });
-  return { status, stdout, stderr };
-}
+const explore = (...args: readonly string[]) => commandLine("explore", ...args);
 
-describe.skipIf(!isBuilt)("slabtown explore", () => {
-  it("says that nothing fails, and ends with 0", () => {
-    const { status, stdout } = explore("depot-locked", "--bound", "1", "--quiet");
+describe("slabtown explore", () => {
+  it("says that nothing fails, and ends with 0", async () => {
+    const { status, stdout } = await explore("depot-locked", "--bound", "1", "--quiet");
     expect([status, stdout]).toEqual([0, expect.stringContaining("nothing fails: every schedule with at most 1")]);
   });
 
-  it("XPL-2 prints a finding with the line that shows it again, which ends with 1 and the same words", () => {
-    const { status, stdout } = explore("depot-lockfree", "--mutant", "untagged", "--json", "--quiet");
+  it.skipIf(!isBuilt)("XPL-2 prints a finding with the line that shows it again, which ends with 1", async () => {
+    const { status, stdout } = await explore("depot-lockfree", "--mutant", "untagged", "--json", "--quiet");
     expect(status).toBe(1);
     const document = JSON.parse(stdout);
     expect(document).toMatchObject({
@@ -43,21 +42,21 @@ describe.skipIf(!isBuilt)("slabtown explore", () => {
     });
   });
 
-  it("the same command prints the same document, byte for byte", () => {
+  it("the same command prints the same document, byte for byte", async () => {
     const args = ["pcp", "--strategy", "pct", "--runs", "200", "--seed", "x", "--json", "--quiet"];
-    expect(explore(...args)).toEqual(explore(...args));
+    expect(await explore(...args)).toEqual(await explore(...args));
   });
 
-  it("--list names scenarios, operations and planted bugs", () => {
-    const { status, stdout } = explore("--list");
+  it("--list names scenarios, operations and planted bugs", async () => {
+    const { status, stdout } = await explore("--list");
     expect(status).toBe(0);
     for (const word of ["dma-map", "wait-queue", "untagged", "give back the one taken first"]) {
       expect(stdout).toContain(word);
     }
   });
 
-  it("--adequacy is a table with a row for each planted bug of the scenario", () => {
-    const { status, stdout } = explore("wait-queue", "--adequacy", "--runs", "50");
+  it("--adequacy is a table with a row for each planted bug of the scenario", async () => {
+    const { status, stdout } = await explore("wait-queue", "--adequacy", "--runs", "50");
     expect(status).toBe(0);
     expect(stdout).toMatch(/test-then-wait +deadlock +1 /);
   });
@@ -78,8 +77,8 @@ describe.skipIf(!isBuilt)("slabtown explore", () => {
     [["pcp", "--bound", "11"], "--bound", "0 to 10"],
     [["pcp", "--runs", "-1"], "--runs", "whole number"],
     [["pcp", "magazine"], "too many arguments", "--help"],
-  ])("%j is refused with exit code 2 and a hint", (args, words, hint) => {
-    const { status, stdout, stderr } = explore(...args);
+  ])("%j is refused with exit code 2 and a hint", async (args, words, hint) => {
+    const { status, stdout, stderr } = await explore(...args);
     expect([status, stdout]).toEqual([2, ""]);
     expect(stderr).toContain(words);
     expect(stderr).toContain(hint);

@@ -12,6 +12,7 @@ import { MUTEX_BYTES, MUTEX_NO_PI } from "../../kernel/mutex.ts";
 import type { Task } from "../../kernel/task.ts";
 import { SCHED_FIFO, TASK_POLICY, TASK_PRIORITY } from "../../kernel/task_struct.ts";
 import type { PhysAddr, Sleeping } from "../../kernel/types.ts";
+import { runs } from "../support/runs.ts";
 import { bootTaskLevel, type TaskLevel, type TaskLevelOptions } from "../support/task_level.ts";
 
 const boot = (options: TaskLevelOptions = {}) => {
@@ -325,7 +326,7 @@ describe("random runs", () => {
         }
         t.expectClean();
       }),
-      { numRuns: 100 },
+      { numRuns: runs(35, 100) },
     );
   });
 });

@@ -12,7 +12,7 @@ const FAST = { seek_cycles: 2_000, kib_cycles: 200 };
 
 function bootSwap(settings: Readonly<Record<string, number | string>> = {}, options: Partial<BootOptions> = {}) {
   const t = bootDrivers({
-    ramBytes: 32 * MIB,
+    ramBytes: 16 * MIB,
     cmdline: "quiet modules=disk swiotlb=256K",
     devices: { disk0: { ...FAST, ...settings } },
     ...options,
@@ -34,8 +34,8 @@ function swapOff(t: DriverKernel): void {
 describe("swap on a disk", () => {
   it("SWAP-1 SWAP-2 a process of twice the memory loses nothing, and everything is given back", () => {
     const t = bootSwap();
-    expect(t.sh("memhog 50M")).toBe(0);
-    expect(t.output()).toContain("12800 pages verified, 0 wrong");
+    expect(t.sh("memhog 25M")).toBe(0);
+    expect(t.output()).toContain("6400 pages verified, 0 wrong");
     for (const name of ["pswpin", "pswpout", "pgmajfault", "pgsteal_kswapd", "pgscan_kswapd", "pageoutrun"]) {
       expect([name, counter(t, name) > 0]).toEqual([name, true]);
     }
@@ -47,7 +47,7 @@ describe("swap on a disk", () => {
 
   it("THP-2 huge pages go out in pieces, with every CPU's TLB flushed in time, and come back right", () => {
     const t = bootSwap({}, { seed: "thp", cmdline: "quiet modules=disk swiotlb=256K debug_tlb=on" });
-    expect(t.sh("memhog 40M --huge")).toBe(0);
+    expect(t.sh("memhog 20M --huge")).toBe(0);
     expect(t.kernel.readFile("/proc/vmstat")).toMatch(/thp_fault_alloc [1-9]/);
     expect(t.kernel.readFile("/proc/vmstat")).toMatch(/thp_split_page [1-9]/);
     expect(t.kernel.readFile("/proc/vmstat")).toMatch(/pswpout [1-9]\d{3}/);
@@ -59,21 +59,21 @@ describe("swap on a disk", () => {
     const t = bootSwap({}, { seed: "gen", cmdline: "quiet modules=disk swiotlb=256K reclaim=mglru" });
     const { kernel } = t;
     expect(kernel.readFile("/sys/kernel/mm/lru_gen/enabled")).toBe("0x0001\n");
-    const [a, b] = [t.start("/bin/memhog", "24M"), t.start("/bin/memhog", "24M")];
+    const [a, b] = [t.start("/bin/memhog", "12M"), t.start("/bin/memhog", "12M")];
     for (let i = 0; i < 40 && kernel.exitStatus(a) === undefined; i++) {
       kernel.run({ untilCycles: kernel.now() + 20_000_000 });
       expect(kernel.check()).toBeNull();
     }
     kernel.run();
     expect([kernel.exitStatus(a), kernel.exitStatus(b)]).toEqual([0, 0]);
-    expect(t.output().match(/6144 pages verified, 0 wrong/g)).toHaveLength(2);
+    expect(t.output().match(/3072 pages verified, 0 wrong/g)).toHaveLength(2);
     expect(counter(t, "nr_isolated_anon")).toBe(0);
     swapOff(t);
   });
 
   it("RCL-4 two processes at once, on two CPUs: the auditor is content all the way", () => {
     const t = bootSwap({}, { seed: "two" });
-    const [a, b] = [t.start("/bin/memhog", "24M"), t.start("/bin/memhog", "24M")];
+    const [a, b] = [t.start("/bin/memhog", "12M"), t.start("/bin/memhog", "12M")];
     const { kernel } = t;
     for (let i = 0; i < 40 && kernel.exitStatus(a) === undefined; i++) {
       kernel.run({ untilCycles: kernel.now() + 20_000_000 });
@@ -81,14 +81,14 @@ describe("swap on a disk", () => {
     }
     kernel.run();
     expect([kernel.exitStatus(a), kernel.exitStatus(b)]).toEqual([0, 0]);
-    expect(t.output().match(/6144 pages verified, 0 wrong/g)).toHaveLength(2);
+    expect(t.output().match(/3072 pages verified, 0 wrong/g)).toHaveLength(2);
     swapOff(t);
   });
 
   it("AREA-2 swapoff brings the pages of living processes back", () => {
     const t = bootSwap();
-    const hog = t.start("/bin/memhog", "20M", "--hold", "5000000000");
-    const other = t.start("/bin/memhog", "14M");
+    const hog = t.start("/bin/memhog", "12M", "--hold", "5000000000");
+    const other = t.start("/bin/memhog", "8M");
     const { kernel } = t;
     kernel.run({ untilCycles: kernel.now() + 4_000_000_000, shouldStop: () => kernel.exitStatus(other) !== undefined });
     const [, used] = /partition\t\d+\t+(\d+)/.exec(kernel.readFile("/proc/swaps") ?? "") ?? [];
@@ -102,7 +102,7 @@ describe("swap on a disk", () => {
   });
 
   it("AREA-1 AREA-3 what is no swap area is refused, and leaves nothing behind", () => {
-    const t = bootDrivers({ ramBytes: 32 * MIB, cmdline: "quiet modules=disk", devices: { disk0: FAST } });
+    const t = bootDrivers({ ramBytes: 16 * MIB, cmdline: "quiet modules=disk", devices: { disk0: FAST } });
     expect(t.sh("swapon /dev/sda")).toBe(1);
     expect(t.output()).toContain("swapon: /dev/sda: swapon failed: Invalid argument");
     expect(t.log()).toContain("Unable to find swap-space signature");
@@ -123,22 +123,22 @@ describe("a disk that fails", () => {
     const disk = kernel.drivers.device("disk0");
     // Each command is tried four times: one write in sixty fails. Hardly anything is read before the second pass.
     disk?.faults.setRule("corrupt", 0.35);
-    const pid = t.start("/bin/memhog", "40M");
+    const pid = t.start("/bin/memhog", "20M");
     kernel.run({ shouldStop: () => t.output().includes("touched") || kernel.exitStatus(pid) !== undefined });
     disk?.faults.setRule("corrupt", 0);
     expect(t.log()).toContain("Write-error on swap-device");
     expect(kernel.check()).toBeNull();
     kernel.run();
     expect(kernel.exitStatus(pid)).toBe(0);
-    expect(t.output()).toContain("10240 pages verified, 0 wrong");
+    expect(t.output()).toContain("5120 pages verified, 0 wrong");
     swapOff(t);
   });
 
   it("SWAP-2 SWAP-4 a page that cannot be read is a SIGBUS for its process; the others live", () => {
     const t = bootSwap();
     const { kernel } = t;
-    const victim = t.start("/bin/memhog", "16M", "--hold", "3000000000");
-    t.sh("memhog 20M");
+    const victim = t.start("/bin/memhog", "8M", "--hold", "3000000000");
+    t.sh("memhog 11M");
     kernel.drivers.device("disk0")?.faults.setRule("corrupt", 1);
     kernel.run({
       untilCycles: kernel.now() + 20_000_000_000,
@@ -147,7 +147,7 @@ describe("a disk that fails", () => {
     expect(kernel.exitStatus(victim)).toBe(128 + 7);
     expect(t.log()).toMatch(/memhog\[\d+\]: page at [0-9a-f]+ cannot be read from swap/);
     kernel.drivers.device("disk0")?.faults.setRule("corrupt", 0);
-    expect(t.sh("memhog 30M")).toBe(0);
+    expect(t.sh("memhog 15M")).toBe(0);
     expect(kernel.check()).toBeNull();
     swapOff(t);
   });
@@ -161,15 +161,15 @@ describe("a disk that fails", () => {
     ["stray_write", 0.2],
   ])("content survives a disk with %s", (fault, rule) => {
     const t = bootSwap({ [fault]: rule }, { seed: String(fault) });
-    expect(t.sh("memhog 40M")).toBe(0);
-    expect(t.output()).toContain("10240 pages verified, 0 wrong");
+    expect(t.sh("memhog 20M")).toBe(0);
+    expect(t.output()).toContain("5120 pages verified, 0 wrong");
     expect(t.kernel.check()).toBeNull();
   });
 
   it("a disk that is pulled out takes its pages along, not the kernel", () => {
     const t = bootSwap();
     const { kernel } = t;
-    const victim = t.start("/bin/memhog", "40M", "--hold", "3000000000");
+    const victim = t.start("/bin/memhog", "20M", "--hold", "3000000000");
     kernel.run({ untilCycles: kernel.now() + 1_000_000_000 });
     expect(counter(t, "pswpout")).toBeGreaterThan(0);
     kernel.drivers.device("disk0")?.unplug();
@@ -178,7 +178,7 @@ describe("a disk that fails", () => {
       shouldStop: () => kernel.exitStatus(victim) !== undefined,
     });
     expect(kernel.exitStatus(victim)).toBeGreaterThan(128);
-    expect(t.sh("memhog 8M")).toBe(0);
+    expect(t.sh("memhog 4M")).toBe(0);
     expect(kernel.check()).toBeNull();
   });
 });

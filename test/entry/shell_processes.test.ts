@@ -45,7 +45,7 @@ describe("forkbomb", () => {
   });
 
   it("ends for want of memory, too, and gives all of it back", () => {
-    const output = sh("ulimit -u unlimited; forkbomb; echo alive", 24 * 2 ** 20);
+    const output = sh("ulimit -u unlimited; forkbomb; echo alive", 12 * 2 ** 20);
     // fork finds no memory, or a fault of one of them finds none first: the OOM killer ends that one.
     expect(output).toMatch(/forkbomb: \d+ processes, then: Cannot allocate memory\n|Killed process \d+ \(forkbomb\)/);
     expect(output).toContain("\nalive\n");

@@ -21,6 +21,7 @@ import {
   PGMIGRATE_SUCCESS,
 } from "../../mm/vmstat.ts";
 import { bootCompactionWorld, type CompactionWorld, expectPieces, pieces, va } from "../support/compaction_world.ts";
+import { runs } from "../support/runs.ts";
 
 const QUIET = GFP_KERNEL | __GFP_NOWARN;
 const every =
@@ -297,7 +298,7 @@ describe("random machines", () => {
         w.end();
         w.expectNoLeak();
       }),
-      { numRuns: 15 },
+      { numRuns: runs(8, 15) },
     );
   });
 

@@ -11,6 +11,7 @@ import { asPhys, type DmaAddr } from "../../kernel/types.ts";
 import { DMA_BIDIRECTIONAL, DMA_FROM_DEVICE, DMA_TO_DEVICE, type DmaDirection } from "../../mm/dma_ops.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 import { coherent, createDmaWorld, type DmaWorldOptions } from "../support/dma_world.ts";
+import { runs } from "../support/runs.ts";
 
 const rig = (options: DmaWorldOptions = {}, spec = {}) => {
   const w = createDmaWorld({ nrCpus: 1, ramBytes: 32 << 20, isIommu: true, ...options });
@@ -162,7 +163,7 @@ describe("programs", () => {
         w.dma.releaseDevice(w.ctx, dev);
         w.expectNoObjectLeak();
       }),
-      { numRuns: 30, seed: 3 },
+      { numRuns: runs(12, 30), seed: 3 },
     );
   });
 });

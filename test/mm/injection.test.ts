@@ -43,28 +43,29 @@ const copyOf = (live: World["live"]): World["live"] => ({
 
 const page = (w: World, ctx: Context, order: number, gfp = ATOMIC): void => {
   const pfn = w.pageAlloc.tryAllocPages(ctx, order, gfp);
-  expect(pfn).not.toBe(NO_PFN);
+  if (pfn === NO_PFN) throw new Error("no page");
   w.live.pages.push([pfn, order]);
 };
 const freePage = (w: World, ctx: Context): void => {
   const [pfn, order] = w.live.pages.shift() as [Pfn, number];
-  expect(w.pageAlloc.freePages(ctx, pfn, order)).toBe(0);
+  if (w.pageAlloc.freePages(ctx, pfn, order) !== 0) throw new Error("a page cannot be freed");
 };
 const object = (w: World, ctx: Context): void => {
   const obj = w.slab.layer.kmemCacheAllocAny(ctx, w.cache, ATOMIC) as PhysAddr;
-  expect(obj).not.toBe(NULL);
+  if (obj === NULL) throw new Error("no object");
   w.live.objects.push(obj);
 };
 const freeObject = (w: World, ctx: Context): void => {
-  expect(w.slab.layer.kmemCacheFree(ctx, w.cache, w.live.objects.shift() as PhysAddr)).toBe(0);
+  const obj = w.live.objects.shift() as PhysAddr;
+  if (w.slab.layer.kmemCacheFree(ctx, w.cache, obj) !== 0) throw new Error("an object cannot be freed");
 };
 const kmalloc = (w: World, ctx: Context, bytes: number): void => {
   const obj = w.slab.kmalloc.kmallocAny(ctx, bytes, ATOMIC) as PhysAddr;
-  expect(obj).not.toBe(NULL);
+  if (obj === NULL) throw new Error("kmalloc: no memory");
   w.live.kmallocs.push(obj);
 };
 const kfree = (w: World, ctx: Context): void => {
-  expect(w.slab.kmalloc.kfree(ctx, w.live.kmallocs.shift() as PhysAddr)).toBe(0);
+  if (w.slab.kmalloc.kfree(ctx, w.live.kmallocs.shift() as PhysAddr) !== 0) throw new Error("kfree refuses");
 };
 const freeAll = (w: World): void => {
   while (w.live.pages.length > 0) freePage(w, w.ctx);

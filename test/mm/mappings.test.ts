@@ -17,6 +17,7 @@ import { MM_ASID, MM_COMMITTED, MM_LOCKED_VM, MM_MAP_COUNT, MM_TOTAL_VM } from "
 import { PG_MLOCKED } from "../../mm/page.ts";
 import { NR_SHMEM } from "../../mm/vmstat.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
+import { runs } from "../support/runs.ts";
 
 const PAGE = 4096;
 const RW = PROT_READ | PROT_WRITE;
@@ -265,7 +266,7 @@ describe("random programs", () => {
         expect(violation(w, list)).toBeNull();
         w.expectNoLeak();
       }),
-      { numRuns: 50 },
+      { numRuns: runs(20, 50) },
     );
   });
 });

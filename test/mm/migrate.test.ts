@@ -17,6 +17,7 @@ import { MIGRATE_ISOLATE } from "../../mm/migratetype.ts";
 import { MM_ASID, MM_PGD } from "../../mm/mm_struct.ts";
 import { PGMIGRATE_FAIL, PGMIGRATE_SUCCESS } from "../../mm/vmstat.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
+import { runs } from "../support/runs.ts";
 
 const PAGE = 4096;
 const va = (page: number): number => USER_HEAP_BASE + page * PAGE;
@@ -330,7 +331,7 @@ describe("random programs", () => {
         expect(violation(w, list)).toBeNull();
         w.expectNoLeak();
       }),
-      { numRuns: 25 },
+      { numRuns: runs(12, 25) },
     );
   });
 

@@ -18,6 +18,7 @@ import { createPageTables } from "../../mm/pgtable.ts";
 import type { ProcessMemoryDeps } from "../../mm/process_memory.ts";
 import { NR_ANON_MAPPED } from "../../mm/vmstat.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
+import { runs } from "../support/runs.ts";
 
 const PAGE = 4096;
 const RW = PROT_READ | PROT_WRITE;
@@ -315,7 +316,7 @@ describe("random programs of a family of processes", () => {
         expect(violation(w, list)).toBeNull();
         w.expectNoLeak();
       }),
-      { numRuns: 60 },
+      { numRuns: runs(25, 60) },
     );
   });
 

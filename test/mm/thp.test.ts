@@ -28,6 +28,7 @@ import { NR_ANON_THPS, THP_COLLAPSE_ALLOC, THP_FAULT_ALLOC, THP_FAULT_FALLBACK, 
 import { builtinPrograms } from "../../userland/index.ts";
 import { bootKernel } from "../support/boot_kernel.ts";
 import { bootProcessWorld, type ProcessWorld } from "../support/process_world.ts";
+import { runs } from "../support/runs.ts";
 
 const PAGE = 4096;
 const HUGE = 512 * PAGE;
@@ -351,7 +352,7 @@ describe("random programs", () => {
         w.expectSound();
         w.expectNoLeak();
       }),
-      { numRuns: 40 },
+      { numRuns: runs(15, 40) },
     );
   });
 
@@ -363,7 +364,7 @@ describe("random programs", () => {
         w.expectSound();
         w.expectNoLeak();
       }),
-      { numRuns: 25 },
+      { numRuns: runs(10, 25) },
     );
   });
 });

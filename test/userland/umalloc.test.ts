@@ -10,6 +10,7 @@ import { PAGE_SIZE, TASK_SIZE, USER_HEAP_BASE } from "../../kernel/params.ts";
 import { SYS_brk } from "../../kernel/uapi/syscall.ts";
 import { createUmalloc, type Umalloc } from "../../userland/umalloc.ts";
 import { createFakeProcess, type FakeProcess } from "../support/fake_env.ts";
+import { runs } from "../support/runs.ts";
 import { HeapModel } from "./heap_model.ts";
 
 function freshHeap(limitBytes = 32 * 1024 * 1024): { process: FakeProcess; heap: Umalloc; model: HeapModel } {
@@ -72,7 +73,7 @@ describe("umalloc against the oracle", () => {
         model.freeAll();
         model.verifyAll();
       }),
-      { numRuns: 200 },
+      { numRuns: runs(80, 200) },
     );
   });
 
