@@ -54,7 +54,7 @@ import {
   type TaskContext,
   toGranule,
 } from "../kernel/types.ts";
-import { asCache, CACHE_DEPOT, type KmemCache } from "./slab_descriptor.ts";
+import { asCache, CACHE_DEPOT, type KmemCache, RAM_GRANULES } from "./slab_descriptor.ts";
 
 export type DepotKind = "locked" | "lockfree";
 
@@ -78,12 +78,12 @@ const LOCK = DEPOT_LOCK;
 const CONTENTION = DEPOT_CONTENTION;
 const FULL_LIST = DEPOT_FULL;
 const EMPTY_LIST = DEPOT_EMPTY;
-const NR = LIST_NR;
-const LEAST = LIST_MIN;
+const NR = LIST_NR >>> 2;
+const LEAST = LIST_MIN >>> 2;
+const GRANULES = RAM_GRANULES;
 const NOTHING = NULL;
 const DEPOT_CYCLES = CYC_DEPOT;
 const toLink = toGranule;
-const fromLink = fromGranule;
 const addTo = physAdd;
 
 /** Which list. */
@@ -192,20 +192,21 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
     return lock;
   };
 
-  const pushLocked = (cache: KmemCache, list: number, magazine: PhysAddr): void => {
-    port.st32(magazine, port.ld32(cache + list));
-    port.st32(cache + list, toLink(magazine));
-    port.st32(cache + list + NR, port.ld32(cache + list + NR) + 1);
+  /** `list`: number of the first word of a list. */
+  const pushLocked = (list: number, magazine: PhysAddr): void => {
+    port.stWord(magazine >>> 2, port.ldWord(list));
+    port.stWord(list, toLink(magazine));
+    port.stWord(list + NR, port.ldWord(list + NR) + 1);
   };
 
-  const popLocked = (cache: KmemCache, list: number): PhysAddr => {
-    const taken = fromLink(port.ld32(cache + list));
-    if (taken === NOTHING) return NOTHING;
-    const nr = port.ld32(cache + list + NR) - 1;
-    port.st32(cache + list, port.ld32(taken));
-    port.st32(cache + list + NR, nr);
-    if (nr < port.ld32(cache + list + LEAST)) port.st32(cache + list + LEAST, nr);
-    return taken;
+  const popLocked = (list: number): PhysAddr => {
+    const first = port.ldWord(list) & GRANULES;
+    if (first === 0) return NOTHING;
+    const nr = port.ldWord(list + NR) - 1;
+    port.stWord(list, port.ldWord(first * 2));
+    port.stWord(list + NR, nr);
+    if (nr < port.ldWord(list + LEAST)) port.stWord(list + LEAST, nr);
+    return (first * 8) as PhysAddr;
   };
 
   /** Takes a magazine from list `from`, and if there was one leaves `other` on list `to`. */
@@ -214,19 +215,19 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
     if (port.ldAtomic(cache + from) === 0) return NOTHING;
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + DEPOT_CYCLES;
     const lock = lockDepot(ctx, cache);
-    const taken = popLocked(cache, from);
-    if (taken !== NOTHING && other !== NOTHING) pushLocked(cache, to, other);
+    const taken = popLocked((cache + from) >>> 2);
+    if (taken !== NOTHING && other !== NOTHING) pushLocked((cache + to) >>> 2, other);
     spinUnlock(ctx, lock);
     return taken;
   };
 
   const walkList = (cache: KmemCache, list: number, visit: (magazine: PhysAddr) => void): string | null => {
-    const nr = port.ld32(cache + list + NR) | 0;
+    const nr = port.ld32(cache + list + LIST_NR) | 0;
     let length = 0;
-    let magazine = fromLink(port.ld32(cache + list));
+    let magazine = fromGranule(port.ld32(cache + list));
     for (; magazine !== NOTHING && length < nr; length++) {
       visit(magazine);
-      magazine = fromLink(port.ld32(magazine));
+      magazine = fromGranule(port.ld32(magazine));
     }
     return lengthViolation(port, cache, list, magazine === NOTHING ? length : -1);
   };
@@ -243,7 +244,7 @@ export function createLockedDepot(machine: Machine, spinlocks: Spinlocks): Depot
     addEmpty(ctx, cache, magazine) {
       const lock = addTo(cache, LOCK);
       spinLock(ctx, lock);
-      pushLocked(cache, DEPOT_EMPTY, magazine);
+      pushLocked((cache + DEPOT_EMPTY) >>> 2, magazine);
       spinUnlock(ctx, lock);
     },
     walk(cache, visit) {

@@ -64,6 +64,7 @@ import {
   NO_CACHE,
   NO_SLAB,
   OBJECT_LIVE,
+  RAM_GRANULES,
 } from "./slab_descriptor.ts";
 import type { SlabPages } from "./slab_layer.ts";
 import { SLAB_CACHE_DMA, SLAB_KMALLOC, SLAB_PANIC, SLAB_RECLAIM_ACCOUNT } from "./slab_layout.ts";
@@ -104,6 +105,7 @@ export const KMALLOC_STATIC_BYTES = LARGE_PAGES + 8;
 /** Copies for the fast path: why, see slab_objects.ts. */
 const MAX_CACHE_SIZE = KMALLOC_MAX_CACHE_SIZE;
 const SPECIAL_BITS = __GFP_DMA | __GFP_RECLAIMABLE;
+const GRANULES = RAM_GRANULES;
 const toCache = asCache;
 const noSlab = NO_SLAB;
 
@@ -248,7 +250,7 @@ export function createKmalloc(deps: KmallocDeps): Kmalloc {
     if (size >>> 0 !== size || (size - 1) >>> 0 >= MAX_CACHE_SIZE) return kmallocOther(ctx, size, gfp);
     const kind = (gfp & SPECIAL_BITS) === 0 ? KMALLOC_NORMAL : kindOf(gfp);
     const word = statics + kind * ROW_BYTES + (lookupIndex(size) << 2);
-    const cache = toCache((port.ld32(word) << 3) >>> 0);
+    const cache = toCache((port.ld32(word) & GRANULES) * 8);
     return kmemCacheAllocAny(ctx, cache, gfp);
   };
 

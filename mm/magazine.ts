@@ -68,10 +68,11 @@
  * Source: J. Bonwick, J. Adams, "Magazines and Vmem", USENIX 2001; illumos kmem.c (kmem_cache_alloc, kmem_cache_free).
  */
 
-import { CYC_MAGAZINE_HIT, CYC_MAGAZINE_SWAP } from "../kernel/arch/charges.ts";
+import { CYC_MAGAZINE_SWAP } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
-import { asPhys, type Context, type MaySleep, NULL, type PhysAddr, toGranule } from "../kernel/types.ts";
+import { GRANULE_SHIFT, MAX_CPUS } from "../kernel/params.ts";
+import { asPhys, type Context, type MaySleep, NULL, type PhysAddr } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
 import type { Depot } from "./depot.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, type Gfp } from "./gfp.ts";
@@ -87,38 +88,24 @@ import {
   CC_PREVIOUS,
   CC_PROUNDS,
   createMagazineCpu,
-  HAND_ONE_OPERATION,
-  HAND_ROOM,
-  HAND_ROOM_ONE,
   HAND_ROUNDS,
-  HAND_SLOW,
-  loadedRounds,
 } from "./magazine_cpu.ts";
+import { createMagazineHits } from "./magazine_hit.ts";
 import { createMagazineStock } from "./magazine_stock.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
-import {
-  asCache,
-  CACHE_CC,
-  CC_SHIFT,
-  type KmemCache,
-  NO_CACHE,
-  NO_SLAB,
-  OBJECT_CACHED,
-  OBJECT_LIVE,
-  SLAB_CACHE,
-  type Slab,
-} from "./slab_descriptor.ts";
+import { CACHE_CC, CC_SHIFT, type KmemCache, NO_SLAB, RAM_GRANULES, SLAB_CACHE } from "./slab_descriptor.ts";
 import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 import { hexAddr, type SlabReports } from "./slab_report.ts";
 
-/** Copies for the fast path: why, see slab_objects.ts. */
-const HAND = CC_HAND;
-const LOADED = CC_LOADED;
-const PREVIOUS = CC_PREVIOUS;
-const PREVIOUS_ROUNDS = CC_PROUNDS;
-const MAGSIZE = CC_MAGSIZE;
+/** Copies for the exchange of magazines: why, see slab_objects.ts. In words, but for the counters. */
+const HAND = CC_HAND >>> 2;
+const LOADED = CC_LOADED >>> 2;
+const PREVIOUS = CC_PREVIOUS >>> 2;
+const PREVIOUS_ROUNDS = CC_PROUNDS >>> 2;
+const MAGSIZE = CC_MAGSIZE >>> 2;
+const ROUNDS = HAND_ROUNDS;
 const FULL_LOADS = CC_FULL_LOADS;
 const EMPTY_LOADS = CC_EMPTY_LOADS;
 const ALLOC_MISSES = CC_ALLOC_MISSES;
@@ -126,26 +113,15 @@ const FREE_MISSES = CC_FREE_MISSES;
 const SWAP_CYCLES = CYC_MAGAZINE_SWAP;
 const NOTHING = NULL;
 const toPhys = asPhys;
-const roundsOf = loadedRounds;
-const ROUNDS = HAND_ROUNDS;
-/** Parts of the word that are positive together iff the fast path may alloc, or free: the rest, and bit 31. */
-const CAN_ALLOC = HAND_ROUNDS | HAND_SLOW;
-const CAN_FREE = HAND_ROOM | HAND_SLOW;
-/** What an allocation and a free add to the word: an operation, and a round becomes room or room a round. */
-const AFTER_ALLOC = HAND_ONE_OPERATION + HAND_ROOM_ONE - 1;
-const AFTER_FREE = HAND_ONE_OPERATION - HAND_ROOM_ONE + 1;
-const CC_BASE = CACHE_CC;
-const SHIFT = CC_SHIFT;
-const ROUND_SHIFT = 3;
-const LIVE = OBJECT_LIVE;
-const CACHED = OBJECT_CACHED;
-const OWNER = SLAB_CACHE;
-const HIT_CYCLES = CYC_MAGAZINE_HIT;
+const CC = CACHE_CC >>> 2;
+const CC_AT = CC_SHIFT - 2;
+const CPUS = MAX_CPUS - 1;
 const MAY_SLEEP = __GFP_DIRECT_RECLAIM;
 const WANTS_ZEROES = __GFP_ZERO;
-const toLink = toGranule;
-const toCache = asCache;
 const none = NO_SLAB;
+const OWNER = SLAB_CACHE >>> 2;
+const GRANULES = RAM_GRANULES;
+const GRANULE_AT = GRANULE_SHIFT;
 
 export interface MagazineDeps {
   readonly machine: Machine;
@@ -165,107 +141,78 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
   const { port, harts } = machine;
   const { clock } = harts;
   const { localIrqSave, localIrqRestore, mightSleep } = contexts;
-  const { slabOf, stateOf, cacheOfSlab } = objects;
+  const { slabOf, reportBadFree } = objects;
   const stock = createMagazineStock(deps);
 
   const charge = (ctx: Context, cycles: number): void => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
   const count = (addr: number, n: number): void => port.stF64(addr, port.ldF64(addr) + n);
-  const ccOf = (cache: KmemCache, cpu: number): number => (cache + CC_BASE + (cpu << SHIFT)) >>> 0;
-  const { setLoaded, setPrevious, fold } = createMagazineCpu(port);
+  /** Word number of the per-CPU record of `cache`. */
+  const ccOf = (cache: KmemCache, cpu: number): number => (cache >>> 2) + CC + ((cpu & CPUS) << CC_AT);
+  const { exchange, fold } = createMagazineCpu(port);
+
+  /** The word of the loaded magazine, folded if its operations have run over; negative when there is none. */
+  const handOf = (cc: number): number => {
+    if ((port.ldWord(cc + HAND) | 0) < 0) fold(cc);
+    return port.ldWord(cc + LOADED) === 0 ? -1 : port.ldWord(cc + HAND);
+  };
 
   const exchangePrevious = (ctx: Context, cc: number): void => {
-    const loaded = port.ld32(cc + LOADED);
-    const rounds = roundsOf(port, cc);
-    setLoaded(cc, port.ld32(cc + PREVIOUS), port.ld32(cc + PREVIOUS_ROUNDS));
-    setPrevious(cc, loaded, rounds);
+    exchange(cc, port.ldWord(cc + PREVIOUS), port.ldWord(cc + PREVIOUS_ROUNDS));
     charge(ctx, SWAP_CYCLES);
   };
 
   // ── Alloc ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Takes the last round of the loaded magazine, whose word `hand` has one. Interrupts are off. */
-  const takeRound = (ctx: Context, cc: number, hand: number): PhysAddr => {
-    const round = port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT);
-    port.st8(port.ld32(round + 4), LIVE);
-    port.st32(cc + HAND, (hand + AFTER_ALLOC) | 0);
-    charge(ctx, HIT_CYCLES);
-    return ((port.ld32(round) << 3) >>> 0) as PhysAddr;
-  };
-
   /** M2, after the fast path gave up: true when the loaded magazine has a round. Interrupts are off. */
   const reloadFull = (ctx: Context, cache: KmemCache, cc: number): boolean => {
-    fold(cc);
-    if (roundsOf(port, cc) > 0) return true;
-    const prounds = port.ld32(cc + PREVIOUS_ROUNDS) | 0;
-    if (prounds > 0) {
+    const hand = handOf(cc);
+    if (hand >= 0 && (hand & ROUNDS) !== 0) return true;
+    if ((port.ldWord(cc + PREVIOUS_ROUNDS) | 0) > 0) {
       exchangePrevious(ctx, cc);
       return true;
     }
-    const magsize = port.ld32(cc + MAGSIZE);
+    const magsize = port.ldWord(cc + MAGSIZE);
     if (magsize === 0) return false;
-    const full = depot.takeFull(ctx, cache, toPhys(port.ld32(cc + PREVIOUS)));
+    const full = depot.takeFull(ctx, cache, toPhys(port.ldWord(cc + PREVIOUS)));
     if (full === NOTHING) return false;
-    setPrevious(cc, port.ld32(cc + LOADED), roundsOf(port, cc));
-    setLoaded(cc, full, magsize);
-    count(cc + FULL_LOADS, 1);
+    exchange(cc, full, magsize);
+    count(cc * 4 + FULL_LOADS, 1);
     return true;
   };
 
   const allocSlow = (ctx: Context, cache: KmemCache, gfp: Gfp, irq: number): MaySleep<PhysAddr> => {
     const cc = ccOf(cache, ctx.cpu);
     const isReloaded = reloadFull(ctx, cache, cc);
-    if (!isReloaded) port.fetchAdd(cc + ALLOC_MISSES, 1);
-    const obj = isReloaded ? takeRound(ctx, cc, port.ld32(cc + HAND)) : NOTHING;
+    if (!isReloaded) port.fetchAdd(cc * 4 + ALLOC_MISSES, 1);
+    const obj = isReloaded ? takeRound(ctx, cc, port.ldWord(cc + HAND)) : NOTHING;
     localIrqRestore(ctx, irq);
     return isReloaded ? obj : miss.allocMissed(ctx, cache, gfp);
   };
 
-  const allocPlain = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
-    const irq = localIrqSave(ctx);
-    const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32(cc + HAND);
-    if ((hand & CAN_ALLOC) <= 0) return allocSlow(ctx, cache, gfp, irq);
-    const obj = takeRound(ctx, cc, hand);
-    localIrqRestore(ctx, irq);
-    return obj;
-  };
-
   const kmemCacheAllocAny = (ctx: Context, cache: KmemCache, gfp: Gfp): MaySleep<PhysAddr> => {
     if ((gfp & MAY_SLEEP) !== 0) mightSleep(ctx, "mm/magazine.ts:kmemCacheAlloc");
-    if ((gfp & WANTS_ZEROES) !== 0) return miss.allocZeroed(ctx, cache, gfp, allocPlain);
-    return allocPlain(ctx, cache, gfp);
+    if ((gfp & WANTS_ZEROES) !== 0) return miss.allocZeroed(ctx, cache, gfp, alloc);
+    return alloc(ctx, cache, gfp);
   };
 
   // ── Free ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Adds a round to the loaded magazine, whose word `hand` has room. Interrupts are off. */
-  const addRound = (ctx: Context, cc: number, hand: number, obj: PhysAddr, state: number): void => {
-    const round = port.ld32(cc) + ((hand & ROUNDS) << ROUND_SHIFT);
-    port.st8(state, CACHED);
-    port.st32(round + 8, toLink(obj));
-    port.st32(round + 12, state);
-    port.st32(cc + HAND, (hand + AFTER_FREE) | 0);
-    charge(ctx, HIT_CYCLES);
-  };
-
   /** M3, after the fast path gave up: true when the loaded magazine has room. Interrupts are off. */
   const reloadEmpty = (ctx: Context, cache: KmemCache, cc: number): boolean => {
-    const magsize = port.ld32(cc + MAGSIZE);
+    const magsize = port.ldWord(cc + MAGSIZE);
     if (magsize === 0) return false;
-    fold(cc);
-    const rounds = roundsOf(port, cc);
-    if (rounds >= 0 && rounds < magsize) return true;
-    if (port.ld32(cc + PREVIOUS_ROUNDS) === 0) {
+    const hand = handOf(cc);
+    if (hand >= 0 && (hand & ROUNDS) < magsize) return true;
+    if (port.ldWord(cc + PREVIOUS_ROUNDS) === 0) {
       exchangePrevious(ctx, cc);
       return true;
     }
-    const empty = depot.takeEmpty(ctx, cache, toPhys(port.ld32(cc + PREVIOUS)));
+    const empty = depot.takeEmpty(ctx, cache, toPhys(port.ldWord(cc + PREVIOUS)));
     if (empty === NOTHING) return false;
-    setPrevious(cc, port.ld32(cc + LOADED), rounds);
-    setLoaded(cc, empty, 0);
-    count(cc + EMPTY_LOADS, 1);
+    exchange(cc, empty, 0);
+    count(cc * 4 + EMPTY_LOADS, 1);
     return true;
   };
 
@@ -274,41 +221,42 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     for (;;) {
       const cc = ccOf(cache, ctx.cpu);
       if (reloadEmpty(ctx, cache, cc)) {
-        addRound(ctx, cc, port.ld32(cc + HAND), obj, state);
+        addRound(ctx, cc, port.ldWord(cc + HAND), obj, state);
         localIrqRestore(ctx, irq);
         return 0;
       }
-      const isCached = port.ld32(cc + MAGSIZE) !== 0;
+      const isCached = port.ldWord(cc + MAGSIZE) !== 0;
       localIrqRestore(ctx, irq);
       // Nothing of ours is held while memory is asked for: an interrupt may free to this cache meanwhile.
       if (!isCached || !stock.makeEmpty(ctx, cache)) {
-        port.fetchAdd(cc + FREE_MISSES, 1);
+        port.fetchAdd(cc * 4 + FREE_MISSES, 1);
         return slabs.freeObject(ctx, cache, obj);
       }
       irq = localIrqSave(ctx);
     }
   };
 
-  const freeFromSlab = (ctx: Context, slab: Slab, obj: PhysAddr): number => {
-    const state = stateOf(slab, obj);
-    if (state === 0 || port.ld8(state) !== LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);
-    const cache = toCache((port.ld32(slab + OWNER) << 3) >>> 0);
-    const irq = localIrqSave(ctx);
-    const cc = ccOf(cache, ctx.cpu);
-    const hand = port.ld32(cc + HAND);
-    if ((hand & CAN_FREE) <= 0) return freeSlow(ctx, cache, obj, state, irq);
-    addRound(ctx, cc, hand, obj, state);
-    localIrqRestore(ctx, irq);
-    return 0;
+  const { alloc, freeFromSlab, takeRound, addRound } = createMagazineHits(
+    port,
+    clock,
+    localIrqSave,
+    localIrqRestore,
+    allocSlow,
+    freeSlow,
+    reportBadFree,
+  );
+
+  const freeForeign = (ctx: Context, obj: PhysAddr): number => {
+    deps.reports.addressBug(ctx, `Attempt to free object(${hexAddr(obj)}) outside of slab`);
+    return -EINVAL;
   };
 
   const kmemCacheFree = (ctx: Context, cache: KmemCache, obj: PhysAddr): number => {
     const slab = slabOf(obj);
-    if (slab === none) {
-      deps.reports.addressBug(ctx, `Attempt to free object(${hexAddr(obj)}) outside of slab`);
-      return -EINVAL;
+    if (slab === none) return freeForeign(ctx, obj);
+    if ((port.ldWord((slab >>> 2) + OWNER) & GRANULES) !== cache >>> GRANULE_AT) {
+      return reportBadFree(ctx, cache, slab, obj);
     }
-    if (cacheOfSlab(slab) !== cache) return objects.reportBadFree(ctx, cache, slab, obj);
     return freeFromSlab(ctx, slab, obj);
   };
 

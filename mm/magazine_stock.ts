@@ -159,11 +159,11 @@ export function createMagazineStock({ machine, contexts, slabs, depot, statics }
     if (depot.magsize(cache) === 0) return 0;
     const cc = ccOf(cache, cpu);
     const irq = localIrqSave(ctx);
-    fold(cc);
+    fold(cc >>> 2);
     const [loaded, rounds] = [asPhys(port.ld32(cc + CC_LOADED)), loadedRounds(port, cc)];
     const [previous, prounds] = [asPhys(port.ld32(cc + CC_PREVIOUS)), port.ld32(cc + CC_PROUNDS)];
-    setLoaded(cc, NULL, -1);
-    setPrevious(cc, NULL, -1);
+    setLoaded(cc >>> 2, NULL, -1);
+    setPrevious(cc >>> 2, NULL, -1);
     localIrqRestore(ctx, irq);
     let nrObjects = 0;
     if (loaded !== NULL) nrObjects += unload(ctx, cache, loaded, rounds);
@@ -203,8 +203,8 @@ export function createMagazineStock({ machine, contexts, slabs, depot, statics }
     const magsize = magazines === NO_CACHE ? 0 : (MAGAZINE_TYPES[type] as MagazineType).magsize;
     depot.init(cache, type, magsize, magazines);
     for (let cpu = 0; cpu < nrCpus; cpu++) {
-      setLoaded(ccOf(cache, cpu), NULL, -1);
-      setPrevious(ccOf(cache, cpu), NULL, -1);
+      setLoaded(ccOf(cache, cpu) >>> 2, NULL, -1);
+      setPrevious(ccOf(cache, cpu) >>> 2, NULL, -1);
     }
     setMagsize(cache, magsize);
   };

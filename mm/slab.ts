@@ -113,6 +113,7 @@ import {
   CACHE_DESCRIPTORS,
   CACHE_FLAGS,
   CACHE_FLUSHED,
+  CACHE_GEOMETRY,
   CACHE_HAS_CTOR,
   CACHE_ID,
   CACHE_MIN_PARTIAL,
@@ -120,7 +121,6 @@ import {
   CACHE_NR_SLABS,
   CACHE_OBJECTS,
   CACHE_ORDER,
-  CACHE_RECIPROCAL,
   CACHE_SIZE,
   CACHE_SLAB_ALLOCS,
   CACHE_SLAB_FREES,
@@ -137,10 +137,10 @@ import {
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_FREELIST,
+  SLAB_GEOMETRY,
   SLAB_INUSE,
   SLAB_OBJECTS,
   SLAB_PFN,
-  SLAB_RECIPROCAL,
   SLAB_SIZE,
   SLAB_STATES,
   type Slab,
@@ -234,7 +234,7 @@ export function createSlabLayer(deps: SlabDeps): SlabLayer {
     }
     port.st32(slab + SLAB_CACHE, toGranule(cache));
     port.st32(slab + SLAB_BASE, base);
-    port.st32(slab + SLAB_RECIPROCAL, port.ld32(cache + CACHE_RECIPROCAL));
+    port.st32(slab + SLAB_GEOMETRY, port.ld32(cache + CACHE_GEOMETRY));
     port.st32(slab + SLAB_SIZE, port.ld32(cache + CACHE_SIZE));
     port.st32(slab + SLAB_OBJECTS, nrObjects);
     port.st32(slab + SLAB_INUSE, 0);

@@ -37,6 +37,7 @@ import {
   CACHE_DESCRIPTORS,
   CACHE_FLAGS,
   CACHE_FREE_POINTER,
+  CACHE_GEOMETRY,
   CACHE_HAS_CTOR,
   CACHE_ID,
   CACHE_MIN_PARTIAL,
@@ -46,7 +47,6 @@ import {
   CACHE_OBJECT_SIZE,
   CACHE_OBJECTS,
   CACHE_ORDER,
-  CACHE_RECIPROCAL,
   CACHE_SIZE,
   type CacheParams,
   cacheBytes,
@@ -70,7 +70,6 @@ import type { CtorTable, SlabDeps } from "./slab_layer.ts";
 import {
   calculateSizes,
   minPartialOf,
-  reciprocalOf,
   SLAB_CACHE_DMA,
   SLAB_HWCACHE_ALIGN,
   SLAB_INTERNAL,
@@ -80,6 +79,7 @@ import {
   SLAB_RECLAIM_ACCOUNT,
   SLAB_TYPESAFE_BY_RCU,
   type SlabLayout,
+  slabGeometry,
 } from "./slab_layout.ts";
 
 const LIST_LOCK = 0;
@@ -163,8 +163,8 @@ export function createSlabCaches(
     port.st32(cache + CACHE_ORDER, layout.order);
     port.st32(cache + CACHE_OBJECTS, layout.objects);
     port.st32(cache + CACHE_FREE_POINTER, layout.freePointerOffset);
-    // A slab above SLAB_MAX_ORDER holds one object, whose index is 0: reciprocalOf() is not exact for it.
-    port.st32(cache + CACHE_RECIPROCAL, layout.order > SLAB_MAX_ORDER ? 0 : reciprocalOf(layout.size));
+    // A slab above SLAB_MAX_ORDER holds one object, whose index is 0: slabGeometry() is not exact for it.
+    port.st32(cache + CACHE_GEOMETRY, layout.order > SLAB_MAX_ORDER ? 0 : slabGeometry(layout.size));
     port.st32(cache + CACHE_MIN_PARTIAL, layout.minPartial);
     port.st32(cache + CACHE_CPU_PARTIAL, layout.cpuPartial);
     const leftover = Math.min(PAGE_SIZE * 2 ** layout.order - layout.objects * layout.size, PAGE_SIZE - 1);

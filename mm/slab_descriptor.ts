@@ -14,7 +14,7 @@
  * | 24     | order          | u32   | log2 of the pages of a slab                                  | creation      |
  * | 28     | objects        | u32   | objects of a slab                                            | creation      |
  * | 32     | free pointer   | u32   | offset of the link in a free object                          | creation      |
- * | 36     | reciprocal     | u32   | for objectIndex()                                            | creation      |
+ * | 36     | geometry       | u32   | for objectIndex(): size and reciprocal                       | creation      |
  * | 40, 44 | min, cpu part. | u32   | S5                                                           | creation      |
  * | 48, 52 | colour, max    | u32   | offset of the next slab's first object; the largest one      | lock          |
  * | 56     | nr slabs       | u32   |                                                              | lock          |
@@ -34,7 +34,7 @@
  * | 0      | node           | 8     | one of the cache's lists                                     | lock          |
  * | 8      | cache          | u32   | granule of the cache                                         | creation      |
  * | 12     | base           | u32   | address of the first object: start of the slab + its colour  | creation      |
- * | 16, 20 | reciprocal,size| u32   | copies of the cache's, to spare a free the second line       | creation      |
+ * | 16, 20 | geometry, size | u32   | copies of the cache's, to spare a free the second line       | creation      |
  * | 24     | objects        | u32   |                                                              | creation      |
  * | 28     | in use         | u32   | objects that are not on the free list                        | lock          |
  * | 32     | free list      | u32   | granule of the first free object, 0 when there is none       | lock          |
@@ -43,7 +43,7 @@
  */
 
 import type { MemoryPort } from "../kernel/arch/port.ts";
-import { CACHE_LINE, MAX_CPUS } from "../kernel/params.ts";
+import { CACHE_LINE, GRANULE, MAX_CPUS, MAX_RAM_BYTES } from "../kernel/params.ts";
 import type { PhysAddr } from "../kernel/types.ts";
 import { SLAB_INTERNAL } from "./slab_layout.ts";
 
@@ -78,7 +78,7 @@ export const CACHE_ALIGN = 20;
 export const CACHE_ORDER = 24;
 export const CACHE_OBJECTS = 28;
 export const CACHE_FREE_POINTER = 32;
-export const CACHE_RECIPROCAL = 36;
+export const CACHE_GEOMETRY = 36;
 export const CACHE_MIN_PARTIAL = 40;
 export const CACHE_CPU_PARTIAL = 44;
 export const CACHE_COLOUR = 48;
@@ -127,7 +127,7 @@ export function slabListOf(inuse: number, objects: number): number {
 export const SLAB_NODE = 0;
 export const SLAB_CACHE = 8;
 export const SLAB_BASE = 12;
-export const SLAB_RECIPROCAL = 16;
+export const SLAB_GEOMETRY = 16;
 export const SLAB_SIZE = 20;
 export const SLAB_OBJECTS = 24;
 export const SLAB_INUSE = 28;
@@ -157,6 +157,8 @@ export const slabBytes = (objects: number): number => SLAB_STATES + objects + 1;
  * that a frame belongs to a slab, and to which. Nobody else sets this bit of the column.
  */
 export const PRIVATE_IS_SLAB = 0x8000_0000;
+/** The bits of a granule of RAM. */
+export const RAM_GRANULES = 0x1fff_ffff;
 
 /** Sizes in which struct slabs come; the largest holds the 512 objects of kmalloc-8. */
 export const SLAB_DESCRIPTOR_SIZES: readonly number[] = [64, 128, 192, 320, 576];
@@ -193,4 +195,5 @@ if (CACHE_DEPOT + 64 > CACHE_NAME || CACHE_NAME + CACHE_NAME_BYTES > CACHE_CC) t
 if (CACHE_CC % CACHE_LINE !== 0 || 1 << CC_SHIFT !== CACHE_LINE) throw new Error("kmem_cache: cc is not on a line");
 if (CACHE_LISTS + NR_SLAB_LISTS * 8 > CACHE_SLAB_ALLOCS) throw new Error("kmem_cache: lists overlap the counters");
 if (cacheBytes(MAX_CPUS) > 8192) throw new Error("kmem_cache: larger than two pages");
+if (MAX_RAM_BYTES / GRANULE > RAM_GRANULES + 1) throw new Error("slab_descriptor: granules of RAM have more bits");
 if (slabBytes(MAX_SLAB_OBJECTS) > 576) throw new Error("struct slab: the largest size is too small");

@@ -158,20 +158,26 @@ export function calculateSizes(input: LayoutInput, options: LayoutOptions): Slab
 
 // ── Offset → index without a division ──────────────────────────────────────────────────────────────────────────────
 
-const RECIPROCAL_SHIFT = 20;
+const RECIPROCAL_SHIFT = 12;
+const RECIPROCALS = 0x1fff;
+const INDEXES = 0xfff;
+/** Where in a geometry the size is, in bytes; below it is the reciprocal. */
+export const GEOMETRY_SIZE_SHIFT = 13;
 
 /**
- * ⌈2^20 / granules⌉, for objectIndex(). Pure.
+ * What a free needs of a slab's objects in one word: their size, and the reciprocal ⌈2^12 / granules⌉. Pure.
  *
- * With g = size / 8 and m = ⌈2^20 / g⌉ = (2^20 + e) / g, e < g: at offset q·g granules, q·g·m = q·(2^20 + e). The
- * shift yields q as long as q·e < 2^20, and q·e < q·g ≤ 2^12. Nothing overflows: q·(2^20 + e) < 2^32.
- * Exact for multiples of the size below 32 KiB; for other offsets the result is some index whose product with the size
- * differs from the offset, which is how an interior pointer is told.
+ * With g = size / 8 and m = ⌈2^12 / g⌉ = (2^12 + e) / g, e < g: at offset q·g granules, q·g·m = q·(2^12 + e). The
+ * shift yields q as long as q·e < 2^12, and q·e < q·g < 2^12. Nothing overflows: q·(2^12 + e) < 2^25.
+ * Exact for multiples of the size below 32 KiB; for other offsets, negative ones too, the result is some index below
+ * 2^12, whose product with the size is a number from 0 to 2^27 and not the offset: so an interior pointer is told.
  */
-export const reciprocalOf = (size: number): number => Math.ceil(2 ** RECIPROCAL_SHIFT / (size / GRANULE));
+export const slabGeometry = (size: number): number =>
+  size * 2 ** GEOMETRY_SIZE_SHIFT + Math.ceil(2 ** RECIPROCAL_SHIFT / (size / GRANULE));
 
-/** Index of the object that starts `offset` bytes after the first one. `reciprocal` 0 stands for a single object. */
-export const objectIndex = (offset: number, reciprocal: number): number =>
-  Math.imul(offset >>> 3, reciprocal) >>> RECIPROCAL_SHIFT;
+/** Index of the object that starts `offset` bytes after the first one. `geometry` 0 stands for a single object. */
+export const objectIndex = (offset: number, geometry: number): number =>
+  (Math.imul(offset >>> 3, geometry & RECIPROCALS) >>> RECIPROCAL_SHIFT) & INDEXES;
 
-if (PAGE_SIZE * 2 ** SLAB_MAX_ORDER > GRANULE * 2 ** 12) throw new Error("slab_layout: objectIndex() is not exact");
+if (PAGE_SIZE * 2 ** SLAB_MAX_ORDER > GRANULE * 2 ** RECIPROCAL_SHIFT)
+  throw new Error("slab_layout: objectIndex() is not exact");

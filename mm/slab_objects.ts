@@ -35,18 +35,19 @@ import {
   NO_SLAB,
   OBJECT_FREE,
   OBJECT_INTERNAL,
+  RAM_GRANULES,
   SLAB_BASE,
   SLAB_CACHE,
   SLAB_FREELIST,
+  SLAB_GEOMETRY,
   SLAB_INUSE,
   SLAB_OBJECTS,
-  SLAB_RECIPROCAL,
   SLAB_SIZE,
   SLAB_STATES,
   type Slab,
   slabListOf,
 } from "./slab_descriptor.ts";
-import { objectIndex } from "./slab_layout.ts";
+import { GEOMETRY_SIZE_SHIFT, objectIndex } from "./slab_layout.ts";
 import { hexAddr, type SlabReports } from "./slab_report.ts";
 
 /**
@@ -56,9 +57,10 @@ import { hexAddr, type SlabReports } from "./slab_report.ts";
  * `>>> 0` on an address: arithmetic in 32 unsigned bits, as hardware does it, spares an overflow check at each step.
  */
 const BASE = SLAB_BASE;
-const RECIPROCAL = SLAB_RECIPROCAL;
-const SIZE = SLAB_SIZE;
+const GEOMETRY = SLAB_GEOMETRY;
+const SIZE_AT = GEOMETRY_SIZE_SHIFT;
 const STATES = SLAB_STATES;
+const GRANULES = RAM_GRANULES;
 const indexOfOffset = objectIndex;
 const toSlab = asSlab;
 const none = NO_SLAB;
@@ -87,19 +89,21 @@ export interface SlabObjects {
 
 export function createSlabObjects(port: MemoryPort, pages: Pages, reports: SlabReports): SlabObjects {
   const { nrFrames, privateBase } = pages;
+  const owners = privateBase >>> 2;
 
   const slabOf = (addr: number): Slab => {
     const pfn = addr >>> 12;
     if (addr >>> 0 !== addr || pfn >= nrFrames) return none;
-    const owner = port.ld32(privateBase + (pfn << 2)) | 0;
-    // Negative: PRIVATE_IS_SLAB is set. The shift to bytes drops that bit.
-    return owner < 0 ? toSlab((owner << 3) >>> 0) : none;
+    const owner = port.ldWord(owners + pfn) | 0;
+    // Negative: PRIVATE_IS_SLAB is set.
+    return owner < 0 ? toSlab((owner & GRANULES) * 8) : none;
   };
 
   const stateOf = (slab: Slab, addr: number): number => {
     const offset = ((addr >>> 0) - port.ld32(slab + BASE)) | 0;
-    const index = indexOfOffset(offset, port.ld32(slab + RECIPROCAL));
-    return Math.imul(index, port.ld32(slab + SIZE)) === offset ? slab + STATES + index : 0;
+    const geometry = port.ld32(slab + GEOMETRY);
+    const index = indexOfOffset(offset, geometry);
+    return Math.imul(index, geometry >>> SIZE_AT) === offset ? slab + STATES + index : 0;
   };
 
   const cacheOfSlab = (slab: Slab): KmemCache => asCache(fromGranule(port.ld32(slab + SLAB_CACHE)));

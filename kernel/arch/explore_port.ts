@@ -193,6 +193,12 @@ export class ExplorePort implements MemoryPort {
     this.f64[addr >>> 3] = value;
     this.record(value);
   }
+  ldWord(word: number): number {
+    return this.ld32(word * 4);
+  }
+  stWord(word: number, value: number): void {
+    this.st32(word * 4, value);
+  }
   ldAtomic(addr: number): number {
     if (this.pos < this.stop || this.isReplayed(ATOMIC_LOAD, addr, 4)) return this.log[this.pos++] as number;
     this.aligned(addr, 4);

@@ -192,6 +192,12 @@ export class GuardPort implements MemoryPort {
     this.at(addr, 8, DENY_STORE);
     this.inner.stF64(addr, value);
   }
+  ldWord(word: number): number {
+    return this.ld32(word * 4);
+  }
+  stWord(word: number, value: number): void {
+    this.st32(word * 4, value);
+  }
   ldAtomic(addr: number): number {
     this.at(addr, 4, DENY_LOAD);
     return this.inner.ldAtomic(addr);

@@ -82,6 +82,12 @@ export class InjectPort implements MemoryPort {
     this.before();
     this.inner.stF64(addr, value);
   }
+  ldWord(word: number): number {
+    return this.ld32(word * 4);
+  }
+  stWord(word: number, value: number): void {
+    this.st32(word * 4, value);
+  }
   ldAtomic(addr: number): number {
     this.before();
     return this.inner.ldAtomic(addr);

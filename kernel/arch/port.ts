@@ -11,6 +11,9 @@
  *   InjectPort  something happens before an access: interrupts, in tests (inject_port.ts).
  *
  * Values are unsigned: ld32 returns 0 ≤ v < 2^32. Addresses are physical bytes. ldF64 holds times and big counters.
+ * `ldWord stWord` are ld32 and st32 of a word by its number, an address divided by four. They are for the hits of the
+ * allocators: a number below 2^30 stays one that V8 knows to fit 32 signed bits when a field's offset is added, and an
+ * access is an addition and a move; of a sum of addresses it has to find out, with three checks (2026, Node 20).
  * `ldAtomic stAtomic cas fetchAdd` are the operations that other CPUs must see as one. In these two ports one
  * JavaScript thread runs all CPUs, so plain operations are atomic; ThreadPort uses `Atomics`.
  */
@@ -25,6 +28,8 @@ export interface MemoryPort {
   st16(addr: number, value: number): void;
   st32(addr: number, value: number): void;
   stF64(addr: number, value: number): void;
+  ldWord(word: number): number;
+  stWord(word: number, value: number): void;
   ldAtomic(addr: number): number;
   stAtomic(addr: number, value: number): void;
   /** Stores `desired` if the word equals `expected`; returns what the word was. */
@@ -89,6 +94,12 @@ export class RawPort implements MemoryPort {
   }
   stF64(addr: number, value: number): void {
     this.f64[addr >>> 3] = value;
+  }
+  ldWord(word: number): number {
+    return this.u32[word] as number;
+  }
+  stWord(word: number, value: number): void {
+    this.u32[word] = value;
   }
   ldAtomic(addr: number): number {
     return this.u32[addr >>> 2] as number;
@@ -209,6 +220,12 @@ export class BoundsPort implements MemoryPort {
     this.check(addr, 8);
     if (Number.isNaN(value)) throw new BadAccess("store of NaN", addr);
     this.raw.stF64(addr, value);
+  }
+  ldWord(word: number): number {
+    return this.ld32(word * 4);
+  }
+  stWord(word: number, value: number): void {
+    this.st32(word * 4, value);
   }
   ldAtomic(addr: number): number {
     this.check(addr, 4);

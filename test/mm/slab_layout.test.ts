@@ -10,9 +10,9 @@ import {
   calculateOrder,
   calculateSizes,
   cpuPartialOf,
+  GEOMETRY_SIZE_SHIFT,
   minPartialOf,
   objectIndex,
-  reciprocalOf,
   SLAB_CACHE_DMA,
   SLAB_HWCACHE_ALIGN,
   SLAB_KMALLOC,
@@ -21,6 +21,7 @@ import {
   SLAB_RED_ZONE,
   SLAB_STORE_USER,
   SLAB_TYPESAFE_BY_RCU,
+  slabGeometry,
 } from "../../mm/slab_layout.ts";
 import { countCases } from "../support/cases.ts";
 import { recorded } from "../support/recorded.ts";
@@ -135,11 +136,26 @@ describe("slab layout", () => {
   it("objectIndex() is exact for every object of every size up to 32 KiB", () => {
     let nrWrong = 0;
     for (let size = 8; size <= 32_768; size += 8) {
-      const reciprocal = reciprocalOf(size);
+      const geometry = slabGeometry(size);
+      if (geometry >>> GEOMETRY_SIZE_SHIFT !== size) nrWrong++;
       for (let index = 0; (index + 1) * size <= 32_768; index++) {
-        if (objectIndex(index * size, reciprocal) !== index) nrWrong++;
+        if (objectIndex(index * size, geometry) !== index) nrWrong++;
       }
     }
     expect(nrWrong).toBe(0);
+  });
+
+  it("objectIndex() of what is no start of an object gives another offset back, before the first object too", () => {
+    let nrTaken = 0;
+    for (let size = 8; size <= 32_768; size += size < 256 ? 8 : 64) {
+      const geometry = slabGeometry(size);
+      // A slab's first object lies up to a page behind its start.
+      for (let offset = -4096; offset <= 32_768; offset += offset < 256 ? 1 : 40) {
+        const index = objectIndex(offset, geometry);
+        const isStart = offset >= 0 && offset % size === 0;
+        if (!isStart && Math.imul(index, geometry >>> GEOMETRY_SIZE_SHIFT) === offset) nrTaken++;
+      }
+    }
+    expect(nrTaken).toBe(0);
   });
 });

@@ -1,12 +1,12 @@
 /**
- * Goal: the port of thread machines, and waiting for a lock that another thread holds (SPIN-1 … SPIN-3).
+ * Goal: the ports, that of thread machines above all, and waiting for a lock that another thread holds (SPIN-1 … SPIN-3).
  * Method: one thread that plays both CPUs: the "other" one acts in the host's hooks, while the first one sleeps.
  */
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createMachine, type Machine } from "../../kernel/arch/machine.ts";
-import { RawPort } from "../../kernel/arch/port.ts";
+import { BadAccess, RawPort } from "../../kernel/arch/port.ts";
 import { ThreadPort } from "../../kernel/arch/thread_port.ts";
 import { createContextTracking } from "../../kernel/context.ts";
 import { createKernelImage } from "../../kernel/image.ts";
@@ -35,6 +35,19 @@ function createWorld(hooks: Partial<SpinHost> = {}) {
   percpu.setup(image.bss("percpu", percpu.unitBytes() * 2, 64), 2);
   return { machine, contexts, spinlocks, lock, wait };
 }
+
+it.each(["raw", "bounds", "inject", "guard"] as const)("ldWord and stWord are ld32 and st32, port %s", (kind) => {
+  const { port } = createMachine({ nrCpus: 1, ramBytes: 8 * MIB, seed: "1", port: kind });
+  for (const word of [0, 1, 1023, 0x7_0000]) {
+    port.stWord(word, 0x8000_0000 + word);
+    expect([port.ldWord(word), port.ld32(word * 4)]).toEqual([0x8000_0000 + word, 0x8000_0000 + word]);
+  }
+  if (kind === "raw") return;
+  for (const word of [-1, 0.5, 2 ** 30, Number.NaN]) {
+    expect(() => port.ldWord(word)).toThrow(BadAccess);
+    expect(() => port.stWord(word, 1)).toThrow(BadAccess);
+  }
+});
 
 describe.skipIf(!hasSharedMemory)("ThreadPort", () => {
   it("does what RawPort does, operation by operation", () => {
