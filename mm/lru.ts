@@ -23,6 +23,7 @@
  *          and its zone say; these flags of a page on a list change only here
  *   LRU-2  the length in struct zone is the number of pages on the list; the vmstat items are the sums over zones
  *   LRU-3  an isolated page is on no list, is counted as isolated, and has a holder more: whoever isolated it
+ *   LRU-4  the number of locked pages in struct zone is the number of its frames with PG_MLOCKED; NR_MLOCK is the sum
  *
  * Context: any; takes the zone's LRU lock with interrupts off. The order between pages of different zones is not kept.
  * Linux keeps lists per node and memory cgroup (struct lruvec), and a counter per zone. Source: mm/swap.c, mm/vmscan.c,
@@ -33,12 +34,13 @@ import type { MemoryPort } from "../kernel/arch/port.ts";
 import { bug, bugOn } from "../kernel/bug.ts";
 import type { Spinlocks } from "../kernel/spinlock.ts";
 import { asPfn, asPhys, type Context, type Pfn } from "../kernel/types.ts";
-import { MAX_NR_ZONES, NR_LRU_LISTS, Z_LRU_LOCK, Z_NR_ISOLATED, Z_NR_LRU, type Zones } from "./mmzone.ts";
+import { MAX_NR_ZONES, NR_LRU_LISTS, Z_LRU_LOCK, Z_NR_ISOLATED, Z_NR_LRU, Z_NR_MLOCK, type Zones } from "./mmzone.ts";
 import {
   type Pages,
   PG_ACTIVE,
   PG_ALLOCATED,
   PG_LRU,
+  PG_MLOCKED,
   PG_REFERENCED,
   PG_SWAPBACKED,
   PG_UNEVICTABLE,
@@ -46,7 +48,7 @@ import {
 } from "./page.ts";
 import type { PageLists } from "./page_list.ts";
 import type { LruLists } from "./page_ref.ts";
-import { NR_INACTIVE_ANON, NR_ISOLATED_ANON, type VmStat } from "./vmstat.ts";
+import { NR_INACTIVE_ANON, NR_ISOLATED_ANON, NR_MLOCK, type VmStat } from "./vmstat.ts";
 
 /** The lists of a zone, in the order of enum lru_list: a pair for anonymous memory, a pair for files, the rest. */
 export const LRU_INACTIVE_ANON = 0;
@@ -127,7 +129,7 @@ export interface Lru extends LruLists {
   /** Pages on a list of a zone; on that list of all zones. */
   size(zone: number, list: number): number;
   total(list: number): number;
-  /** LRU-1 to LRU-3: a sentence about the first violation, or null. O(frames). */
+  /** LRU-1 to LRU-4: a sentence about the first violation, or null. O(frames). */
   check(): string | null;
 }
 
@@ -249,8 +251,21 @@ export function createLru(deps: LruDeps): Lru {
       nrListed += nr;
     }
     let nrFlagged = 0;
-    for (let pfn = 0; pfn < pages.nrFrames; pfn++) if ((pages.flags(asPfn(pfn)) & PG_LRU) !== 0) nrFlagged++;
-    return nrFlagged === nrListed ? null : `LRU-1: ${nrFlagged} pages with PG_LRU, ${nrListed} on lists`;
+    const locked = new Array<number>(MAX_NR_ZONES).fill(0);
+    for (let pfn = 0; pfn < pages.nrFrames; pfn++) {
+      const flags = pages.flags(asPfn(pfn));
+      if ((flags & PG_LRU) !== 0) nrFlagged++;
+      if ((flags & PG_MLOCKED) !== 0) locked[zoneOfFlags(flags)] = (locked[zoneOfFlags(flags)] as number) + 1;
+    }
+    if (nrFlagged !== nrListed) return `LRU-1: ${nrFlagged} pages with PG_LRU, ${nrListed} on lists`;
+    return checkLocked(locked);
+  };
+
+  const checkLocked = (locked: readonly number[]): string | null => {
+    const zone = locked.findIndex((nr, i) => nr !== zones.field(i, Z_NR_MLOCK));
+    if (zone >= 0) return `LRU-4: ${locked[zone]} locked pages in zone ${zones.name(zone)}, not as counted`;
+    const nr = locked.reduce((sum, n) => sum + n, 0);
+    return nr === vmstat.item(NR_MLOCK) ? null : `LRU-4: ${nr} locked pages, ${vmstat.item(NR_MLOCK)} counted`;
   };
 
   return {
@@ -291,6 +306,10 @@ export function createLru(deps: LruDeps): Lru {
       if (isOn) link(pfn, zone, true, false);
       else countIsolated(pfn, zone, 1);
       spinlocks.spinUnlockIrqrestore(ctx, lockOf(zone), irq);
+    },
+    countLocked(pfn, delta) {
+      port.fetchAdd(asPhys(zones.addr(zoneOf(pfn)) + Z_NR_MLOCK), delta);
+      vmstat.modItem(NR_MLOCK, delta);
     },
     isolate(ctx, pfn) {
       const zone = zoneOf(pfn);

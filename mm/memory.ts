@@ -92,7 +92,7 @@ import type { Thp } from "./thp.ts";
 import type { Tlb } from "./tlb.ts";
 import type { VmAccount } from "./vm_account.ts";
 import type { Vmas } from "./vma.ts";
-import { NR_MLOCK, PGFAULT, PGMAJFAULT, type VmStat } from "./vmstat.ts";
+import { PGFAULT, PGMAJFAULT, UNEVICTABLE_PGMLOCKED, UNEVICTABLE_PGMUNLOCKED, type VmStat } from "./vmstat.ts";
 
 export interface UserPages {
   /**
@@ -165,8 +165,11 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
   };
 
   const lockPage = (ctx: Context, pfn: Pfn): void => {
-    if ((pages.flags(pfn) & PG_MLOCKED) === 0) vmstat.modItem(NR_MLOCK, 1);
-    pages.addFlags(pfn, PG_MLOCKED);
+    if ((pages.flags(pfn) & PG_MLOCKED) === 0) {
+      pages.addFlags(pfn, PG_MLOCKED);
+      lru.countLocked(pfn, 1);
+      vmstat.countEvents(ctx, UNEVICTABLE_PGMLOCKED, 1);
+    }
     lru.setUnevictable(ctx, pfn, true);
   };
 
@@ -174,7 +177,8 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
   const unlockPage = (ctx: Context, pfn: Pfn): void => {
     if ((pages.flags(pfn) & PG_MLOCKED) === 0 || rmap.isLocked(ctx, pfn)) return;
     pages.clearFlags(pfn, PG_MLOCKED);
-    vmstat.modItem(NR_MLOCK, -1);
+    lru.countLocked(pfn, -1);
+    vmstat.countEvents(ctx, UNEVICTABLE_PGMUNLOCKED, 1);
     // Pages of a ramfs have nowhere to go, locked or not (filemap.ts).
     const canGo = (pages.flags(pfn) & PG_ANON) !== 0 || files.isSwappable(pfn) || dirty.isTracked(pfn);
     if (canGo) lru.setUnevictable(ctx, pfn, false);

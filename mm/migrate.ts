@@ -44,6 +44,7 @@ import {
   PG_ANON,
   PG_LOCKED,
   PG_LRU,
+  PG_MLOCKED,
   PG_OWNER_BITS,
   PG_STATE,
   PG_SWAPCACHE,
@@ -123,6 +124,10 @@ export function createMigration(deps: MigrationDeps): PageMover {
     pages.setIndex(from, 0);
     pages.setMapcount(from, 0);
     pages.setRefcount(from, 1);
+    if ((pages.flags(to) & PG_MLOCKED) !== 0) {
+      lru.countLocked(from, -1);
+      lru.countLocked(to, 1);
+    }
     lru.add(ctx, to);
   };
 

@@ -69,7 +69,6 @@ import {
   NR_FILE_DIRTY,
   NR_FILE_MAPPED,
   NR_FILE_WRITEBACK,
-  NR_MLOCK,
   NR_SHMEM,
   type VmStat,
 } from "./vmstat.ts";
@@ -245,12 +244,10 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, 
       problem = `THP-3: ${nrHuge} huge pages, ${vmstat.item(NR_ANON_THPS)} counted`;
     }
     const nr = { anon: 0, file: 0, shmem: 0, disk: 0, dirty: 0, writeback: 0 };
-    let nrLocked = 0;
     const trees = new Set<number>();
     for (let pfn = 1; pfn < pages.nrFrames && problem === null; pfn++) {
       problem = frameProblem(asPfn(pfn), counts[pfn] as number);
       const flags = pages.flags(asPfn(pfn));
-      if ((flags & PG_MLOCKED) !== 0) nrLocked++;
       if ((flags & PG_ANON) !== 0) nr.anon += (counts[pfn] as number) > 0 ? 1 : 0;
       else if (pages.mapping(asPfn(pfn)) !== 0) {
         nr.file += (counts[pfn] as number) > 0 ? 1 : 0;
@@ -262,9 +259,6 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, 
           nr.writeback += (flags & PG_WRITEBACK) !== 0 ? 1 : 0;
         }
       }
-    }
-    if (problem === null && nrLocked !== vmstat.item(NR_MLOCK)) {
-      problem = `LCK-1: ${nrLocked} pages are locked, ${vmstat.item(NR_MLOCK)} counted`;
     }
     if (problem !== null) return problem;
     for (const tree of trees) problem ??= files.check(fromGranule(tree));

@@ -38,6 +38,7 @@
  * | 404-420 | pages on each of the five LRU lists (lru.ts) | LRU lock             |
  * | 424-428 | pages isolated from them: anonymous, of files | LRU lock            |
  * | 432-476 | generations of each kind (lru_gen.ts)         | LRU lock            |
+ * | 480     | pages that are locked into memory             | atomic              |
  *
  * First zone and fast mark are what the fast path would find by walking the zonelist and adding up four numbers; they
  * are made anew whenever one of those changes.
@@ -103,6 +104,7 @@ export const Z_NR_LRU = 404;
 export const NR_LRU_LISTS = 5;
 export const Z_NR_ISOLATED = 424;
 export const Z_LRU_GEN = 432;
+export const Z_NR_MLOCK = 480;
 /** The fast mark where no zone has memory: more than can ever be free. */
 const NO_ZONE_MARK = 0x3fff_ffff;
 

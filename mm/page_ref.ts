@@ -25,6 +25,8 @@ export interface LruLists {
   add(ctx: Context, pfn: Pfn): void;
   /** Takes it off and clears PG_LRU. */
   remove(ctx: Context, pfn: Pfn): void;
+  /** A page has got PG_MLOCKED (1) or lost it (−1): it is counted, or no more (LRU-4). */
+  countLocked(pfn: Pfn, delta: 1 | -1): void;
 }
 
 export interface PageRefs {

@@ -52,7 +52,8 @@ export interface VmaPages {
   swapShared: number;
   /** Like `pss`, of the pages in swap. */
   swapPss: number;
-  locked: number;
+  /** Like `pss`, of the pages of a locked VMA. */
+  lockedPss: number;
 }
 
 export interface VmaReport {
@@ -92,7 +93,7 @@ export const noPages = (): VmaPages => ({
   swap: 0,
   swapShared: 0,
   swapPss: 0,
-  locked: 0,
+  lockedPss: 0,
 });
 
 export interface SmapsDeps {
@@ -123,7 +124,7 @@ export function createSmaps({ port, pages, pageTables, processMemory, swapNames 
     if (isDirty) counts.pssDirty += share;
     if (isAnon) counts.anonymous++;
     if (isLazyFree(flags) && !isDirty) counts.lazyFree++;
-    if (isLocked) counts.locked++;
+    if (isLocked) counts.lockedPss += share;
     if ((word & PTE_A) !== 0 || (flags & PG_REFERENCED) !== 0) counts.referenced++;
     if (mapcount > 1) {
       if (isDirty) counts.sharedDirty++;

@@ -102,7 +102,10 @@ export const PGPGOUT = 61;
 export const NR_VMSCAN_IMMEDIATE = 62;
 export const DROP_PAGECACHE = 63;
 export const DROP_SLAB = 64;
-export const NR_VM_EVENTS = 65;
+/** Pages that became locked into memory, and that were so no more. */
+export const UNEVICTABLE_PGMLOCKED = 65;
+export const UNEVICTABLE_PGMUNLOCKED = 66;
+export const NR_VM_EVENTS = 67;
 
 // ── Items, in pages unless the name says otherwise ─────────────────────────────────────────────────────────────────
 
@@ -156,7 +159,7 @@ export const NR_BLOCKDEV_PAGES = 32;
 export const WORKINGSET_REFAULT_FILE = 33;
 export const WORKINGSET_ACTIVATE_FILE = 34;
 export const WORKINGSET_RESTORE_FILE = 35;
-/** Pages with PG_MLOCKED. */
+/** Pages with PG_MLOCKED, of all zones. */
 export const NR_MLOCK = 36;
 export const NR_VM_ITEMS = 37;
 

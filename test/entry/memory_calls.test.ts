@@ -1,7 +1,7 @@
 /**
  * Memory system calls as programs make them: files, forks, signals, copies by the kernel.
  *
- * Goal: SYS-1, COW-3, FMAP-1, PFL-2, RFS-1, UAC-1. Method: programs on a booted kernel; random calls with random arguments,
+ * Goal: SYS-1, LRU-4, COW-3, FMAP-1, PFL-2, RFS-1, UAC-1. Method: programs on a booted kernel; random calls with random arguments,
  * after which the machine must be whole.
  */
 
@@ -97,6 +97,60 @@ describe("the kernel's own copies", () => {
     t.kernel.removeFiles();
     t.expectNoLeak();
   });
+});
+
+// Regression: /proc/vmstat and zoneinfo said that no page was locked, whatever was; smaps counted shared pages as wholes.
+it("LRU-4 nr_mlock, Mlocked and Locked are the pages that are locked, wherever they move", () => {
+  const seen: unknown[] = [];
+  const t = bootKernel({
+    *"/bin/locker"(env) {
+      const pid = yield* call(env, sys.SYS_getpid);
+      const number = (path: string, row: string): number =>
+        [...(t.kernel.readFile(path) ?? "").matchAll(new RegExp(`^ *${row}:? +(\\d+)`, "gm"))]
+          .map(([, n]) => Number(n))
+          .reduce((sum, n) => sum + n, 0);
+      const look = (): void => {
+        const places = ["/proc/vmstat", "/proc/zoneinfo"].map((path) => number(path, "nr_mlock"));
+        seen.push([...places, number("/proc/meminfo", "Mlocked"), number(`/proc/${pid}/smaps`, "Locked")]);
+        seen.push(t.kernel.check());
+      };
+      const va = yield* call(env, sys.SYS_mmap, 0, 40 * PAGE, RW, ANON, -1, 0);
+      for (let i = 0; i < 30; i++) env.mem.st32(va + i * PAGE, i + 1);
+      yield* call(env, sys.SYS_mlock, va, 16 * PAGE);
+      look();
+      env.mem.write(va + 30 * PAGE, new TextEncoder().encode("/proc/sys/vm/compact_memory\0"));
+      const fd = yield* call(env, sys.SYS_openat, -100, va + 30 * PAGE, mman.O_WRONLY);
+      env.mem.write(va + 31 * PAGE, new TextEncoder().encode("1"));
+      if ((yield* call(env, sys.SYS_write, fd, va + 31 * PAGE, 1)) !== 1) return 2;
+      look();
+      // The child's mappings are not locked: the pages are still, for the parent.
+      const entry = env.entryOf(function* () {
+        look();
+        yield* [];
+        return 0;
+      });
+      yield* call(env, sys.SYS_fork, entry);
+      yield* call(env, sys.SYS_wait4, -1, 0, 0);
+      yield* call(env, sys.SYS_munlock, va + 4 * PAGE, 4 * PAGE);
+      look();
+      for (let i = 0; i < 30; i++) if (env.mem.ld32(va + i * PAGE) !== i + 1) return 1;
+      yield* call(env, sys.SYS_munmap, va, 8 * PAGE);
+      look();
+      return 0;
+    },
+  });
+  expect(t.run("/bin/locker")).toBe(0);
+  const rows = [
+    [16, 16, 64, 64],
+    [16, 16, 64, 64],
+    [16, 16, 64, 32],
+    [12, 12, 48, 48],
+    [8, 8, 32, 32],
+  ];
+  expect(seen).toEqual(rows.flatMap((row) => [row, null]));
+  expect(t.kernel.readFile("/proc/vmstat")).toMatch(/^nr_mlock 0$/m);
+  expect(t.kernel.readFile("/proc/vmstat")).toMatch(/_mlocked 16\nunevictable_pgs_munlocked 16$/m);
+  t.expectNoLeak();
 });
 
 describe("found by sysfuzz", () => {

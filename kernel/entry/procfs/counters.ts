@@ -55,9 +55,11 @@ export function zoneCounter(
   name: string,
   nrFree: number,
   nrFreeCma: number,
+  nrMlock: number,
   lruSize: (list: number) => number,
 ): number {
   if (name === "nr_free_pages") return nrFree;
+  if (name === "nr_mlock") return nrMlock;
   const list = ZONE_COUNTERS.indexOf(name) - FIRST_LRU;
   if (list >= 0 && list < NR_LRU_LISTS) return lruSize(list);
   return name === "nr_free_cma" ? nrFreeCma : 0;

@@ -77,7 +77,7 @@ function commonRows(pages: VmaPages): string {
     ["Swap", pages.swap],
   ];
   const rows = kib.map(([name, nr]) => row(name, pagesToKib(nr))).join("");
-  return rows + row("SwapPss", pssKib(pages.swapPss)) + row("Locked", pagesToKib(pages.locked));
+  return rows + row("SwapPss", pssKib(pages.swapPss)) + row("Locked", pssKib(pages.lockedPss));
 }
 
 /** Rights, the rights that mprotect may give, growth, locks, accounting: Linux's two letters each. */

@@ -25,6 +25,7 @@ import {
   KCOMPACTD_WAKE,
   MAX_NR_ZONES,
   NR_INACTIVE_ANON,
+  NR_MLOCK,
   NR_TLB_LOCAL_FLUSH_ALL,
   NR_TLB_LOCAL_FLUSH_ONE,
   NR_TLB_REMOTE_FLUSH,
@@ -63,6 +64,8 @@ import {
   THP_FAULT_ALLOC,
   THP_FAULT_FALLBACK,
   THP_SPLIT,
+  UNEVICTABLE_PGMLOCKED,
+  UNEVICTABLE_PGMUNLOCKED,
 } from "../../../mm/index.ts";
 import type { ProcSources } from "../proc_sources.ts";
 import { words } from "./columns.ts";
@@ -150,6 +153,8 @@ const EVENT_IDS: ReadonlyMap<string, number> = new Map([
   ["compact_daemon_wake", KCOMPACTD_WAKE],
   ["compact_daemon_migrate_scanned", KCOMPACTD_MIGRATE_SCANNED],
   ["compact_daemon_free_scanned", KCOMPACTD_FREE_SCANNED],
+  ["unevictable_pgs_mlocked", UNEVICTABLE_PGMLOCKED],
+  ["unevictable_pgs_munlocked", UNEVICTABLE_PGMUNLOCKED],
   ["thp_fault_alloc", THP_FAULT_ALLOC],
   ["thp_fault_fallback", THP_FAULT_FALLBACK],
   ["thp_collapse_alloc", THP_COLLAPSE_ALLOC],
@@ -169,7 +174,7 @@ export function formatVmstat(s: ProcSources): string {
   const lruTotal = (list: number): number => vmstat.item(NR_INACTIVE_ANON + list);
   const rows: (readonly [name: string, value: number])[] = [];
   for (const name of ZONE_COUNTERS)
-    rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma(), lruTotal)]);
+    rows.push([name, zoneCounter(name, zones.totalFree(), zones.totalFreeCma(), vmstat.item(NR_MLOCK), lruTotal)]);
   for (const name of NUMA_COUNTERS) rows.push([name, name === "numa_hit" || name === "numa_local" ? hits : 0]);
   for (const name of NODE_COUNTERS) rows.push([name, nodeCounter(vmstat, name)]);
   const { limit, background } = s.dirtyThresholds();

@@ -18,6 +18,7 @@ import {
   Z_NR_FREE,
   Z_NR_FREE_CMA,
   Z_NR_LRU,
+  Z_NR_MLOCK,
   Z_PRESENT,
   Z_SPANNED,
   Z_START_PFN,
@@ -124,9 +125,10 @@ function formatZone(s: ProcSources, zone: number, isFirst: boolean): string {
   text += formatSizes(sizes);
   if (!zones.isPopulated(zone)) return text;
   const lruSize = (list: number): number => zones.field(zone, Z_NR_LRU + list * 4);
-  text += ZONE_COUNTERS.map((name) => formatCounter(name, zoneCounter(name, sizes.free, sizes.freeCma, lruSize))).join(
-    "",
-  );
+  const nrMlock = zones.field(zone, Z_NR_MLOCK);
+  for (const name of ZONE_COUNTERS) {
+    text += formatCounter(name, zoneCounter(name, sizes.free, sizes.freeCma, nrMlock, lruSize));
+  }
   text += NUMA_COUNTERS.map((name) => formatCounter(name, 0)).join("");
   text += formatPagesets(s, zone);
   return `${text}  node_unreclaimable:  0\n  start_pfn:           ${zones.field(zone, Z_START_PFN)}\n`;
