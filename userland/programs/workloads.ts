@@ -198,8 +198,11 @@ interface StressResult {
   nrRefused: number;
 }
 
-const isFilledWith = (env: ProgramEnv, p: number, bytes: number, byte: number): boolean =>
-  env.mem.read(p, bytes).every((b) => b === byte);
+function isFilledWith(env: ProgramEnv, p: number, bytes: number, byte: number): boolean {
+  const content = env.mem.read(p, bytes);
+  for (let i = 0; i < bytes; i++) if (content[i] !== byte) return false;
+  return true;
+}
 
 /** One thread's share: blocks come, grow and go at random, each filled with a byte of its own and checked. */
 function* stressHeap(env: ProgramEnv, heap: Umalloc, plan: StressPlan): Sleeping<StressResult> {
