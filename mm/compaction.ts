@@ -41,7 +41,7 @@ import { asPhys, type Context, NO_PFN, type Pfn, type PhysAddr } from "../kernel
 import { type CompactRun, type CompactScannersDeps, createCompactScanners } from "./compact_scan.ts";
 import { extfragIndex, fragmentationScore } from "./extfrag.ts";
 import { ALLOC_CMA } from "./frame_allocator.ts";
-import { __GFP_MOVABLE, type Gfp } from "./gfp.ts";
+import { __GFP_MOVABLE, type Gfp, PAGE_ALLOC_COSTLY_ORDER } from "./gfp.ts";
 import { NR_MIGRATETYPES } from "./migratetype.ts";
 import {
   freeCountAddr,
@@ -75,7 +75,6 @@ import {
 } from "./vmstat.ts";
 import { createWatermarks } from "./watermark.ts";
 
-const COSTLY_ORDER = 3;
 /** G4: at most 2^6 requests do without. */
 const COMPACT_MAX_DEFER_SHIFT = 6;
 const DEFAULT_EXTFRAG_THRESHOLD = 500;
@@ -120,6 +119,8 @@ interface Goal {
 export interface Compaction extends PageCompactor {
   /** Every zone, from end to end: compact_memory. O(frames). */
   compactAll(ctx: Context): void;
+  /** Has a zone up to `highest` memory enough for a run (theory 1)? */
+  canCompact(order: number, highest: number): boolean;
   /** Registers who wakes kcompactd. */
   onWanted(wake: () => void): void;
   /** Is there work for kcompactd? */
@@ -190,10 +191,10 @@ export function createCompaction(deps: CompactionDeps): Compaction {
   // ── Whether to bother (theory 1, 2) ──────────────────────────────────────────────────────────────────────────────
 
   const isSuitable = (zone: number, order: number, highest: number): boolean => {
-    const mark = zones.wmark(zone, order > COSTLY_ORDER ? WMARK_LOW : WMARK_MIN);
+    const mark = zones.wmark(zone, order > PAGE_ALLOC_COSTLY_ORDER ? WMARK_LOW : WMARK_MIN);
     const kept = mark + (2 << order) + zones.field(zone, Z_LOWMEM_RESERVE + highest * 4);
     if (zones.field(zone, Z_NR_FREE) <= kept) return false;
-    if (order <= COSTLY_ORDER) return true;
+    if (order <= PAGE_ALLOC_COSTLY_ORDER) return true;
     const index = extfragIndex(freeBlocks(zone), order);
     return index < 0 || index > port.ld32(state + C_THRESHOLD);
   };
@@ -350,6 +351,10 @@ export function createCompaction(deps: CompactionDeps): Compaction {
       drainAllPages(ctx);
       const goal: Goal = { order: WHOLE_ZONE, allocFlags: 0, isProactive: false, isDaemon: false };
       for (let zone = 0; zone < MAX_NR_ZONES; zone++) if (isManaged(zone)) compactZone(ctx, zone, goal);
+    },
+    canCompact(order, highest) {
+      for (let zone = highest; zone >= 0; zone--) if (isManaged(zone) && isSuitable(zone, order, highest)) return true;
+      return false;
     },
     onWanted(hook) {
       wake = hook;

@@ -187,3 +187,12 @@ export function parseGfpNames(text: string): number {
   }
   return mask;
 }
+
+// ── How often to try (G3) ──────────────────────────────────────────────────────────────────────────────────────────
+
+/** Blocks above this order are not to be had by freeing pages one by one. */
+export const PAGE_ALLOC_COSTLY_ORDER = 3;
+
+/** Does a request that reclaim and compaction did not serve at once fail, instead of trying again? */
+export const failsAtOnce = (order: number, gfp: Gfp): boolean =>
+  (gfp & __GFP_NORETRY) !== 0 || (order > PAGE_ALLOC_COSTLY_ORDER && (gfp & __GFP_RETRY_MAYFAIL) === 0);

@@ -57,6 +57,7 @@ import {
   __GFP_ZERO,
   type AtomicGfp,
   type BlockingGfp,
+  failsAtOnce,
   type Gfp,
   gfpMigratetype,
 } from "./gfp.ts";
@@ -259,6 +260,7 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     while (reclaim && (yield* reclaim(ctx, order, gfp))) {
       const pfn = tryAllocPages(ctx, order, gfp);
       if (pfn !== NO_PFN) return pfn;
+      if (failsAtOnce(order, gfp)) break;
     }
     reports.allocFailed(ctx, order, gfp);
     return NO_PFN;

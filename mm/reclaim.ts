@@ -12,6 +12,8 @@
  *
  *   RCM-1  makeRoom() is true if there is reason to try again: pages were freed, or a process was killed for them
  *   RCM-2  no reclaim inside reclaim: PF_MEMALLOC is set in the task meanwhile, and asking again is refused
+ *   RCM-4  for a block of an order above 3 reclaim stops as soon as compaction has memory enough to work with, or twice
+ *          the block was freed; unless it has __GFP_RETRY_MAYFAIL it is tried once
  *   RCM-3  a request that found nothing for MAX_RECLAIM_RETRIES rounds, or for which nothing is left to reclaim, goes
  *          to the OOM killer, once; orders above 3, __GFP_NORETRY and requests for low zones do not
  *
@@ -24,7 +26,7 @@ import type { Task } from "../kernel/task.ts";
 import { PF_MEMALLOC, TASK_FLAGS } from "../kernel/task_struct.ts";
 import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import { __GFP_FS, __GFP_NORETRY, __GFP_RETRY_MAYFAIL, type Gfp } from "./gfp.ts";
+import { __GFP_FS, __GFP_RETRY_MAYFAIL, failsAtOnce, type Gfp, PAGE_ALLOC_COSTLY_ORDER } from "./gfp.ts";
 import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN, ZONE_NORMAL } from "./mmzone.ts";
 import { SWAP_CLUSTER_MAX } from "./pageout.ts";
 import type { Shrinkers } from "./shrinker.ts";
@@ -32,7 +34,6 @@ import { DEF_PRIORITY, type Vmscan } from "./vmscan.ts";
 import { PAGEOUTRUN, type VmStat } from "./vmstat.ts";
 
 const MAX_RECLAIM_RETRIES = 16;
-const PAGE_ALLOC_COSTLY_ORDER = 3;
 
 /** Bytes of zeroed static memory: 0 kswapd's wait queue · 8 highest zone asked for + 1, or 0 · 12 its failures. */
 export const RECLAIM_BYTES = 16;
@@ -62,6 +63,8 @@ export interface ReclaimDeps {
   readonly taskOf: (ctx: TaskContext) => Task | undefined;
   /** Pages on per-CPU lists help nobody else. */
   readonly drainAllPages: (ctx: Context) => number;
+  /** Has compaction memory enough to make such a block (theory 1 of compaction.ts)? */
+  readonly canCompact: (order: number, highest: number) => boolean;
   readonly state: PhysAddr;
 }
 
@@ -75,12 +78,18 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
 
   // ── Direct reclaim ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Rounds of rising urgency until enough is free; the number of pages freed. */
-  const tryToFreePages = (ctx: TaskContext, highest: number): number => {
+  /** Rounds of rising urgency until enough is free (RCM-4); the number of pages freed. */
+  const tryToFreePages = (ctx: TaskContext, order: number, highest: number): number => {
+    const isLarge = order > PAGE_ALLOC_COSTLY_ORDER;
+    const wanted = isLarge ? 2 << order : SWAP_CLUSTER_MAX;
     let nrFreed = 0;
-    for (let priority = DEF_PRIORITY; priority >= 0 && nrFreed < SWAP_CLUSTER_MAX; priority--) {
-      nrFreed += vmscan.shrinkInPlace(ctx, { highest, isKswapd: false, priority });
-      nrFreed += shrinkers.shrink(ctx, priority);
+    for (let priority = DEF_PRIORITY; priority >= 0 && nrFreed < wanted; ) {
+      const freed = vmscan.shrinkInPlace(ctx, { highest, isKswapd: false, priority });
+      const got = freed + shrinkers.shrink(ctx, priority);
+      nrFreed += got;
+      if (isLarge && nrFreed > 0 && deps.canCompact(order, highest)) break;
+      // As long as pages come for a large block there is no need to look deeper.
+      if (!isLarge || got < SWAP_CLUSTER_MAX) priority--;
     }
     if (nrFreed > 0) {
       deps.drainAllPages(ctx);
@@ -108,8 +117,8 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
     // Memory is there, and the request failed all the same (fault injection): nobody else's end would help it.
     const wasThere = vmscan.isAbove(highest, WMARK_MIN);
     for (let tries = 0; tries < MAX_RECLAIM_RETRIES; tries++) {
-      if (tryToFreePages(ctx, highest) > 0) return true;
-      if ((gfp & __GFP_NORETRY) !== 0) return false;
+      if (tryToFreePages(ctx, order, highest) > 0) return true;
+      if (failsAtOnce(order, gfp)) return false;
       if (isHopeless(highest)) break;
     }
     return !wasThere && mayKill(order, gfp) && killForMemory(ctx, order, gfp);

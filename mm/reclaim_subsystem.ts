@@ -66,6 +66,7 @@ export interface ReclaimServices {
   readonly waits: WaitQueues;
   readonly scheduler: Scheduler;
   readonly kthreads: Kthreads;
+  readonly canCompact: (order: number, highest: number) => boolean;
 }
 
 export interface ReclaimSubsystem {

@@ -23,11 +23,15 @@
  *
  *      |               | advised            | not advised        |
  *      |---------------|--------------------|--------------------|
- *      | always        | compacts           | compacts           |
+ *      | always        | compacts, reclaims | the same, less (*) |
  *      | defer         | wakes kcompactd    | wakes kcompactd    |
- *      | defer+madvise | compacts           | wakes kcompactd    |
- *      | madvise       | compacts           | takes what is free |       the default
+ *      | defer+madvise | compacts, reclaims | wakes kcompactd    |
+ *      | madvise       | compacts, reclaims | takes what is free |       the default
  *      | never         | takes what is free | takes what is free |
+ *
+ *    Who compacts in vain reclaims in place, up to the memory that compaction needs, and compacts once more; nobody
+ *    dies for it. (*) __GFP_NORETRY: it does not reclaim where compaction was not even tried, for want of memory or
+ *    because it has failed lately; that would cost much and give little.
  *
  * 4. *Collapse.* MADV_COLLAPSE, and khugepaged in its time (thp_scan.ts), makes a huge page of 512 pages that are all
  *    there, private, and held by nobody else: content is copied, the old frames are freed after one flush. The emptied
@@ -36,6 +40,7 @@
  *   THP-1  a leaf of level 1 maps 512 frames side by side from a multiple of 512, of one anon_vma; the first has
  *          PG_HEAD and, in private, a table that is empty and in no page table
  *   THP-2  (pgtable.ts)  THP-3  NR_ANON_THPS = leaves of level 1 in all page tables
+ *   THP-6  a fault that may reclaims once for a huge page, with nothing half done, and never kills
  *   THP-5  a fault compacts, wakes kcompactd or does neither, as `defrag` and MADV_HUGEPAGE say
  *   THP-4  whatever happens to it, a process reads the same as with 512 small pages
  *
@@ -47,7 +52,17 @@ import { CYC_COPY_PAGE, CYC_MEMMAP_ROW } from "../kernel/arch/charges.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import { PTE_A, PTE_D, PTE_LEAF, PTE_R, PTE_V, PTE_W, PTES_PER_TABLE } from "../kernel/arch/mmu.ts";
 import { PAGE_SIZE } from "../kernel/params.ts";
-import { asPfn, asPhys, type Context, NO_PFN, NULL, type Pfn, type PhysAddr, pfnToPhys } from "../kernel/types.ts";
+import {
+  asPfn,
+  asPhys,
+  type Context,
+  NO_PFN,
+  NULL,
+  type Pfn,
+  type PhysAddr,
+  pfnToPhys,
+  type TaskContext,
+} from "../kernel/types.ts";
 import { EAGAIN, EINVAL, ENOMEM } from "../kernel/uapi/errno.ts";
 import {
   __GFP_DIRECT_RECLAIM,
@@ -83,6 +98,7 @@ import { createThpScanner, THP_SCAN_BYTES, type ThpScanner } from "./thp_scan.ts
 import type { Tlb } from "./tlb.ts";
 import type { Vmas } from "./vma.ts";
 import {
+  COMPACT_STALL,
   NR_ANON_THPS,
   THP_COLLAPSE_ALLOC,
   THP_COLLAPSE_ALLOC_FAILED,
@@ -102,7 +118,7 @@ const DEFRAG_MADVISE = 3;
 const DIRECT = __GFP_DIRECT_RECLAIM;
 const WAKE = __GFP_KSWAPD_RECLAIM;
 const DEFRAG_BITS: readonly (readonly [advised: number, other: number])[] = [
-  [DIRECT, DIRECT],
+  [DIRECT, DIRECT | __GFP_NORETRY],
   [WAKE, WAKE],
   [DIRECT, WAKE],
   [DIRECT, 0],
@@ -114,12 +130,24 @@ const SCAN = 8;
 export const THP_BYTES = SCAN + THP_SCAN_BYTES;
 
 const NR = PTES_PER_TABLE;
-const HUGE_GFP = gfpWith(GFP_HIGHUSER_MOVABLE, __GFP_NOWARN | __GFP_NORETRY | __GFP_NOMEMALLOC);
+const HUGE_GFP = gfpWith(GFP_HIGHUSER_MOVABLE, __GFP_NOWARN | __GFP_NOMEMALLOC);
 /** Without any effort: GFP_TRANSHUGE_LIGHT. */
 const LIGHT_GFP = (HUGE_GFP & ~(DIRECT | WAKE)) as Gfp;
 
+/** What became of a fault: served, not one of a range that can be huge, or there was no block. */
+const SERVED = 0;
+const UNFIT = 1;
+const NO_BLOCK = 2;
+
 /** A frame has got an entry in `vma`. */
 type Entered = (ctx: Context, mm: PhysAddr, vma: PhysAddr, pfn: Pfn) => void;
+
+/** What a fault wants: with how much effort, PTE_D for a store, who is told of each frame. */
+interface Want {
+  readonly gfp: Gfp;
+  readonly dirty: number;
+  readonly entered: Entered;
+}
 
 export interface Thp {
   /** Serves a fault in a range that is or can be huge: false if it is an ordinary one. */
@@ -129,6 +157,8 @@ export interface Thp {
    * missing or held), −ENOMEM.
    */
   collapse(ctx: Context, mm: PhysAddr, vma: PhysAddr, start: number, end: number): number;
+  /** Registers direct reclaim: true from it means "try again". */
+  onReclaim(makeRoom: (ctx: TaskContext, order: number, gfp: Gfp) => boolean): void;
   policy(): number;
   setPolicy(policy: number): void;
   /** Index of what `defrag` says in THP_DEFRAG_MODES. */
@@ -164,6 +194,7 @@ export function createThp(deps: ThpDeps): Thp {
   const pay = (ctx: Context, cycles: number): void => {
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + cycles;
   };
+  let makeRoom: (ctx: TaskContext, order: number, gfp: Gfp) => boolean = () => false;
   port.st32(state, MADVISE);
   port.st32(state + DEFRAG, DEFRAG_MADVISE);
 
@@ -203,17 +234,16 @@ export function createThp(deps: ThpDeps): Thp {
     vmstat.modItem(NR_ANON_THPS, 1);
   };
 
-  const faultNew = (ctx: Context, mm: PhysAddr, vma: PhysAddr, base: number, isWrite: boolean, entered: Entered) => {
+  const faultNew = (ctx: Context, mm: PhysAddr, vma: PhysAddr, base: number, { gfp, dirty, entered }: Want): number => {
     const slot = pageTables.hugeSlot(ctx, pgdOf(mm), base, true);
-    if (slot === NULL) return false;
+    if (slot === NULL) return UNFIT;
     const isNewTable = pageTables.readPte(slot) === 0;
     const table = pageTables.takeTable(ctx, slot);
-    if (table === NO_PFN) return false;
-    const pfn = rmap.prepareAnonVma(ctx, vma) ? allocBlock(ctx, faultGfp(vma)) : NO_PFN;
+    if (table === NO_PFN) return UNFIT;
+    const pfn = rmap.prepareAnonVma(ctx, vma) ? allocBlock(ctx, gfp) : NO_PFN;
     if (pfn === NO_PFN) {
       if (isNewTable) pageTables.freeTable(ctx, table);
-      vmstat.countEvents(ctx, THP_FAULT_FALLBACK, 1);
-      return false;
+      return NO_BLOCK;
     }
     for (let i = 0; i < NR; i++) {
       const frame = asPfn(pfn + i);
@@ -221,11 +251,29 @@ export function createThp(deps: ThpDeps): Thp {
       lru.add(ctx, frame);
       entered(ctx, mm, vma, frame);
     }
-    enter(slot, pfn, table, leafRights(field(vma, VMA_PROT)) | PTE_A | (isWrite ? PTE_D : 0));
+    enter(slot, pfn, table, leafRights(field(vma, VMA_PROT)) | PTE_A | dirty);
     // A CPU may still know the table that hung there.
     if (!isNewTable) tlb.flushMm(ctx, mm);
     vmstat.countEvents(ctx, THP_FAULT_ALLOC, 1);
-    return true;
+    return SERVED;
+  };
+
+  /** THP-6: what was begun for the first try is undone when reclaim begins. */
+  const serve = (ctx: Context, mm: PhysAddr, vma: PhysAddr, base: number, want: Want): boolean => {
+    const { gfp } = want;
+    const nrTried = vmstat.event(COMPACT_STALL);
+    let result = faultNew(ctx, mm, vma, base, want);
+    const isWorthIt = (gfp & __GFP_NORETRY) === 0 || vmstat.event(COMPACT_STALL) > nrTried;
+    if (
+      result === NO_BLOCK &&
+      (gfp & DIRECT) !== 0 &&
+      isWorthIt &&
+      makeRoom(ctx as TaskContext, PAGEBLOCK_ORDER, gfp)
+    ) {
+      result = faultNew(ctx, mm, vma, base, want);
+    }
+    if (result === NO_BLOCK) vmstat.countEvents(ctx, THP_FAULT_FALLBACK, 1);
+    return result === SERVED;
   };
 
   /** Is every page of the table the process's own, and in no other hands? */
@@ -301,7 +349,7 @@ export function createThp(deps: ThpDeps): Thp {
         if (isServed) return true;
       }
       if (!isWanted(vma) || !fits(vma, base)) return false;
-      if (faultNew(ctx, mm, vma, base, isWrite, entered)) return true;
+      if (serve(ctx, mm, vma, base, { gfp: faultGfp(vma), dirty: isWrite ? PTE_D : 0, entered })) return true;
       scanner.wanted();
       return false;
     },
@@ -313,6 +361,9 @@ export function createThp(deps: ThpDeps): Thp {
         result ||= collapseAt(ctx, mm, vma, base);
       }
       return result;
+    },
+    onReclaim(hook) {
+      makeRoom = hook;
     },
     policy: () => field(state, 0),
     setPolicy: (policy) => port.st32(state, policy),

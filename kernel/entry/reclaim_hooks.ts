@@ -3,6 +3,7 @@
  *
  *   allocation below low ─▶ kswapd        allocation that may sleep and fails ─▶ direct reclaim
  *   slab caches ─▶ a shrinker             page fault that finds nothing ─▶ makeRoom (user_mode.ts)
+ *                                         page fault without a huge page ─▶ direct reclaim, once (thp.ts)
  */
 
 import {
@@ -13,6 +14,7 @@ import {
   type PageAllocator,
   type ReclaimSubsystem,
   type SlabSubsystem,
+  type Thp,
   type VmStat,
 } from "../../mm/index.ts";
 import type { TaskContext } from "../types.ts";
@@ -21,6 +23,7 @@ import type { MakeRoom } from "./user_mode.ts";
 export interface ReclaimHooks {
   readonly pageAlloc: PageAllocator;
   readonly slab: SlabSubsystem;
+  readonly thp: Thp;
   readonly reclaim: ReclaimSubsystem;
   readonly vmstat: VmStat;
 }
@@ -32,9 +35,13 @@ export function roomForFile({ vmscan, reclaim }: ReclaimSubsystem, ctx: TaskCont
 }
 
 /** Registers reclaim where it is needed; what a page fault calls. */
-export function hookReclaim({ pageAlloc, slab, reclaim, vmstat }: ReclaimHooks): MakeRoom {
+export function hookReclaim({ pageAlloc, slab, thp, reclaim, vmstat }: ReclaimHooks): MakeRoom {
   pageAlloc.onLow(reclaim.reclaim.wakeKswapd);
   pageAlloc.onReclaim(function* (ctx, order, gfp) {
+    return reclaim.reclaim.makeRoom(ctx, order, gfp);
+  });
+  thp.onReclaim((ctx, order, gfp) => {
+    vmstat.countEvents(ctx, ALLOCSTALL, 1);
     return reclaim.reclaim.makeRoom(ctx, order, gfp);
   });
   reclaim.shrinkers.register({

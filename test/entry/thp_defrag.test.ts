@@ -1,7 +1,7 @@
 /**
  * How hard a page fault tries to get a huge page, and where mappings lie that could have some.
  *
- * Goal: THP-5, MAP-4. Method: a fragmented machine, on which no 2 MiB are free side by side; a program that touches huge
+ * Goal: THP-5, THP-6, MAP-4. Method: a fragmented machine, on which no 2 MiB are free side by side; a program that touches huge
  * ranges, advised or not, under each word of `defrag`; the counters tell who compacted.
  */
 
@@ -85,6 +85,33 @@ describe("a fault on a fragmented machine", () => {
     expect(text).toContain("always defer [defer+madvise] madvise never\n");
     expect(text).toContain("Invalid argument");
   });
+});
+
+it("THP-6 on a full machine a fault reclaims where madvise was said, not for a request that can do without", () => {
+  const programs = { ...Object.fromEntries(builtinPrograms()), "/bin/want": want };
+  const t = bootKernel(programs, { cmdline: "quiet swap=16M", ramBytes: 16 * 2 ** 20, port: "raw" });
+  const begin =
+    "memhog 15M --hold 900000000 > /tmp/out & sleep 0.6; echo always > /sys/kernel/mm/transparent_hugepage/enabled";
+  // __GFP_NORETRY; then kswapd's; then a full effort.
+  const tries = [`${set("always")}; want`, `${set("defer")}; want`, `${set("madvise")}; want advised`];
+  const look = "cat /proc/vmstat";
+  t.run(
+    "/bin/sh",
+    "-c",
+    [begin, look, ...tries.map((script) => `${script}; ${look}`), "wait; cat /tmp/out"].join("; "),
+  );
+  expect(t.kernel.check()).toBeNull();
+  expect(t.output()).toMatch(/memhog: \d+ pages verified, 0 wrong/);
+  const grown = (name: string): number[] => {
+    const all = [...t.output().matchAll(new RegExp(`^${name} (\\d+)$`, "gm"))].map(([, n]) => Number(n));
+    return all.slice(1).map((n, i) => n - (all[i] as number));
+  };
+  expect([grown("thp_fault_alloc"), grown("thp_fault_fallback"), grown("oom_kill")]).toEqual([
+    [0, 0, 2],
+    [2, 2, 0],
+    [0, 0, 0],
+  ]);
+  expect(grown("pgsteal_direct")[2]).toBeGreaterThan(500);
 });
 
 describe("mmap", () => {

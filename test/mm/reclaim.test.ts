@@ -25,6 +25,8 @@ interface Play {
   frees: (priority: number) => number;
   nrReclaimable: number;
   isAbove: boolean;
+  /** Has compaction memory enough? */
+  canCompact?: () => boolean;
 }
 
 function world(play: Play) {
@@ -59,6 +61,7 @@ function world(play: Play) {
     kthreads: createKthreads(m.machine, m.contexts, m.tasks, m.scheduler),
     taskOf: () => task,
     drainAllPages: () => 0,
+    canCompact: () => play.canCompact?.() === true,
     state: m.alloc(RECLAIM_BYTES),
   });
   reclaim.onOutOfMemory((_ctx, order) => kills.push(order) > 0);
@@ -105,6 +108,19 @@ describe("direct reclaim", () => {
       expect(w.ask(0, (GFP_KERNEL | modifier) as Gfp)).toBe(false);
     }
     expect(w.ask(0, GFP_NOFS)).toBe(false);
+    expect(w.kills).toEqual([]);
+  });
+
+  it("RCM-4 a large block: until compaction can work, or twice the block is free; without a page once", () => {
+    const play: Play = { frees: () => 40, nrReclaimable: 1000, isAbove: false };
+    const w = world(play);
+    expect(w.ask(9)).toBe(true);
+    expect(w.scans.map(({ priority }) => priority)).toEqual(new Array(26).fill(12));
+    play.canCompact = () => w.scans.length >= 30;
+    expect([w.ask(9), w.scans.length]).toEqual([true, 30]);
+    play.frees = () => 0;
+    expect([w.ask(9), w.scans.length]).toEqual([false, 30 + 13]);
+    expect([w.ask(9, (GFP_KERNEL | __GFP_RETRY_MAYFAIL) as Gfp), w.scans.length]).toEqual([false, 30 + 13 + 16 * 13]);
     expect(w.kills).toEqual([]);
   });
 
