@@ -23,6 +23,7 @@ export function withPort(machine: Machine, change: (port: MemoryPort) => Partial
     ldAtomic: (addr) => port.ldAtomic(addr),
     stAtomic: (addr, value) => port.stAtomic(addr, value),
     cas: (addr, expected, desired) => port.cas(addr, expected, desired),
+    casBelow: (addr, limit, desired) => port.casBelow(addr, limit, desired),
     fetchAdd: (addr, delta) => port.fetchAdd(addr, delta),
     copy: (dst, src, bytes) => port.copy(dst, src, bytes),
     fill: (addr, byte, bytes) => port.fill(addr, byte, bytes),

@@ -27,7 +27,21 @@ const VERBS: ReadonlyMap<number, string> = new Map([
 /** Functions of the port and of locking, which are on every stack. */
 const INNER = new Set([
   ...["record", "done", "arrive", "arriveWaiting", "isReplayed", "swap", "touch", "waitUntil", "copy", "fill"],
-  ...["ld8", "ld16", "ld32", "ldF64", "st8", "st16", "st32", "stF64", "ldAtomic", "stAtomic", "cas", "fetchAdd"],
+  ...[
+    "ld8",
+    "ld16",
+    "ld32",
+    "ldF64",
+    "st8",
+    "st16",
+    "st32",
+    "stF64",
+    "ldAtomic",
+    "stAtomic",
+    "cas",
+    "casBelow",
+    "fetchAdd",
+  ],
   ...["writeBytes", "readBytes"],
 ]);
 

@@ -88,22 +88,21 @@ export function gfpAllowsBlocking(gfp: Gfp): gfp is BlockingGfp {
 
 // ── gfp → migrate type (B8) ────────────────────────────────────────────────────────────────────────────────────────
 
-const MOBILITY_MASK = __GFP_MOVABLE | __GFP_RECLAIMABLE;
-/** Copies for the fast path: why, see slab_objects.ts. */
-const MOVES = __GFP_MOVABLE;
-const RECLAIMS = __GFP_RECLAIMABLE;
+/** The two mobility bits, shifted to be a migrate type: 0 UNMOVABLE, 1 MOVABLE, 2 RECLAIMABLE. */
+const MOBILITY_SHIFT = 3;
+const MOBILITY = (__GFP_MOVABLE | __GFP_RECLAIMABLE) >>> MOBILITY_SHIFT;
 const UNMOVABLE = MIGRATE_UNMOVABLE;
+if (
+  __GFP_MOVABLE >>> MOBILITY_SHIFT !== MIGRATE_MOVABLE ||
+  __GFP_RECLAIMABLE >>> MOBILITY_SHIFT !== MIGRATE_RECLAIMABLE
+) {
+  throw new Error("gfp: the mobility bits are no migrate types");
+}
 
 /** B8. Both mobility bits together are a caller's bug; the result is then UNMOVABLE. */
 export function gfpMigratetype(gfp: Gfp): Migratetype {
-  switch (gfp & MOBILITY_MASK) {
-    case MOVES:
-      return MIGRATE_MOVABLE;
-    case RECLAIMS:
-      return MIGRATE_RECLAIMABLE;
-    default:
-      return UNMOVABLE;
-  }
+  const type = (gfp >>> MOBILITY_SHIFT) & MOBILITY;
+  return type === MOBILITY ? UNMOVABLE : (type as Migratetype);
 }
 
 // ── Names (the show_gfp_flags order of Linux: longest composite first, then single bits) ───────────────────────────

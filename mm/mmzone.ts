@@ -143,9 +143,16 @@ const GFP_ZONE: readonly number[] = [
 ];
 
 const GFP_ZONE_BITS = __GFP_DMA | __GFP_HIGHMEM | __GFP_DMA32 | __GFP_MOVABLE;
+/** The table in two words, two bits an entry, and a bit for those that make no sense, as Linux has it. */
+const ZONE_TABLE = GFP_ZONE.reduce((word, zone, bits) => word | (Math.max(zone, 0) << (2 * bits)), 0);
+const BAD_ZONES = GFP_ZONE.reduce((word, zone, bits) => word | (zone < 0 ? 1 << bits : 0), 0);
+const ZONE_BITS = 0x3;
 
 /** W6. −1 for a bad combination of zone bits. */
-export const gfpZone = (gfp: Gfp): number => GFP_ZONE[gfp & GFP_ZONE_BITS] as number;
+export function gfpZone(gfp: Gfp): number {
+  const bits = gfp & GFP_ZONE_BITS;
+  return ((BAD_ZONES >>> bits) & 1) !== 0 ? -1 : (ZONE_TABLE >>> (bits << 1)) & ZONE_BITS;
+}
 
 // ── W1-W3, W7: pure arithmetic, judged by recorded machines ────────────────────────────────────────────────────────
 

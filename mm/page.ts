@@ -123,12 +123,13 @@ export const PAGE_STRUCT_BYTES = 32;
 // ── A row ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export const PAGE_ROW_SHIFT = 4;
+export const PAGE_REFCOUNT = 4;
 export const PAGE_NEXT = 8;
 export const PAGE_PREV = 12;
 /** Copies for the fast paths: why, see slab_objects.ts. */
 const ROW_SHIFT = PAGE_ROW_SHIFT;
 const ROW_BYTES = 1 << PAGE_ROW_SHIFT;
-const REFCOUNT = 4;
+const REFCOUNT = PAGE_REFCOUNT;
 const NEXT = PAGE_NEXT;
 const PREV = PAGE_PREV;
 const COLUMN_BYTES = 4;
@@ -149,6 +150,8 @@ export interface Pages {
 
   /** Address of a row, of a frame or a list head; the words of a row by its address, for inner loops. */
   rowAt(row: number): number;
+  /** Number of the first word of a row (port.ts), for hits. */
+  rowWord(row: number): number;
   flagsAt(at: number): number;
   setFlagsAt(at: number, flags: number): void;
   refcountAt(at: number): number;
@@ -189,6 +192,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
 
   // Each of these is smaller than 27 bytecodes, which V8 inlines without counting them.
   const rowAt = (row: number): number => ((row & rowMask) << ROW_SHIFT) + base;
+  const words = base >>> 2;
   const flagsAt = (at: number): number => port.ld32(at);
   const setFlagsAt = (at: number, flags: number): void => port.st32(at, flags);
 
@@ -200,6 +204,7 @@ export function createPages(port: MemoryPort, base: PhysAddr, nrFrames: number, 
     rowMask,
     bytes: memmapBytes(nrFrames, nrHeads),
     rowAt,
+    rowWord: (row) => ((row & rowMask) << (ROW_SHIFT - 2)) + words,
     flagsAt,
     setFlagsAt,
     refcountAt: (at) => port.ld32(at + REFCOUNT),

@@ -71,6 +71,7 @@ import {
   Z_FIRST,
   Z_LOCK,
   Z_MANAGED,
+  Z_NONEMPTY_ORDINARY,
   Z_NR_FREE,
   Z_NR_FREE_HIGHATOMIC,
   ZONE_BYTES_SHIFT,
@@ -79,6 +80,7 @@ import {
 import {
   ORDER_MASK,
   ORDER_SHIFT,
+  PAGE_REFCOUNT,
   type Pages,
   PG_ALLOCATED,
   PG_HEAD,
@@ -96,12 +98,16 @@ import { ALLOCSTALL, PGFREE, type VmStat } from "./vmstat.ts";
 import { createWatermarks } from "./watermark.ts";
 
 /** Copies for the fast paths: why, see slab_objects.ts. */
-const STRUCT_SHIFT = ZONE_BYTES_SHIFT;
 const ZONES = MAX_NR_ZONES - 1;
-const FIRST = Z_FIRST;
-const FAST_MARK = Z_FAST_MARK;
-const NR_FREE = Z_NR_FREE;
-const NR_FREE_HIGHATOMIC = Z_NR_FREE_HIGHATOMIC;
+/** Of struct zone, in words. */
+const STRUCT_SHIFT = ZONE_BYTES_SHIFT - 2;
+const FIRST = Z_FIRST >>> 2;
+const FAST_MARK = Z_FAST_MARK >>> 2;
+const NR_FREE = Z_NR_FREE >>> 2;
+const NR_FREE_HIGHATOMIC = Z_NR_FREE_HIGHATOMIC >>> 2;
+const ORDERS_WITH_BLOCK = Z_NONEMPTY_ORDINARY >>> 2;
+/** Of struct page, in words; flags are the first. */
+const REFCOUNT = PAGE_REFCOUNT >>> 2;
 const FAST_PATH_FLAGS = WMARK_LOW | ALLOC_NOFRAGMENT;
 const MAX_ORDER = MAX_PAGE_ORDER;
 const MAY_RECLAIM = __GFP_DIRECT_RECLAIM;
@@ -189,27 +195,27 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
   const { machine, contexts, spinlocks, printk, vmstat, pages, pageblocks, zones, frames, pcp, hasCma, state } = deps;
   const { port, harts } = machine;
   const { clock } = harts;
-  const { rowAt, flagsAt, setFlagsAt, refcountAt, setRefcountAt, nrFrames } = pages;
+  const { rowAt, rowWord, flagsAt, refcountAt, nrFrames } = pages;
   const { mightSleep } = contexts;
   const { migratetype } = pageblocks;
   const { spinLockIrqsave, spinUnlockIrqrestore } = spinlocks;
   const watermarks = createWatermarks(port, hasCma);
-  const { hasBlock } = watermarks;
   const slow = createPageSlowPath({ machine, spinlocks, vmstat, pageblocks, zones, frames, pcp, watermarks, hasCma });
   const { drainAllPages } = slow;
   const reports = createPageReports({ machine, contexts, printk, vmstat, pages, zones, pcp, state });
   const { badFree } = reports;
-  const zonesBase: number = zones.addr(0);
+  const zonesWord = zones.addr(0) >>> 2;
   for (let zone = 0; zone < MAX_NR_ZONES; zone++) spinlocks.init(asPhys(zones.addr(zone) + Z_LOCK), "&zone->lock");
   let reclaim: ((ctx: TaskContext, order: number, gfp: BlockingGfp) => Sleeping<boolean>) | undefined;
 
   // ── Allocating ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** W4 for the fast path: after this request, is the zone still above its fast mark? `free`, `mark` < 2^30. */
-  const isAboveLow = (zoneAddr: number, order: number, mark: number): boolean => {
-    const free = (port.ld32(zoneAddr + NR_FREE) - port.ld32(zoneAddr + NR_FREE_HIGHATOMIC)) | 0;
+  const isAboveLow = (zone: number, order: number, mark: number): boolean => {
+    const words = zonesWord + (zone << STRUCT_SHIFT);
+    const free = (port.ldWord(words + NR_FREE) - port.ldWord(words + NR_FREE_HIGHATOMIC)) | 0;
     // One jump for both, which always goes the same way; one for `order` alone would be guessed wrong every other time.
-    return free >= ((mark + (1 << order)) | 0) && hasBlock(zoneAddr, order, 0);
+    return free >= ((mark + (1 << order)) | 0) && port.ldWord(words + ORDERS_WITH_BLOCK) >>> order !== 0;
   };
 
   /** Not served by a CPU's own list: the buddy of that zone, the zones below, the slow path. */
@@ -240,17 +246,17 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     if (!(order >= 0 && order <= MAX_ORDER)) return NONE;
     const highest = zoneFor(gfp);
     if (highest < 0) bug("page_alloc: contradicting zone modifiers in gfp mask", gfp);
-    const request = zonesBase + ((highest & ZONES) << STRUCT_SHIFT);
-    const zone = port.ld32(request + FIRST) & ZONES;
+    const request = zonesWord + ((highest & ZONES) << STRUCT_SHIFT);
+    const zone = port.ldWord(request + FIRST) & ZONES;
     // With a contiguous area what counts as free depends on the mask: the slow path's walk knows.
-    const isAbove = !hasCma && isAboveLow(zonesBase + (zone << STRUCT_SHIFT), order, port.ld32(request + FAST_MARK));
+    const isAbove = !hasCma && isAboveLow(zone, order, port.ldWord(request + FAST_MARK));
     let pfn = NONE;
     if (isAbove && hasList(order)) pfn = pcp.alloc(ctx, zone, order, typeFor(gfp), FAST_PATH_FLAGS);
     if (pfn === NONE) {
       pfn = takeMissed(ctx, order, gfp, zone, isAbove);
       if (pfn === NONE) return NONE;
     }
-    setRefcountAt(rowAt(pfn), 1);
+    port.stWord(rowWord(pfn) + REFCOUNT, 1);
     if ((gfp & NEEDS_WORK) !== 0) prepOnRequest(ctx, pfn, order, gfp);
     return pfn;
   };
@@ -304,16 +310,17 @@ export function createPageAllocator(deps: PageAllocatorDeps): PageAllocator {
     // One masked compare: allocated, of this order, nothing of its owner left. Then one holder. No frame is a number
     // that is not its own 32 unsigned bits.
     if (pfn >>> 0 !== pfn || pfn === 0 || pfn >= nrFrames) return badFree(ctx, pfn, order);
-    const at = rowAt(pfn);
-    const flags = flagsAt(at) & ~HEAD_OF_COMPOUND;
-    if ((flags & CHECKED_BITS) !== (OUT | (order << ORDER_AT)) || refcountAt(at) !== 1) return badFree(ctx, pfn, order);
-    setRefcountAt(at, 0);
+    const at = rowWord(pfn);
+    const flags = port.ldWord(at) & ~HEAD_OF_COMPOUND;
+    if ((flags & CHECKED_BITS) !== (OUT | (order << ORDER_AT))) return badFree(ctx, pfn, order);
+    if (port.ldWord(at + REFCOUNT) !== 1) return badFree(ctx, pfn, order);
+    port.stWord(at + REFCOUNT, 0);
     const zone = (flags >>> ZONE_AT) & ZONE_OF_SHIFTED;
     if (hasList(order)) {
       const type = migratetype(pfn);
       if (type !== ISOLATED && pcp.free(ctx, zone, pfn, order, type < TYPES ? type : MOVABLE)) return 0;
     }
-    setFlagsAt(at, flags & KEPT_BITS);
+    port.stWord(at, flags & KEPT_BITS);
     freeToBuddy(ctx, zone, pfn, order);
     return 0;
   };

@@ -6,8 +6,9 @@
  *
  * 1. The state word is taken and read by the same accesses (pcp_layout.ts).
  *
- * 2. What goes into an address is masked first. It costs one instruction, and V8 then knows that the sum neither
- *    overflows nor becomes negative; of a number of unknown size it has to find out, with two checks per access.
+ * 2. What goes into an address is masked first, and struct page is reached by word numbers (port.ts). It costs one
+ *    instruction, and V8 then knows that the sum neither overflows nor becomes negative; of a number of unknown size it
+ *    has to find out, with two checks per access.
  *
  * 3. What the functions know comes as parameters of the function around them. Constants of an enclosing block would
  *    do as well for the machine code, but cost two bytecodes more on every use, to see whether they have a value yet,
@@ -56,8 +57,9 @@ const HUGE_LIST = FIRST_HUGE_LIST;
 const LISTS = NR_PCP_LISTS;
 const NR_ZONES = MAX_NR_ZONES;
 const STRUCT_SHIFT = PCP_BYTES_SHIFT;
-const ZONE_STRUCT_SHIFT = ZONE_BYTES_SHIFT;
-const BATCH = Z_PCP_BATCH;
+/** Of struct zone, in words. */
+const ZONE_STRUCT_SHIFT = ZONE_BYTES_SHIFT - 2;
+const BATCH = Z_PCP_BATCH >>> 2;
 const HIGH = P_HIGH;
 const SERVED = P_SERVED;
 const TAKEN_BACK = P_TAKEN_BACK;
@@ -67,9 +69,10 @@ const FREES_AT = FREE_COUNT_SHIFT;
 const HALVED_FREES_AT = FREE_COUNT_SHIFT + 1;
 const HELD_BY = PCP_HELD;
 const SCALE_MAX = PCP_BATCH_SCALE_MAX;
-const ROW = PAGE_ROW_SHIFT;
-const NEXT = PAGE_NEXT;
-const PREV = PAGE_PREV;
+/** Of struct page, in words. */
+const ROW = PAGE_ROW_SHIFT - 2;
+const NEXT = PAGE_NEXT >>> 2;
+const PREV = PAGE_PREV >>> 2;
 const ORDER_AT = ORDER_SHIFT;
 const ZONE_AT = ZONE_SHIFT;
 const OUT = PG_ALLOCATED;
@@ -93,8 +96,8 @@ export interface PcpHits {
 const hugeList = (type: number): number => HUGE_LIST + (type === MOVABLE ? 1 : 0);
 
 /**
- * `rows`: address of row 0 of struct page; `firstPcp`: struct per_cpu_pages of CPU 0 and zone 0, the next CPU's is
- * `unit` bytes further; `firstHead`: row of its first list; `zonesBase`: struct zone 0.
+ * `rows`: first word of row 0 of struct page; `firstPcp`: struct per_cpu_pages of CPU 0 and zone 0, the next CPU's is
+ * `unit` bytes further; `firstHead`: row of its first list; `zonesBase`: first word of struct zone 0.
  */
 export function createPcpHits(
   port: MemoryPort,
@@ -125,19 +128,19 @@ export function createPcpHits(
   const alloc = (ctx: Context, zone: number, order: number, type: Migratetype, allocFlags: number): Pfn => {
     const cpu = ctx.cpu & CPUS;
     const pcp = firstPcp + cpu * unit + ((zone & ZONES) << STRUCT_SHIFT);
-    const word = port.ld32(pcp);
-    if (word >= HELD_BY || port.cas(pcp, word, HELD_BY + cpu) !== word) return busy(ctx);
+    const word = port.casBelow(pcp, HELD_BY, HELD_BY + cpu);
+    if (word >= HELD_BY) return busy(ctx);
     const list = order === HUGE_ORDER ? hugeList(type) : (order & SMALL) * TYPES + (type & SMALL);
     const head = (firstHead + (cpu * NR_ZONES + (zone & ZONES)) * LISTS + list) & rowMask;
     const headAt = (head << ROW) + rows;
-    const pfn = port.ld32(headAt + NEXT) & rowMask;
+    const pfn = port.ldWord(headAt + NEXT) & rowMask;
     if (pfn === head) return refillAndTake(ctx, zone, order, type, allocFlags, word);
     const at = (pfn << ROW) + rows;
-    const next = port.ld32(at + NEXT) & rowMask;
-    port.st32(headAt + NEXT, next);
-    port.st32((next << ROW) + rows + PREV, head);
+    const next = port.ldWord(at + NEXT) & rowMask;
+    port.stWord(headAt + NEXT, next);
+    port.stWord((next << ROW) + rows + PREV, head);
     // Zone, order and state in one store; the list type is of no use to an owner.
-    port.st32(at, ((zone & ZONES) << ZONE_AT) | ((order & ORDERS) << ORDER_AT) | OUT);
+    port.stWord(at, ((zone & ZONES) << ZONE_AT) | ((order & ORDERS) << ORDER_AT) | OUT);
     const served = pcp + SERVED + (list << COUNTERS_SHIFT);
     port.stF64(served, port.ldF64(served) + 1);
     clock[cpu] = (clock[cpu] as number) + HIT_CYCLES;
@@ -149,26 +152,26 @@ export function createPcpHits(
   const free = (ctx: Context, zone: number, pfn: Pfn, order: number, type: Migratetype): boolean => {
     const cpu = ctx.cpu & CPUS;
     const pcp = firstPcp + cpu * unit + ((zone & ZONES) << STRUCT_SHIFT);
-    const word = port.ld32(pcp);
-    if (word >= HELD_BY || port.cas(pcp, word, HELD_BY + cpu) !== word) return busy(ctx) !== NONE;
+    const word = port.casBelow(pcp, HELD_BY, HELD_BY + cpu);
+    if (word >= HELD_BY) return busy(ctx) !== NONE;
     const row = pfn & rowMask;
     const at = (row << ROW) + rows;
     const list = order === HUGE_ORDER ? hugeList(type) : (order & SMALL) * TYPES + (type & SMALL);
     const head = (firstHead + (cpu * NR_ZONES + (zone & ZONES)) * LISTS + list) & rowMask;
     const headAt = (head << ROW) + rows;
-    const next = port.ld32(headAt + NEXT) & rowMask;
-    port.st32(at, ((zone & ZONES) << ZONE_AT) | ((order & ORDERS) << ORDER_AT) | ON_LIST);
-    port.st32(at + NEXT, next);
-    port.st32(at + PREV, head);
-    port.st32(headAt + NEXT, row);
-    port.st32((next << ROW) + rows + PREV, row);
+    const next = port.ldWord(headAt + NEXT) & rowMask;
+    port.stWord(at, ((zone & ZONES) << ZONE_AT) | ((order & ORDERS) << ORDER_AT) | ON_LIST);
+    port.stWord(at + NEXT, next);
+    port.stWord(at + PREV, head);
+    port.stWord(headAt + NEXT, row);
+    port.stWord((next << ROW) + rows + PREV, row);
     const takenBack = pcp + TAKEN_BACK + (list << COUNTERS_SHIFT);
     port.stF64(takenBack, port.ldF64(takenBack) + 1);
     clock[cpu] = (clock[cpu] as number) + HIT_CYCLES;
     // The stock grows by the block, and free_count by as much up to its limit.
     const nrPages = 1 << (order & ORDERS);
     const stock = (word & STOCK) + nrPages;
-    const limit = port.ld32(zonesBase + ((zone & ZONES) << ZONE_STRUCT_SHIFT) + BATCH) << SCALE_MAX;
+    const limit = port.ldWord(zonesBase + ((zone & ZONES) << ZONE_STRUCT_SHIFT) + BATCH) << SCALE_MAX;
     const freeCount = (word >>> FREES_AT) + (word >>> FREES_AT < limit ? nrPages : 0);
     const state = stock | (freeCount << FREES_AT);
     port.stAtomic(pcp, stock >= port.ld32(pcp + HIGH) ? spill(ctx, zone, state >>> 0) : state);

@@ -55,6 +55,7 @@ function plant(mutant: string, late: Late): ((parts: Parts) => Parts) | undefine
         parts.machine,
         (port): Partial<MemoryPort> => ({
           cas: (addr, old, to) => (late.isListLock(addr) ? old : port.cas(addr, old, to)),
+          casBelow: (addr, limit, to) => (late.isListLock(addr) ? port.ld32(addr) : port.casBelow(addr, limit, to)),
         }),
       ),
     });

@@ -221,6 +221,13 @@ export class ExplorePort implements MemoryPort {
     if (old === expected) this.swap(addr, desired);
     return this.record(old);
   }
+  casBelow(addr: number, limit: number, desired: number): number {
+    if (this.pos < this.stop || this.isReplayed(ATOMIC_RMW, addr, 4)) return this.log[this.pos++] as number;
+    this.aligned(addr, 4);
+    const old = this.u32[addr >>> 2] as number;
+    if (old < limit) this.swap(addr, desired);
+    return this.record(old);
+  }
   fetchAdd(addr: number, delta: number): number {
     if (this.pos < this.stop || this.isReplayed(ATOMIC_RMW, addr, 4)) return this.log[this.pos++] as number;
     this.aligned(addr, 4);

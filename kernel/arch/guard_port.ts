@@ -210,6 +210,10 @@ export class GuardPort implements MemoryPort {
     this.at(addr, 4, DENY_STORE);
     return this.inner.cas(addr, expected, desired);
   }
+  casBelow(addr: number, limit: number, desired: number): number {
+    this.at(addr, 4, DENY_STORE);
+    return this.inner.casBelow(addr, limit, desired);
+  }
   fetchAdd(addr: number, delta: number): number {
     this.at(addr, 4, DENY_STORE);
     return this.inner.fetchAdd(addr, delta);

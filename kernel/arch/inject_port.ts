@@ -10,8 +10,8 @@
  *   INJ-1  accesses that are made inside the hook are not counted and do not call it
  *   INJ-2  without a hook it does what the port inside does
  *
- * An atomic operation (cas, fetchAdd), a copy and a fill are one access: the hook never comes in the middle. A copy or
- * fill of ordinary memory can be interrupted on real hardware; nothing in this kernel looks at half of one.
+ * An atomic operation (cas, casBelow, fetchAdd), a copy and a fill are one access: the hook never comes in the middle.
+ * A copy or fill of ordinary memory can be interrupted on real hardware; nothing in this kernel looks at half of one.
  */
 
 import type { MemoryPort } from "./port.ts";
@@ -99,6 +99,10 @@ export class InjectPort implements MemoryPort {
   cas(addr: number, expected: number, desired: number): number {
     this.before();
     return this.inner.cas(addr, expected, desired);
+  }
+  casBelow(addr: number, limit: number, desired: number): number {
+    this.before();
+    return this.inner.casBelow(addr, limit, desired);
   }
   fetchAdd(addr: number, delta: number): number {
     this.before();

@@ -14,7 +14,7 @@
  * `ldWord stWord` are ld32 and st32 of a word by its number, an address divided by four. They are for the hits of the
  * allocators: a number below 2^30 stays one that V8 knows to fit 32 signed bits when a field's offset is added, and an
  * access is an addition and a move; of a sum of addresses it has to find out, with three checks (2026, Node 20).
- * `ldAtomic stAtomic cas fetchAdd` are the operations that other CPUs must see as one. In these two ports one
+ * `ldAtomic stAtomic cas casBelow fetchAdd` are the operations that other CPUs must see as one. In these two ports one
  * JavaScript thread runs all CPUs, so plain operations are atomic; ThreadPort uses `Atomics`.
  */
 
@@ -34,6 +34,8 @@ export interface MemoryPort {
   stAtomic(addr: number, value: number): void;
   /** Stores `desired` if the word equals `expected`; returns what the word was. */
   cas(addr: number, expected: number, desired: number): number;
+  /** Stores `desired` if the word is below `limit`; returns what the word was. */
+  casBelow(addr: number, limit: number, desired: number): number;
   /** Adds a signed 32-bit `delta`, wrapping; returns what the word was. */
   fetchAdd(addr: number, delta: number): number;
   copy(dst: number, src: number, bytes: number): void;
@@ -110,6 +112,11 @@ export class RawPort implements MemoryPort {
   cas(addr: number, expected: number, desired: number): number {
     const old = this.u32[addr >>> 2] as number;
     if (old === expected) this.u32[addr >>> 2] = desired;
+    return old;
+  }
+  casBelow(addr: number, limit: number, desired: number): number {
+    const old = this.u32[addr >>> 2] as number;
+    if (old < limit) this.u32[addr >>> 2] = desired;
     return old;
   }
   fetchAdd(addr: number, delta: number): number {
@@ -241,6 +248,12 @@ export class BoundsPort implements MemoryPort {
     this.checkValue(expected, 0xffff_ffff, addr);
     this.checkValue(desired, 0xffff_ffff, addr);
     return this.raw.cas(addr, expected, desired);
+  }
+  casBelow(addr: number, limit: number, desired: number): number {
+    this.check(addr, 4);
+    this.checkValue(limit, 0xffff_ffff, addr);
+    this.checkValue(desired, 0xffff_ffff, addr);
+    return this.raw.casBelow(addr, limit, desired);
   }
   fetchAdd(addr: number, delta: number): number {
     this.check(addr, 4);

@@ -15,7 +15,7 @@
  * lock or by the compare-and-swap that follows. An aligned word of up to 32 bits is never torn; f64 counters are per
  * CPU or under a lock.
  *
- *   TPORT-1  a word that two CPUs write is written under a lock, or by these four operations
+ *   TPORT-1  a word that two CPUs write is written under a lock, or by these five operations
  *   TPORT-2  a lock is released by stAtomic, never by st32: a plain store orders nothing
  *
  * Cost (2026, Node 20): an `Atomics` call 7-9 ns, a plain access as in RawPort. RawPort's atomics are plain, so a
@@ -43,6 +43,12 @@ export class ThreadPort extends RawPort {
   }
   override cas(addr: number, expected: number, desired: number): number {
     return Atomics.compareExchange(this.i32, addr >>> 2, expected | 0, desired | 0) >>> 0;
+  }
+  override casBelow(addr: number, limit: number, desired: number): number {
+    for (;;) {
+      const seen = this.ld32(addr);
+      if (seen >= limit || this.cas(addr, seen, desired) === seen) return seen;
+    }
   }
   override fetchAdd(addr: number, delta: number): number {
     return Atomics.add(this.i32, addr >>> 2, delta | 0) >>> 0;

@@ -36,6 +36,13 @@ function createWorld(hooks: Partial<SpinHost> = {}) {
   return { machine, contexts, spinlocks, lock, wait };
 }
 
+it.each(["raw", "bounds", "inject", "guard"] as const)("casBelow stores below the limit only, port %s", (kind) => {
+  const { port } = createMachine({ nrCpus: 1, ramBytes: 8 * MIB, seed: "1", port: kind });
+  port.st32(64, 0xfff0_0000);
+  expect([port.casBelow(64, 0xfff0_0000, 7), port.ld32(64)]).toEqual([0xfff0_0000, 0xfff0_0000]);
+  expect([port.casBelow(64, 0xfff0_0001, 7), port.ld32(64)]).toEqual([0xfff0_0000, 7]);
+});
+
 it.each(["raw", "bounds", "inject", "guard"] as const)("ldWord and stWord are ld32 and st32, port %s", (kind) => {
   const { port } = createMachine({ nrCpus: 1, ramBytes: 8 * MIB, seed: "1", port: kind });
   for (const word of [0, 1, 1023, 0x7_0000]) {
@@ -55,7 +62,7 @@ describe.skipIf(!hasSharedMemory)("ThreadPort", () => {
     const addr = fc.integer({ min: 0, max: 15 }).map((i) => i * 8);
     const operation = fc.oneof(
       fc.tuple(fc.constantFrom("st8", "st16", "st32", "stAtomic", "fetchAdd"), addr, word, word),
-      fc.tuple(fc.constantFrom("cas", "copy", "fill", "stF64"), addr, word, word),
+      fc.tuple(fc.constantFrom("cas", "casBelow", "copy", "fill", "stF64"), addr, word, word),
     );
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 40 }), (operations) => {
@@ -63,6 +70,7 @@ describe.skipIf(!hasSharedMemory)("ThreadPort", () => {
         for (const [name, at, a, b] of operations) {
           for (const port of [raw, threads]) {
             if (name === "cas") port.cas(at, (port.ld32(at) ^ (a & 1)) >>> 0, b);
+            else if (name === "casBelow") port.casBelow(at, a, b);
             else if (name === "copy") port.copy(at, b % 128, a % 128);
             else if (name === "fill") port.fill(at + (a % 8), b & 0xff, a % 64);
             else if (name === "fetchAdd") port.fetchAdd(at, a | 0);
