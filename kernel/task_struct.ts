@@ -77,7 +77,9 @@ export const TASK_COMM_LEN = 16;
 export const TASK_RUNNING = 0;
 export const TASK_INTERRUPTIBLE = 1;
 export const TASK_DEAD = 2;
-export const TASK_STATE_LETTERS: readonly string[] = ["R", "S", "Z"];
+/** Its process is stopped (job_control.ts): it is blocked until that is continued. */
+export const TASK_STOPPED = 3;
+export const TASK_STATE_LETTERS: readonly string[] = ["R", "S", "Z", "T"];
 
 export const SCHED_NORMAL = 0;
 export const SCHED_FIFO = 1;

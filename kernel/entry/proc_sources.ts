@@ -9,6 +9,7 @@ import type { Printk } from "../printk.ts";
 import type { PhysAddr } from "../types.ts";
 import type { SlabInfoRow, TaskInfo } from "./kernel.ts";
 import type { Rlimits } from "./rlimit.ts";
+import type { SignalSets } from "./signal_state.ts";
 
 export interface ProcessSettings {
   readonly rlimits: Rlimits;
@@ -47,6 +48,8 @@ export interface ProcSources {
   vmas(pid: number, withPages: boolean): readonly VmaReport[];
   /** Resource limits, and the OOM killer's adjustment, of a process; null if there is none of this number. */
   process(pid: number): ProcessSettings | null;
+  /** The signals of a thread and of its process; null if there is none of this number, or it is a kernel thread. */
+  signals(pid: number): SignalSets | null;
   /** Path of the file whose pages a mapping shows; with ` (deleted)` behind if that is gone. */
   fileName(mapping: PhysAddr): string;
   setOomScoreAdj(pid: number, adj: number): void;

@@ -31,6 +31,7 @@ import type { Program, ProgramEnv } from "../uapi/program.ts";
 import { RLIMIT_NPROC } from "../uapi/resource.ts";
 import { ADDR_NO_RANDOMIZE } from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
+import { createJobControl } from "./job_control.ts";
 import { type Caller, NR_OPEN, type Process, type Processes, type ProcessTable } from "./process.ts";
 import { copyRlimits, softLimit } from "./rlimit.ts";
 import { createProcessSignals, execSignals, forkSignals } from "./signal_state.ts";
@@ -120,9 +121,11 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
   const memoryOf = (ctx: TaskContext, mm: PhysAddr): TaskMemory =>
     new TaskMemory(machine, ctx, createFaultHandler(faultDeps, ctx, mm));
 
+  const jobs = createJobControl(table);
   const signals = createSignals({
     machine,
     scheduler,
+    jobs,
     doom: (process, status) => table.doom(process, status),
     enterSyscall: (caller, nr, args) => table.enterSyscall(caller, nr, args),
     codeOf(caller, handler, signal, frame) {
@@ -201,6 +204,7 @@ export function createProcessStart(table: ProcessTable): ProcessStart {
       };
       signals.useStack(process, own, image.sp ?? (argv || processMemory.field(process.mm, MM_STACK_TOP) * PAGE_SIZE));
       try {
+        yield* jobs.park(caller);
         return yield* signals.drive(caller, program(environment(caller)));
       } catch (error) {
         if (!(error instanceof NewProgram)) throw error;

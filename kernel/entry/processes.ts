@@ -6,6 +6,7 @@ import { TASK_TGID } from "../task_struct.ts";
 import { ECHILD, ESRCH } from "../uapi/errno.ts";
 import { WNOHANG } from "../uapi/mman.ts";
 import { SI_USER } from "../uapi/signal.ts";
+import { takeReport } from "./job_control.ts";
 import { ExitRequest, type Process, type ProcessDeps, type Processes, type ProcessTable } from "./process.ts";
 import { createProcessEnd } from "./process_end.ts";
 import { createProcessStart } from "./process_start.ts";
@@ -55,10 +56,10 @@ export function createProcesses(deps: ProcessDeps): Processes {
         for (const child of processes.values()) {
           if (child.parent !== caller.process.pid || (pid > 0 && child.pid !== pid)) continue;
           hasChild = true;
-          if (child.status === undefined) continue;
-          const result = { pid: child.pid, status: child.status };
-          end.reap(child);
-          return result;
+          const { status = takeReport(child, options) } = child;
+          if (status === undefined) continue;
+          if (child.status !== undefined) end.reap(child);
+          return { pid: child.pid, status };
         }
         if (!hasChild) return { pid: -ECHILD, status: 0 };
         if ((options & WNOHANG) !== 0) return { pid: 0, status: 0 };

@@ -18,6 +18,7 @@ import {
   RLIMIT_MEMLOCK,
   RLIMIT_NOFILE,
   RLIMIT_NPROC,
+  RLIMIT_SIGPENDING,
   RLIMIT_STACK,
 } from "../uapi/resource.ts";
 import type { UserAccess } from "./user_mode.ts";
@@ -53,7 +54,7 @@ export function initialRlimits(ramBytes: number, nrOpen: number): Rlimits {
   const nproc = Math.max(MIN_NPROC, Math.floor(ramBytes / NPROC_SHARE_BYTES));
   const both = [
     [RLIMIT_NPROC, nproc],
-    [11, nproc],
+    [RLIMIT_SIGPENDING, nproc],
     [RLIMIT_NOFILE, nrOpen],
     [RLIMIT_MEMLOCK, MEMLOCK_BYTES],
     ...OTHERS,

@@ -7,7 +7,7 @@
  */
 
 import { SIGKILL } from "../uapi/mman.ts";
-import { NR_SIGNALS, SIG_IGN, SIGSTOP } from "../uapi/signal.ts";
+import { NR_SIGNALS, SIG_DFL, SIG_IGN, SIGSTOP } from "../uapi/signal.ts";
 
 export interface SigAction {
   /** Text address, or SIG_IGN. */
@@ -32,6 +32,10 @@ export interface ProcessSignals {
   readonly pending: Map<number, SigInfo>;
   /** A call about signals was made: until then system calls and faults have nothing to look for. */
   isUsed: boolean;
+  /** The signal that has stopped the process; 0: it runs (job_control.ts). */
+  stoppedBy: number;
+  /** wait4's word for the last stop or continuation, until the parent has asked for it. */
+  report: number | undefined;
   /** Below the arguments of the program: where the frames of its first thread go; and how many threads came after. */
   stackBase: number;
   nrThreads: number;
@@ -61,6 +65,8 @@ export const createProcessSignals = (): ProcessSignals => ({
   actions: new Map(),
   pending: new Map(),
   isUsed: false,
+  stoppedBy: 0,
+  report: undefined,
   stackBase: 0,
   nrThreads: 0,
 });
@@ -70,6 +76,8 @@ export const forkSignals = (parent: ProcessSignals): ProcessSignals => ({
   ...parent,
   actions: new Map(parent.actions),
   pending: new Map(),
+  stoppedBy: 0,
+  report: undefined,
 });
 
 /** SIG-6: handlers go with the program, what is ignored stays so. */
@@ -101,6 +109,34 @@ export function sigSetOf(bytes: Uint8Array, offset = 0): SigSet {
     if (((byte >>> ((signal - 1) & 7)) & 1) === 1) set.add(signal);
   }
   return set;
+}
+
+/** The signals of a thread as /proc shows them: waiting for it, for its process; blocked; without effect; handled. */
+export interface SignalSets {
+  readonly pending: SigSet;
+  readonly shared: SigSet;
+  readonly blocked: SigSet;
+  readonly ignored: SigSet;
+  readonly caught: SigSet;
+  /** Signals that wait in all processes, whose user is the same. */
+  readonly nrQueued: number;
+}
+
+export function signalSetsOf({ actions, pending }: ProcessSignals, own: ThreadSignals, nrQueued: number): SignalSets {
+  const handled = (isIgnored: boolean): SigSet =>
+    new Set(
+      [...actions]
+        .filter(([, { handler }]) => handler !== SIG_DFL && isIgnored === (handler === SIG_IGN))
+        .map(([nr]) => nr),
+    );
+  return {
+    pending: new Set(own.pending.keys()),
+    shared: new Set(pending.keys()),
+    blocked: own.blocked,
+    ignored: handled(true),
+    caught: handled(false),
+    nrQueued,
+  };
 }
 
 export function bytesOfSigSet(set: SigSet): Uint8Array {

@@ -1,7 +1,7 @@
 /**
  * Signals: to whom they go, when a handler runs, and on what stack.
  *
- *   kill, end of a child ─▶ send ─▶ ignored │ fatal: the process is doomed │ waits
+ *   kill, end of a child ─▶ send ─▶ ignored │ fatal: the process is doomed │ stops it │ waits
  *                                             waits ─▶ thread that does not block it ─▶ handler ─▶ goes on
  *   load or store that is not allowed ─▶ handler, at once ─▶ the access again
  *
@@ -32,8 +32,8 @@
  *   SIG-7  with SIGCHLD ignored, or SA_NOCLDWAIT, children leave no zombies
  *   SIG-8  a thread whose process is doomed neither comes back from a call nor sleeps any more
  *
- * Context: process. Source: kernel/signal.c, arch/riscv/kernel/signal.c. Not here: queued real-time signals, job
- * control (SIGSTOP kills nobody and stops nobody), core files.
+ * Stopping and continuing: job_control.ts. Context: process. Source: kernel/signal.c, arch/riscv/kernel/signal.c. Not
+ * here: queued real-time signals, core files.
  */
 
 import type { Machine } from "../arch/machine.ts";
@@ -62,6 +62,7 @@ import {
 } from "../uapi/signal.ts";
 import * as sys from "../uapi/syscall.ts";
 import { Interrupted } from "../wait.ts";
+import { isStopped, type JobControl, STOP_SIGNALS } from "./job_control.ts";
 import type { Caller, Process } from "./process.ts";
 import {
   bytesOfSigSet,
@@ -75,8 +76,8 @@ import {
 } from "./signal_state.ts";
 import { FatalSignal } from "./user_mode.ts";
 
-/** Signals that do nothing to a process without a handler; SIGSTOP would stop it. */
-const IGNORED_BY_DEFAULT: readonly number[] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGSTOP];
+/** Signals that do nothing to a process without a handler. */
+const IGNORED_BY_DEFAULT: readonly number[] = [SIGCHLD, SIGCONT, SIGURG, SIGWINCH];
 
 /** Calls that a signal ends early. Reads and writes: of files that say so (pipes, the console). */
 const INTERRUPTIBLE: ReadonlySet<number> = new Set([
@@ -95,7 +96,7 @@ const THREAD_STRIDE = 4096;
 const NR_STRIDES = 16;
 const MAGIC = Uint8Array.of(0x53, 0x49, 0x47, 0x46, 0x52, 0x41, 0x4d, 0x45);
 
-type Disposition = "ignore" | "kill" | "catch";
+type Disposition = "ignore" | "kill" | "stop" | "catch";
 
 export interface Signals {
   /** A thread begins, which has not run yet. */
@@ -119,6 +120,7 @@ export interface Signals {
 export interface SignalDeps {
   readonly machine: Machine;
   readonly scheduler: Scheduler;
+  readonly jobs: JobControl;
   readonly doom: (process: Process, status: number) => void;
   readonly enterSyscall: (caller: Caller, nr: number, args: readonly number[]) => MaySleep<number>;
   /** The code of a handler with its two arguments; undefined if there is no such text. */
@@ -127,7 +129,7 @@ export interface SignalDeps {
 }
 
 export function createSignals(deps: SignalDeps): Signals {
-  const { scheduler, doom } = deps;
+  const { scheduler, doom, jobs } = deps;
   const { clock } = deps.machine.harts;
   const states = new WeakMap<Task, ThreadSignals>();
 
@@ -144,7 +146,8 @@ export function createSignals(deps: SignalDeps): Signals {
     const action = signal === SIGKILL || signal === SIGSTOP ? undefined : signals.actions.get(signal);
     if (action?.handler === SIG_IGN) return "ignore";
     if (action !== undefined && action.handler !== SIG_DFL) return "catch";
-    return isInit || IGNORED_BY_DEFAULT.includes(signal) ? "ignore" : "kill";
+    if (isInit || IGNORED_BY_DEFAULT.includes(signal)) return "ignore";
+    return STOP_SIGNALS.includes(signal) ? "stop" : "kill";
   };
 
   // ── Sending ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,10 +158,15 @@ export function createSignals(deps: SignalDeps): Signals {
       if (signal === SIGKILL) doom(process, signal);
       return;
     }
+    jobs.prepare(process, signal, of);
     const what = dispositionOf(process, signal);
     const candidates = thread === undefined ? [...process.threads.values()] : [thread];
     const taker = candidates.find((task) => signal === SIGKILL || !of(task).blocked.has(signal));
     if (taker !== undefined && what === "ignore") return;
+    if (taker !== undefined && what === "stop") {
+      jobs.stop(process, signal);
+      return;
+    }
     if (taker !== undefined && what === "kill") {
       doom(process, signal);
       return;
@@ -187,18 +195,32 @@ export function createSignals(deps: SignalDeps): Signals {
     );
   };
 
-  /** Runs the handlers of all that is due; true if all of them want the call that they ended to begin anew. */
+  /** JOB-1; but a handler of a fault has to come to its end, and stops behind it. */
+  function* park(caller: Caller): Sleeping<void> {
+    if (of(caller.task).depth === 0) yield* jobs.park(caller);
+  }
+
+  /**
+   * Runs the handlers of all that is due, while the process runs; true if all of them want the call that they ended to
+   * begin anew.
+   */
   function* deliver(caller: Caller): Sleeping<boolean> {
     const { process, task } = caller;
     const own = of(task);
     let isRestarting = true;
     for (;;) {
+      yield* park(caller);
       const pending = lowest(process, own.pending, own.blocked) !== 0 ? own.pending : process.signals.pending;
       const signal = lowest(process, pending, own.blocked);
       if (signal === 0) return isRestarting;
       const info = pending.get(signal) as SigInfo;
       pending.delete(signal);
-      if (dispositionOf(process, signal) === "kill") throw fatal(process, signal, "");
+      const what = dispositionOf(process, signal);
+      if (what === "kill") throw fatal(process, signal, "");
+      if (what === "stop") {
+        jobs.stop(process, signal);
+        continue;
+      }
       const action = process.signals.actions.get(signal) as SigAction;
       if ((action.flags & SA_RESTART) === 0) isRestarting = false;
       yield* handle(caller, signal, info, action);
@@ -301,6 +323,13 @@ export function createSignals(deps: SignalDeps): Signals {
     }
   }
 
+  /** A call of a process that has no handlers, which was stopped meanwhile or is. */
+  function* finishStopped(caller: Caller, result: MaySleep<number>): Sleeping<number> {
+    const value = typeof result === "number" ? result : yield* result;
+    yield* park(caller);
+    return value;
+  }
+
   /** A program that has caught its end, and calls again, must not keep the machine: it does so once a tick. */
   function* untilNextTick({ task }: Caller): Sleeping<void> {
     const own = of(task);
@@ -329,6 +358,7 @@ export function createSignals(deps: SignalDeps): Signals {
       }
       try {
         yield step.value;
+        if (own.isAtYield && isStopped(caller.process)) yield* park(caller);
         if (own.isAtYield && isDue(caller)) yield* drive(caller, deliver(caller));
       } catch (error) {
         step = code.throw(error);
@@ -363,10 +393,11 @@ export function createSignals(deps: SignalDeps): Signals {
     of,
     send,
     afterCall(caller, nr, args, result) {
-      const { ending } = caller.process;
+      const { ending, signals } = caller.process;
       if (ending !== undefined && typeof result === "number") throw new FatalSignal(ending & 0x7f, "");
-      if (!caller.process.signals.isUsed) return result;
-      return typeof result === "object" || isDue(caller) ? finish(caller, nr, args, result) : result;
+      const mayGoOn = signals.stoppedBy === 0 && !(signals.isUsed && isDue(caller));
+      if (mayGoOn && typeof result === "number") return result;
+      return signals.isUsed ? finish(caller, nr, args, result) : finishStopped(caller, result);
     },
     drive,
     caught(caller, { signal }, va, tries) {

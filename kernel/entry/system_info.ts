@@ -48,9 +48,11 @@ import {
   taskComm,
 } from "../task_struct.ts";
 import { asPfn, type PhysAddr } from "../types.ts";
+import { isStopped } from "./job_control.ts";
 import type { SlabInfoRow, TaskInfo, TaskVm } from "./kernel.ts";
 import type { ProcSources } from "./proc_sources.ts";
 import type { Processes } from "./process.ts";
+import { signalSetsOf } from "./signal_state.ts";
 
 export interface SystemInfoDeps {
   readonly machine: Machine;
@@ -95,17 +97,19 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
   const { machine, printk, zones, vmstat, pcp, pageblocks, slab, tasks, processes, processMemory, irqs, nmis } = deps;
   const { port } = machine;
 
+  const letterOf = (state: number): string => TASK_STATE_LETTERS[state] as string;
   const taskInfo = (task: Task): TaskInfo => {
     const field = (offset: number): number => port.ld32(task.struct + offset);
     const process = processes.get(field(TASK_TGID));
     const mm = process !== undefined && process.threads.size > 0 ? process.mm : undefined;
     const parent = field(TASK_PARENT) * 8;
+    const isDead = field(TASK_STATE) === TASK_DEAD;
     return {
       pid: task.pid,
       tgid: field(TASK_TGID),
       ppid: process?.parent ?? (parent === 0 ? 0 : port.ld32(parent + TASK_PID)),
       comm: taskComm(port, task.struct),
-      state: field(TASK_STATE) === TASK_DEAD ? "Z" : (TASK_STATE_LETTERS[field(TASK_STATE)] as string),
+      state: process !== undefined && isStopped(process) && !isDead ? "T" : letterOf(field(TASK_STATE)),
       cpu: field(TASK_CPU),
       runCycles: port.ldF64(task.struct + TASK_RUN_CYCLES),
       rssPages: mm === undefined ? 0 : processMemory.rss(mm),
@@ -186,6 +190,17 @@ export function createProcSources(deps: SystemInfoDeps): ProcSources {
       return process === undefined || process.threads.size === 0 ? [] : deps.smaps(process.mm, withPages);
     },
     process: (pid) => processes.get(pid) ?? null,
+    signals(pid) {
+      const task = tasks.get(pid);
+      const process = task === undefined ? undefined : processes.get(port.ld32(task.struct + TASK_TGID));
+      if (task === undefined || process === undefined) return null;
+      let nrQueued = 0;
+      for (const { signals, threads } of processes.all()) {
+        nrQueued += signals.pending.size;
+        for (const thread of threads.values()) nrQueued += processes.signals.of(thread).pending.size;
+      }
+      return signalSetsOf(process.signals, processes.signals.of(task), nrQueued);
+    },
     setOomScoreAdj(pid, adj) {
       const process = processes.get(pid);
       if (process !== undefined) process.oomScoreAdj = adj;

@@ -65,3 +65,5 @@ export const SIGCONT = 18;
 export const SIGURG = 23;
 export const SIGWINCH = 28;
 export const WNOHANG = 1;
+export const WUNTRACED = 2;
+export const WCONTINUED = 8;

@@ -15,11 +15,15 @@ export const SIGUSR1 = 10;
 export const SIGUSR2 = 12;
 export const SIGALRM = 14;
 export const SIGSTOP = 19;
+export const SIGTSTP = 20;
+export const SIGTTIN = 21;
+export const SIGTTOU = 22;
 export const NR_SIGNALS = 64;
 
 export const SIG_DFL = 0;
 export const SIG_IGN = 1;
 
+export const SA_NOCLDSTOP = 0x1;
 export const SA_NOCLDWAIT = 0x2;
 export const SA_SIGINFO = 0x4;
 export const SA_ONSTACK = 0x0800_0000;
@@ -37,6 +41,12 @@ export const SEGV_ACCERR = 2;
 export const BUS_ADRERR = 2;
 export const CLD_EXITED = 1;
 export const CLD_KILLED = 2;
+export const CLD_STOPPED = 5;
+export const CLD_CONTINUED = 6;
+
+/** wait4's word: the low byte of a stopped process, whose signal is in the next; that of one that goes on. */
+export const STATUS_STOPPED = 0x7f;
+export const STATUS_CONTINUED = 0xffff;
 
 export const SIGACTION_BYTES = 24;
 export const SIGINFO_BYTES = 128;

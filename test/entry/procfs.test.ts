@@ -158,6 +158,7 @@ function fakeSources(changes: Partial<Fake>): ProcSources {
     task: (pid) => fake.tasks.find((task) => task.pid === pid),
     nrThreads: (tgid) => fake.tasks.filter((task) => task.tgid === tgid).length,
     vmas: (pid) => (pid === 7 ? fake.vmas : []),
+    signals: () => null,
     process: () => ({
       rlimits: initialRlimits(128 * 1024 * 1024, 64),
       oomScoreAdj: 0,

@@ -5,12 +5,16 @@
 import { CYCLES_PER_SECOND } from "../../kernel/params.ts";
 import type { Sleeping } from "../../kernel/types.ts";
 import { strerror } from "../../kernel/uapi/errno.ts";
-import { SIGINT, SIGKILL, SIGSEGV, SIGTERM } from "../../kernel/uapi/mman.ts";
+import { SIGCHLD, SIGCONT, SIGINT, SIGKILL, SIGSEGV, SIGTERM } from "../../kernel/uapi/mman.ts";
+import { SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2 } from "../../kernel/uapi/signal.ts";
 import { ADDR_NO_RANDOMIZE, SYS_kill, SYS_nanosleep, SYS_personality, SYS_reboot } from "../../kernel/uapi/syscall.ts";
 import { parseCount, parseOptions } from "./arguments.ts";
 import { EXIT_FAILED, EXIT_OK, type Tool, type ToolDefinition } from "./tool.ts";
 
-const SIGNALS: Readonly<Record<string, number>> = { INT: SIGINT, KILL: SIGKILL, SEGV: SIGSEGV, TERM: SIGTERM };
+const SIGNALS: Readonly<Record<string, number>> = {
+  ...{ INT: SIGINT, KILL: SIGKILL, USR1: SIGUSR1, SEGV: SIGSEGV, USR2: SIGUSR2, TERM: SIGTERM, CHLD: SIGCHLD },
+  ...{ CONT: SIGCONT, STOP: SIGSTOP, TSTP: SIGTSTP, TTIN: SIGTTIN, TTOU: SIGTTOU },
+};
 const MAX_SIGNAL = 64;
 /** How a shell says that a command could not be run. */
 const EXIT_NOT_FOUND = 127;
@@ -24,7 +28,7 @@ export function parseSignal(text: string): number | null {
 const kill: ToolDefinition = {
   name: "kill",
   synopsis: "[-SIGNAL] PID...",
-  summary: "send a signal (TERM, or -9, -INT, ...)",
+  summary: "send a signal (TERM, or -9, -INT, -STOP, -CONT, ...)",
   *main(tool) {
     const [first = ""] = tool.args;
     const signal = first.startsWith("-") ? parseSignal(first.slice(1)) : SIGTERM;

@@ -11,8 +11,11 @@ import { PAGE_SIZE } from "../../params.ts";
 import { PF_KTHREAD } from "../../task_struct.ts";
 import { EINVAL } from "../../uapi/errno.ts";
 import { PROT_EXEC, PROT_WRITE } from "../../uapi/mman.ts";
+import { RLIMIT_SIGPENDING } from "../../uapi/resource.ts";
 import type { TaskInfo } from "../kernel.ts";
 import type { ProcSources } from "../proc_sources.ts";
+import { softLimit } from "../rlimit.ts";
+import { bytesOfSigSet, type SigSet } from "../signal_state.ts";
 import { pagesToKib, right } from "./columns.ts";
 import { CYCLES_PER_USER_HZ, onlineCpus } from "./cpu_time.ts";
 import { formatMaps, formatSmaps, formatSmapsRollup } from "./maps.ts";
@@ -21,6 +24,7 @@ import { formatLimits, oomScore, parseOomScoreAdj, toOomAdj } from "./process_li
 const NO_LIMIT = "18446744073709551615";
 const ALL_CAPABILITIES = "000001ffffffffff";
 const NO_BITS = "0000000000000000";
+const ALL_BITS = "ffffffffffffffff";
 
 const STATE_NAMES: ReadonlyMap<string, string> = new Map([
   ["R", "running"],
@@ -71,6 +75,29 @@ function memoryLines(s: ProcSources, task: TaskInfo): string {
   return `${lines.join("")}CoreDumping:\t0\nTHP_enabled:\t0\n`;
 }
 
+/** 16 digits: bit n − 1 stands for signal n. */
+const sigMask = (set: SigSet): string =>
+  [...bytesOfSigSet(set)]
+    .reverse()
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+
+function signalLines(s: ProcSources, task: TaskInfo): string {
+  const sets = s.signals(task.pid);
+  const limits = s.process(task.tgid)?.rlimits;
+  const limit = limits === undefined ? 0 : softLimit(limits, RLIMIT_SIGPENDING);
+  const rows: readonly (readonly [name: string, mask: string])[] = [
+    ["SigPnd", sets === null ? NO_BITS : sigMask(sets.pending)],
+    ["ShdPnd", sets === null ? NO_BITS : sigMask(sets.shared)],
+    ["SigBlk", sets === null ? NO_BITS : sigMask(sets.blocked)],
+    // Nothing that is sent to a kernel thread does anything.
+    ["SigIgn", sets === null ? ALL_BITS : sigMask(sets.ignored)],
+    ["SigCgt", sets === null ? NO_BITS : sigMask(sets.caught)],
+  ];
+  const queued = `SigQ:\t${sets?.nrQueued ?? 0}/${Number.isFinite(limit) ? limit : NO_LIMIT}\n`;
+  return queued + rows.map(([name, mask]) => `${name}:\t${mask}\n`).join("");
+}
+
 /** CPUs as a mask in hexadecimal, groups of 32, and as a list. */
 function cpuSet(cpus: readonly number[]): { readonly mask: string; readonly list: string } {
   const last = cpus[cpus.length - 1] ?? 0;
@@ -93,8 +120,7 @@ function formatStatus(s: ProcSources, task: TaskInfo): string {
     `NStgid:\t${task.tgid}\nNSpid:\t${task.pid}\nNSpgid:\t0\nNSsid:\t0\n` +
     `Kthread:\t${task.isKernelThread ? 1 : 0}\n` +
     (task.vmPages === 0 ? "" : memoryLines(s, task)) +
-    `Threads:\t${s.nrThreads(task.tgid)}\nSigQ:\t0/0\n` +
-    ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"].map((name) => `${name}:\t${NO_BITS}\n`).join("") +
+    `Threads:\t${s.nrThreads(task.tgid)}\n${signalLines(s, task)}CapInh:\t${NO_BITS}\n` +
     ["CapPrm", "CapEff", "CapBnd"].map((name) => `${name}:\t${ALL_CAPABILITIES}\n`).join("") +
     `CapAmb:\t${NO_BITS}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n` +
     `Cpus_allowed:\t${mask}\nCpus_allowed_list:\t${list}\nMems_allowed:\t1\nMems_allowed_list:\t0\n` +
