@@ -38,6 +38,7 @@ import { CYCLES_PER_TICK, KTIME_MAX } from "./params.ts";
 import type { PerCpu } from "./percpu.ts";
 import { createRunqueues, type Runqueues } from "./runqueue.ts";
 import { createPlacement } from "./sched_placement.ts";
+import { createSlices, SLICE_DEVICE } from "./sched_slice.ts";
 import type { Task, Tasks } from "./task.ts";
 import {
   TASK_BASE_POLICY,
@@ -54,13 +55,6 @@ import {
   TASK_WAKE_TIME,
 } from "./task_struct.ts";
 import { BLOCKED, type IrqContext, NULL, type PhysAddr, type Sleeping } from "./types.ts";
-
-/** Slice while other CPUs have work too: bounds how far clocks drift apart. */
-const SLICE_SHARED = 100_000;
-/** Shortest slice when a device is about to act: how late it may be noticed by a CPU that runs a program. */
-const SLICE_DEVICE = 2_000;
-/** Slice of a lone CPU: one timer tick. */
-const SLICE_ALONE = CYCLES_PER_TICK;
 
 export type StepResult = "ran" | "advanced" | "nothing";
 
@@ -142,7 +136,7 @@ export function createScheduler(deps: SchedulerDeps): (tasks: Tasks) => Schedule
 
 function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: PhysAddr, tasks: Tasks): Scheduler {
   const { machine, contexts, irqs } = deps;
-  const { enqueue, dequeue, peek, urgency, isUsable } = runqueues;
+  const { enqueue, dequeue, peek, isUsable } = runqueues;
   const nrRunningOf = runqueues.nrRunning;
   const { port, harts, irqChip, events, random } = machine;
   const { clock, online, irqOn, timerDeadline, current, nrCpus } = harts;
@@ -292,34 +286,11 @@ function bindScheduler(deps: SchedulerDeps, runqueues: Runqueues, sleepers: Phys
     passed(cpu);
   };
 
-  const nrBusyCpus = (): number => {
-    let busy = 0;
-    for (let cpu = 0; cpu < nrCpus; cpu++) if (nrRunningOf(cpu) > 0) busy++;
-    return busy;
-  };
-
-  /**
-   * When a CPU is next to take an interrupt or to go on with a real-time task. None runs far beyond that moment before
-   * it has happened: what it sets off would find this CPU in its future.
-   */
-  const firstUrgent = (self: number): number => {
-    let first = Number.POSITIVE_INFINITY;
-    for (let cpu = 0; cpu < nrCpus; cpu++) {
-      const when = cpu !== self && urgency(cpu) > 0 ? 0 : irqChip.heldUntil(cpu);
-      first = Math.min(first, Math.max(when, clock[cpu] as number));
-    }
-    return first;
-  };
-
-  const setHorizon = (cpu: number, alone: boolean): void => {
-    const now = clock[cpu] as number;
-    if (timerDeadline[cpu] === Number.POSITIVE_INFINITY) timerDeadline[cpu] = now + CYCLES_PER_TICK;
-    const wakeUp = firstWake();
-    const slice = Math.min(now + (alone ? SLICE_ALONE : SLICE_SHARED), Math.max(wakeUp, now + SLICE_SHARED));
-    const next = Math.min(events.nextTime(), timers.time(), firstUrgent(cpu));
-    const device = Math.max(next, now + SLICE_DEVICE);
-    horizon[cpu] = Math.min(slice, device, Math.max(hostDeadline, now + 1));
-  };
+  const { nrBusyCpus, setHorizon } = createSlices(machine, runqueues, horizon, {
+    firstWake,
+    firstTimer: () => timers.time(),
+    hostDeadline: () => hostDeadline,
+  });
 
   const finishSlice = (task: Task, cpu: number, startedAt: number): void => {
     const { struct } = task;

@@ -40,22 +40,15 @@ import {
   DEBUG_NONCOHERENT,
   DEBUG_SG,
   DEBUG_SINGLE,
-  DEBUG_TYPE_NAMES,
   type DebugEntries,
   type DebugEntry,
   MAP_ERR_CHECK_NOT_APPLICABLE,
   MAP_ERR_CHECKED,
   MAP_ERR_NOT_CHECKED,
 } from "./dma_debug_entries.ts";
+import { at, dirName, hex, syncFaults, syncOfNothing, typeName, unmapFaults } from "./dma_debug_faults.ts";
 import { DEV_BOUNDARY, DEV_MAX_SEGMENT, type DmaDevice, deviceLabel } from "./dma_device.ts";
-import {
-  DMA_BIDIRECTIONAL,
-  DMA_DIRECTION_NAMES,
-  DMA_FROM_DEVICE,
-  DMA_MAPPING_ERROR,
-  DMA_TO_DEVICE,
-  type DmaDirection,
-} from "./dma_ops.ts";
+import { DMA_MAPPING_ERROR, DMA_TO_DEVICE, type DmaDirection } from "./dma_ops.ts";
 import { STACK_PAGES } from "./kernel_stack.ts";
 import type { Pages } from "./page.ts";
 import type { PageAllocator } from "./page_alloc.ts";
@@ -123,10 +116,6 @@ export interface DmaDebugDeps {
   /** DMA_DEBUG_STATIC_BYTES of zeroed static memory, 8-aligned. */
   readonly statics: PhysAddr;
 }
-
-const hex = (n: number): string => `0x${n.toString(16).padStart(16, "0")}`;
-const dirName = (direction: number): string => DMA_DIRECTION_NAMES[direction] ?? String(direction);
-const typeName = (type: number): string => DEBUG_TYPE_NAMES[type] as string;
 
 export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
   const { machine, image, contexts, spinlocks, printk, pages, sg, statics } = deps;
@@ -207,37 +196,6 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
     return best;
   };
 
-  const at = (dma: number, size: number): string => `[device address=${hex(dma)}] [size=${size} bytes]`;
-
-  const unmapFaults = (ref: DebugEntry, entry: DebugEntry): string[] => {
-    const faults: string[] = [];
-    const where = at(ref.dma, ref.size);
-    const frees = "device driver frees DMA memory with";
-    if (ref.size !== entry.size) {
-      const sizes = `[map size=${entry.size} bytes] [unmap size=${ref.size} bytes]`;
-      faults.push(`${frees} different size [device address=${hex(ref.dma)}] ${sizes}`);
-    }
-    if (ref.type !== entry.type) {
-      const types = `[mapped as ${typeName(entry.type)}] [unmapped as ${typeName(ref.type)}]`;
-      faults.push(`${frees} wrong function ${where} ${types}`);
-    } else if (entry.type >= DEBUG_COHERENT && ref.phys !== entry.phys) {
-      const cpu = `[cpu alloc address=${hex(entry.phys)}] [cpu free address=${hex(ref.phys)}]`;
-      faults.push(`${frees} different CPU address ${where} ${cpu}`);
-    }
-    if (ref.type === DEBUG_SG && ref.sgCallEnts !== entry.sgCallEnts) {
-      const counts = `[map count=${entry.sgCallEnts}] [unmap count=${ref.sgCallEnts}]`;
-      faults.push(`device driver frees DMA sg list with different entry count ${counts}`);
-    }
-    if (ref.direction !== entry.direction) {
-      const dirs = `[mapped with ${dirName(entry.direction)}] [unmapped with ${dirName(ref.direction)}]`;
-      faults.push(`${frees} different direction ${where} ${dirs}`);
-    }
-    if (entry.mapErr === MAP_ERR_NOT_CHECKED) {
-      faults.push(`device driver failed to check map error${where} [mapped as ${typeName(entry.type)}]`);
-    }
-    return faults;
-  };
-
   const checkUnmap = (ctx: Context, ref: DebugEntry): void => {
     if (isDisabled()) return;
     const faults = locked(ctx, () => {
@@ -292,38 +250,14 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
 
   // ── Syncs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const syncFaults = (ref: DebugEntry, toCpu: boolean): string[] => {
+  const syncFaultsOf = (ref: DebugEntry, toCpu: boolean): readonly string[] => {
     const addr = entries.containing(ref.dev, ref.dma);
-    if (addr === NULL) return [`device driver tries to sync DMA memory it has not allocated ${at(ref.dma, ref.size)}`];
-    const entry = entries.read(addr);
-    const faults: string[] = [];
-    const end = ref.dma + ref.size - entry.dma;
-    if (end > entry.size) {
-      const sizes = `[allocation size=${entry.size} bytes] [sync offset+size=${end}]`;
-      faults.push(`device driver syncs DMA memory outside allocated range [device address=${hex(entry.dma)}] ${sizes}`);
-    }
-    if (entry.direction === DMA_BIDIRECTIONAL) return faults;
-    const names = `[mapped with ${dirName(entry.direction)}] [synced with ${dirName(ref.direction)}]`;
-    const dirs = `${at(ref.dma, entry.size)} ${names}`;
-    if (ref.direction !== entry.direction) {
-      faults.push(`device driver syncs DMA memory with different direction ${dirs}`);
-    }
-    if (toCpu && entry.direction !== DMA_FROM_DEVICE && ref.direction !== DMA_TO_DEVICE) {
-      faults.push(`device driver syncs device read-only DMA memory for cpu ${dirs}`);
-    }
-    if (!toCpu && entry.direction !== DMA_TO_DEVICE && ref.direction !== DMA_FROM_DEVICE) {
-      faults.push(`device driver syncs device write-only DMA memory to device ${dirs}`);
-    }
-    if (ref.type === DEBUG_SG && entry.type === DEBUG_SG && ref.sgCallEnts !== entry.sgCallEnts) {
-      const counts = `[map count=${entry.sgCallEnts}] [sync count=${ref.sgCallEnts}]`;
-      faults.push(`device driver syncs DMA sg list with different entry count ${counts}`);
-    }
-    return faults;
+    return addr === NULL ? [syncOfNothing(ref)] : syncFaults(ref, entries.read(addr), toCpu);
   };
 
   const checkSync = (ctx: Context, ref: DebugEntry, toCpu: boolean): void => {
     if (isDisabled()) return;
-    for (const fault of locked(ctx, () => syncFaults(ref, toCpu))) complain(ctx, ref.dev, fault);
+    for (const fault of locked(ctx, () => syncFaultsOf(ref, toCpu))) complain(ctx, ref.dev, fault);
   };
 
   const single = (dev: DmaDevice, dma: number, size: number, direction: DmaDirection): DebugEntry => ({

@@ -2,12 +2,8 @@
  * libc: system calls with strings and buffers, for programs.
  *
  * The kernel takes integers and user pointers. So each call here lays what it passes into a scratch area of the
- * process's own memory, and fetches what comes back from there:
- *
- *     scratch │ strings, pointer arrays, small structures: 16 KiB │ input and output buffer: 16 KiB │
- *
- * The area is one mapping, made at the first call that needs it; pages that are never used are never touched. Each
- * thread makes a libc of its own, and a thread does one call at a time, so nobody else is in its area.
+ * process's own memory (libc_scratch.ts), and fetches what comes back from there. Each thread makes a libc of its own,
+ * and a thread does one call at a time, so nobody else is in its area.
  *
  * Results are the kernel's: ≥ 0, or −errno; where something better than a number comes back, that or −errno. A short
  * write goes on until all is written. −ENOMEM may also mean that there was no memory for the scratch area.
@@ -16,17 +12,8 @@
  */
 
 import { BLOCKED, type MaySleep, PREEMPTED, type Sleeping } from "../kernel/types.ts";
-import { E2BIG, EFBIG, EINVAL, ENAMETOOLONG, ENOMEM } from "../kernel/uapi/errno.ts";
-import {
-  MAP_ANONYMOUS,
-  MAP_PRIVATE,
-  O_CREAT,
-  O_RDONLY,
-  O_TRUNC,
-  O_WRONLY,
-  PROT_READ,
-  PROT_WRITE,
-} from "../kernel/uapi/mman.ts";
+import { E2BIG, EFBIG, ENAMETOOLONG } from "../kernel/uapi/errno.ts";
+import { O_CREAT, O_RDONLY, O_TRUNC, O_WRONLY } from "../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../kernel/uapi/program.ts";
 import { RLIM_INFINITY } from "../kernel/uapi/resource.ts";
 import {
@@ -43,7 +30,6 @@ import {
   SYS_getpid,
   SYS_init_module,
   SYS_kill,
-  SYS_mmap,
   SYS_nanosleep,
   SYS_openat,
   SYS_pipe2,
@@ -61,9 +47,8 @@ import {
   SYS_write,
 } from "../kernel/uapi/syscall.ts";
 import { decodeUtf8, encodeUtf8 } from "../kernel/uapi/utf8.ts";
+import { BUFFER_BYTES, createScratch, STRING_BYTES } from "./libc_scratch.ts";
 
-const STRING_BYTES = 16 * 1024;
-const BUFFER_BYTES = 16 * 1024;
 /** What a program reads at once lies on the host: no more than this. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 const AT_FDCWD = -100;
@@ -149,7 +134,6 @@ export interface Libc {
 export function createLibc(env: ProgramEnv): Libc {
   const { mem } = env;
   const pendingInput = new Map<number, Uint8Array>();
-  let scratchBase = 0;
 
   function* finish(result: MaySleep<number>): Sleeping<number> {
     return typeof result === "object" ? yield* result : result;
@@ -159,35 +143,7 @@ export function createLibc(env: ProgramEnv): Libc {
     return yield* finish(env.syscall(nr, ...(args as [number?, number?, number?, number?, number?, number?])));
   }
 
-  /** Address of the scratch area, or −ENOMEM. */
-  function* scratch(): Sleeping<number> {
-    if (scratchBase > 0) return scratchBase;
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    const got = yield* call(SYS_mmap, 0, STRING_BYTES + BUFFER_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (got > 0) scratchBase = got;
-    return got > 0 ? got : -ENOMEM;
-  }
-
-  /** Gets the scratch area now: so that a program that runs out of memory can still say so. */
-  function* reserve(): Sleeping<void> {
-    const base = yield* scratch();
-    if (base < 0) return;
-    mem.st8(base, 0);
-    mem.st8(base + STRING_BYTES, 0);
-  }
-
-  /** `text` as a C string at `offset` of the scratch area: its address, or −errno. */
-  function* cString(text: string, offset = 0): Sleeping<number> {
-    const base = yield* scratch();
-    if (base < 0) return base;
-    const bytes = encodeUtf8(text);
-    // A NUL inside would silently name something else.
-    if (bytes.includes(0)) return -EINVAL;
-    if (offset + bytes.length >= STRING_BYTES) return -ENAMETOOLONG;
-    mem.write(base + offset, bytes);
-    mem.st8(base + offset + bytes.length, 0);
-    return base + offset;
-  }
+  const { scratch, reserve, cString, storePointer, loadPointer, loadString } = createScratch(env, call);
 
   /** A call whose first pointer argument is the string `text`, at argument `position`. */
   function* callWithString(nr: number, text: string, position: number, ...rest: readonly number[]): Sleeping<number> {
@@ -196,18 +152,6 @@ export function createLibc(env: ProgramEnv): Libc {
     const args = position === 0 ? [address, ...rest] : [AT_FDCWD, address, ...rest];
     return yield* call(nr, ...args);
   }
-
-  const storePointer = (at: number, value: number): void => {
-    mem.st32(at, value % 2 ** 32);
-    mem.st32(at + 4, Math.floor(value / 2 ** 32));
-  };
-  const loadPointer = (at: number): number => mem.ld32(at) + mem.ld32(at + 4) * 2 ** 32;
-
-  const loadString = (at: number): string => {
-    let end = at;
-    while (mem.ld8(end) !== 0) end++;
-    return decodeUtf8(mem.read(at, end - at));
-  };
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

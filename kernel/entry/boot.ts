@@ -134,7 +134,8 @@ export function boot(options: BootOptions): Kernel {
   const deferred = bindDeferred({ tasks, scheduler, waits, kfree }); // ksoftirqd, kworkers, callbacks
   spinlocks.bottomHalves.connect(deferred.softirqs);
   slab.deferFrees(deferred.rcu); // SLAB_TYPESAFE_BY_RCU
-  scheduleReaping({ machine, slab, irqs, workqueues: deferred.workqueues, work: physical.reapWork }); // caches give back
+  const { reapWork } = physical;
+  scheduleReaping({ machine, slab, irqs, workqueues: deferred.workqueues, work: reapWork }); // caches give back
   const locks = createLocks({
     machine,
     contexts,
