@@ -10,7 +10,7 @@
  *    list is refilled with a batch from the buddy; a stock above `high` gives a batch back, from the tails. One zone
  *    lock per batch instead of one per page. How large the batches are, and where `high` is: pcp_batch.ts.
  *
- * 2. A CPU's lists of a zone are guarded by one word that is only ever *tried*: a compare-and-swap puts the CPU's
+ * 2. A CPU's lists of a zone are guarded by one word that is only ever *tried*: a conditional exchange puts the CPU's
  *    number where the stock was (pcp_layout.ts). An interrupt that finds its own CPU at work goes to the buddy
  *    instead, as does a CPU that finds another one draining. So nobody waits, and interrupts stay on.
  *

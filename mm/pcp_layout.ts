@@ -3,7 +3,7 @@
  *
  * | offset | field                                                                     | written by                   |
  * |--------|---------------------------------------------------------------------------|------------------------------|
- * | 0      | state word: stock and free_count; or, while somebody is at work, who      | compare-and-swap             |
+ * | 0      | state word: stock and free_count; or, while somebody is at work, who      | casBelow, compare-and-swap   |
  * | 4      | high: the stock above which a free spills                                 | the holder of the state word |
  * | 8      | alloc_factor, as it was at the last refill                                | the holder                   |
  * | 16…    | per list: blocks served, blocks taken back (f64 each)                     | the holder                   |
@@ -15,7 +15,7 @@
  *      |  free_count        |  stock in pages                    |      at rest
  *      |  1111 1111 1111    |  CPU that is at work               |      held
  *
- * Lock and content are one word. Whoever takes it by a compare-and-swap has read the stock by the same access, and
+ * Lock and content are one word. Whoever takes it has read the stock by the same access, and
  * putting the new stock back is the unlock; a lock beside the numbers would cost four more accesses per page.
  */
 
