@@ -50,8 +50,7 @@
  *
  * Locks: the zone's lock, interrupts off. Steps: O(MAX_PAGE_ORDER); takeRange, isolate, unisolate O(frames).
  *
- * Where Linux differs: free blocks are linked through `struct page` there as well; watermark boosting on a fragmenting
- * fallback (B11) is not done here because there is no kswapd to bring it down again. Knuth, TAOCP 1, 2.5 (algorithms R
+ * Where Linux differs: free blocks are linked through `struct page` there as well. Knuth, TAOCP 1, 2.5 (algorithms R
  * and S); mm/page_alloc.c (__free_one_page, __rmqueue, try_to_steal_block).
  */
 

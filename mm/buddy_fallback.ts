@@ -32,7 +32,7 @@ export interface BuddyFallback {
 
 /** `takeSmallest` and `expand` as in buddy.ts. */
 export function createBuddyFallback(
-  { pages, pageblocks }: FrameAllocatorDeps,
+  { pages, pageblocks, boost }: FrameAllocatorDeps,
   free: FreeLists,
   takeSmallest: (order: number, type: number) => number,
   expand: (pfn: number, low: number, high: number, type: number) => void,
@@ -80,6 +80,8 @@ export function createBuddyFallback(
       expand(pfn, order, current, type);
       return pfn;
     }
+    // Memory gets fragmented here: more of it is to be free, so that it happens less often.
+    boost?.();
     const blockStart = pfn & ~(PAGEBLOCK_NR_PAGES - 1);
     if (blockStart < startPfn() || blockStart + PAGEBLOCK_NR_PAGES > endPfn()) return 0;
     if (nrFreeOrAlike(blockStart, type, foreign) < PAGEBLOCK_NR_PAGES / 2) return 0;

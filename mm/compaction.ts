@@ -121,6 +121,8 @@ export interface Compaction extends PageCompactor {
   compactAll(ctx: Context): void;
   /** Has a zone up to `highest` memory enough for a run (theory 1)? */
   canCompact(order: number, highest: number): boolean;
+  /** Asks kcompactd for whole pageblocks in zones up to `highest`. */
+  wakeForBlocks(ctx: Context, highest: number): void;
   /** Registers who wakes kcompactd. */
   onWanted(wake: () => void): void;
   /** Is there work for kcompactd? */
@@ -316,6 +318,12 @@ export function createCompaction(deps: CompactionDeps): Compaction {
     compactForOrder(ctx, { order, allocFlags: 0, isProactive: false, isDaemon: true }, highest);
   };
 
+  const want = (order: number, highest: number): void => {
+    if (port.ld32(state + C_WANTED) < order + 1) port.st32(state + C_WANTED, order + 1);
+    port.st32(state + C_HIGHEST, Math.max(port.ld32(state + C_HIGHEST), highest));
+    wake();
+  };
+
   const wantsProactive = (): boolean => {
     const left = port.ld32(state + C_SIT_OUT);
     if (left > 0) port.st32(state + C_SIT_OUT, left - 1);
@@ -342,11 +350,8 @@ export function createCompaction(deps: CompactionDeps): Compaction {
       vmstat.countEvents(ctx, pfn === NO_PFN ? COMPACT_FAIL : COMPACT_SUCCESS, 1);
       return pfn;
     },
-    wakeDaemon(_ctx: Context, order: number, gfp: Gfp): void {
-      if (port.ld32(state + C_WANTED) < order + 1) port.st32(state + C_WANTED, order + 1);
-      port.st32(state + C_HIGHEST, Math.max(port.ld32(state + C_HIGHEST), gfpZone(gfp)));
-      wake();
-    },
+    wakeDaemon: (_ctx, order, gfp) => want(order, gfpZone(gfp)),
+    wakeForBlocks: (_ctx, highest) => want(HUGE_ORDER, highest),
     compactAll(ctx) {
       drainAllPages(ctx);
       const goal: Goal = { order: WHOLE_ZONE, allocFlags: 0, isProactive: false, isDaemon: false };

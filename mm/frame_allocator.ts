@@ -70,6 +70,8 @@ export interface FrameAllocatorDeps {
   readonly zoneAddr: PhysAddr;
   /** First of NR_PAGE_ORDERS × NR_MIGRATETYPES list-head rows that the zone may use. */
   readonly firstHead: number;
+  /** B11: called before a pageblock of another type is claimed, the zone's lock held. */
+  readonly boost?: () => void;
   /** Adds virtual cycles to the running CPU. */
   readonly charge: (cycles: number) => void;
 }

@@ -40,6 +40,7 @@ import {
   Z_START_PFN,
   ZONE_BYTES,
   ZONE_DMA_LIMIT,
+  ZONE_STATE_BYTES,
   type Zones,
   zoneRanges,
 } from "./mmzone.ts";
@@ -94,7 +95,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
   const { clock } = harts;
   const vmstat = createVmStat(port, image, percpu, harts);
   const zonesBase = image.bss("contig_page_data", MAX_NR_ZONES * ZONE_BYTES, CACHE_LINE);
-  const zoneState = image.bss("min_free_kbytes", 8, 8);
+  const zoneState = image.bss("min_free_kbytes", ZONE_STATE_BYTES, 8);
   const allocState = image.bss("page_alloc_state", PAGE_REPORT_BYTES, 8);
   const bindPcp = createPcp({ machine, percpu, spinlocks, vmstat, interruptPoint: contexts.interruptPoint });
   const zones = createZones(port, zonesBase, zoneState);
@@ -176,6 +177,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
           zoneAddr: zones.addr(zone),
           firstHead: pages.firstHead + zone * nrZoneHeads,
           charge: bootClock,
+          boost: () => zones.boost(zone),
         }),
       );
       const pcp = bindPcp(pages, lists, zones, frames, pages.firstHead + MAX_NR_ZONES * nrZoneHeads);

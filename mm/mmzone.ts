@@ -39,10 +39,12 @@
  * | 424-428 | pages isolated from them: anonymous, of files | LRU lock            |
  * | 432-476 | generations of each kind (lru_gen.ts)         | LRU lock            |
  * | 480     | pages that are locked into memory             | atomic              |
+ * | 484     | boosted, and kswapd has not been told (B11)   | lock                |
  *
  * First zone and fast mark are what the fast path would find by walking the zonelist and adding up four numbers; they
  * are made anew whenever one of those changes.
  *
+ *   B11     a zone's boost is added to its marks but the lowest: a claimed pageblock raises it, kswapd takes it back
  *   ZONE-1  first zone and fast mark agree with the fields that they are made from
  *
  * Source: mm/page_alloc.c, include/linux/mmzone.h. Rules W1-W3, W6, W7.
@@ -51,7 +53,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import { bugOn } from "../kernel/bug.ts";
 import { clamp, intSqrt, roundDownPow2 } from "../kernel/lib/bits.ts";
-import { asPhys, type Pfn, type PhysAddr } from "../kernel/types.ts";
+import { asPhys, type Context, type Pfn, type PhysAddr } from "../kernel/types.ts";
 import { __GFP_DMA, __GFP_DMA32, __GFP_HIGHMEM, __GFP_MOVABLE, type Gfp } from "./gfp.ts";
 import { NR_MIGRATETYPES } from "./migratetype.ts";
 
@@ -105,6 +107,7 @@ export const NR_LRU_LISTS = 5;
 export const Z_NR_ISOLATED = 424;
 export const Z_LRU_GEN = 432;
 export const Z_NR_MLOCK = 480;
+export const Z_IS_BOOSTED = 484;
 /** The fast mark where no zone has memory: more than can ever be free. */
 const NO_ZONE_MARK = 0x3fff_ffff;
 
@@ -160,6 +163,21 @@ export function gfpZone(gfp: Gfp): number {
 export const minFreeKbytes = (lowmemKbytes: number): number => clamp(intSqrt(lowmemKbytes * 16), 128, 262_144);
 
 const DEFAULT_SCALE_FACTOR = 10;
+const DEFAULT_BOOST_FACTOR = 15_000;
+
+/** Words of zeroed static memory for all zones: min_free_kbytes, scale factor, boost factor, is there a kswapd? */
+export const ZONE_STATE_BYTES = 16;
+const MIN_FREE = 0;
+const SCALE_FACTOR = 4;
+const BOOST_FACTOR = 8;
+const HAS_KSWAPD = 12;
+
+/** B11: the boost after one more, from the zone's high mark without it; the same where there is to be none. */
+export function nextBoost(boost: number, managed: number, high: number, factor: number): number {
+  const most = Math.floor((high * factor) / 10_000);
+  if (most === 0 || PAGEBLOCK_NR_PAGES * 4 > managed) return boost;
+  return Math.min(boost + PAGEBLOCK_NR_PAGES, Math.max(PAGEBLOCK_NR_PAGES, most));
+}
 
 export interface Watermarks {
   readonly min: number;
@@ -250,6 +268,17 @@ export interface Zones {
   minFreeKbytes(): number;
   /** vm.watermark_scale_factor */
   scaleFactor(): number;
+  /** vm.watermark_boost_factor, in fractions of 10,000 of the high mark; 0: none. */
+  boostFactor(): number;
+  setBoostFactor(factor: number): void;
+  /** B11: a request is about to claim a pageblock of another type. The zone's lock is held. */
+  boost(zone: number): void;
+  /** Takes `nr` pages of boost back, at most all. */
+  unboost(zone: number, nr: number): void;
+  /** Tells kswapd of a boost that it has not heard of. No zone's lock is held. Any context. */
+  tellBoost(ctx: Context, zone: number): void;
+  /** Registers kswapd: from here on there are boosts, and somebody who takes them back. */
+  onBoost(wake: (ctx: Context, zone: number) => void): void;
   /** ZONE-1: a sentence, or null. */
   check(): string | null;
 }
@@ -289,7 +318,9 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     return pages;
   };
 
-  const scaleFactorNow = (): number => port.ld32(state + 4) || DEFAULT_SCALE_FACTOR;
+  const scaleFactorNow = (): number => port.ld32(state + SCALE_FACTOR) || DEFAULT_SCALE_FACTOR;
+  port.st32(state + BOOST_FACTOR, DEFAULT_BOOST_FACTOR);
+  let wakeKswapd: (ctx: Context, zone: number) => void = () => {};
 
   const setMarks = (zone: number, marks: Watermarks): void => {
     setField(zone, Z_WMARK, marks.min);
@@ -298,7 +329,8 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     setField(zone, Z_WMARK + 12, marks.promo);
   };
 
-  const wmark = (zone: number, mark: number): number => field(zone, Z_WMARK + mark * 4) + field(zone, Z_BOOST);
+  const wmark = (zone: number, mark: number): number =>
+    field(zone, Z_WMARK + mark * 4) + (mark === WMARK_MIN ? 0 : field(zone, Z_BOOST));
 
   return {
     addr,
@@ -311,8 +343,8 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
       const managed = managedOf();
       const lowmem = managed.slice(0, ZONE_MOVABLE).reduce((sum, pages) => sum + pages, 0);
       const kbytes = minFree ?? minFreeKbytes(lowmem * 4);
-      port.st32(state, kbytes);
-      if (scaleFactor !== undefined) port.st32(state + 4, scaleFactor);
+      port.st32(state + MIN_FREE, kbytes);
+      if (scaleFactor !== undefined) port.st32(state + SCALE_FACTOR, scaleFactor);
       lowmemReserves(managed).forEach((row, zone) => {
         row.forEach((pages, j) => {
           setField(zone, Z_LOWMEM_RESERVE + j * 4, pages);
@@ -353,8 +385,30 @@ export function createZones(port: MemoryPort, base: PhysAddr, state: PhysAddr): 
     totalFree: () => sumOf(Z_NR_FREE),
     totalCma: () => sumOf(Z_CMA),
     totalFreeCma: () => sumOf(Z_NR_FREE_CMA),
-    minFreeKbytes: () => port.ld32(state),
+    minFreeKbytes: () => port.ld32(state + MIN_FREE),
     scaleFactor: scaleFactorNow,
+    boostFactor: () => port.ld32(state + BOOST_FACTOR),
+    setBoostFactor: (factor) => port.st32(state + BOOST_FACTOR, factor),
+    boost(zone) {
+      if (port.ld32(state + HAS_KSWAPD) === 0) return;
+      const high = field(zone, Z_WMARK + WMARK_HIGH * 4);
+      const boost = nextBoost(field(zone, Z_BOOST), field(zone, Z_MANAGED), high, port.ld32(state + BOOST_FACTOR));
+      if (boost === field(zone, Z_BOOST)) return;
+      setField(zone, Z_BOOST, boost);
+      setField(zone, Z_IS_BOOSTED, 1);
+    },
+    unboost(zone, nr) {
+      if (nr > 0) setField(zone, Z_BOOST, field(zone, Z_BOOST) - Math.min(nr, field(zone, Z_BOOST)));
+    },
+    tellBoost(ctx, zone) {
+      if (field(zone, Z_IS_BOOSTED) === 0) return;
+      setField(zone, Z_IS_BOOSTED, 0);
+      wakeKswapd(ctx, zone);
+    },
+    onBoost(wake) {
+      port.st32(state + HAS_KSWAPD, 1);
+      wakeKswapd = wake;
+    },
     check() {
       for (let highest = 0; highest < MAX_NR_ZONES; highest++) {
         const [first, mark] = fastMark(highest);

@@ -117,6 +117,7 @@ export function createPageSlowPath(deps: PageSlowPathDeps): PageSlowPath {
     if (pfn === NONE && (allocFlags & MAY_USE_RESERVE) !== 0) pfn = buddy.allocBlock(order, RESERVED, allocFlags);
     spinUnlockIrqrestore(ctx, lock, irq);
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + FIND_CYCLES;
+    zones.tellBoost(ctx, zone);
     if (pfn !== NONE) countServed(ctx, zone, 1 << order);
     return pfn;
   };

@@ -120,6 +120,7 @@ export function createPcpBatches(deps: PcpBatchDeps): PcpBatches {
     spinUnlockIrqrestore(ctx, lockOf(zone), irq);
     clock[ctx.cpu] = (clock[ctx.cpu] as number) + CYC_PCP_MOVE * got;
     vmstat.countEvents(ctx, PCP_REFILL, 1);
+    zones.tellBoost(ctx, zone);
     return got;
   };
 

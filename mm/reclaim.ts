@@ -10,6 +10,9 @@
  * instead, is unwound, and comes back here. So reclaim, which takes pages out of any address space, never meets one
  * that is being changed.
  *
+ * A boost (B11): memory was just fragmented, and more of it is to be free, so that it happens less often. kswapd frees
+ * as much as it can without writing, asks kcompactd to make pageblocks whole, and takes the boost back.
+ *
  *   RCM-1  makeRoom() is true if there is reason to try again: pages were freed, or a process was killed for them
  *   RCM-2  no reclaim inside reclaim: PF_MEMALLOC is set in the task meanwhile, and asking again is refused
  *   RCM-4  for a block of an order above 3 reclaim stops as soon as compaction has memory enough to work with, or twice
@@ -27,7 +30,7 @@ import { PF_MEMALLOC, TASK_FLAGS } from "../kernel/task_struct.ts";
 import { asPhys, type Context, type PhysAddr, type Sleeping, type TaskContext } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
 import { __GFP_FS, __GFP_RETRY_MAYFAIL, failsAtOnce, type Gfp, PAGE_ALLOC_COSTLY_ORDER } from "./gfp.ts";
-import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN, ZONE_NORMAL } from "./mmzone.ts";
+import { gfpZone, MAX_NR_ZONES, WMARK_HIGH, WMARK_MIN, Z_BOOST, ZONE_NORMAL, type Zones } from "./mmzone.ts";
 import { SWAP_CLUSTER_MAX } from "./pageout.ts";
 import type { Shrinkers } from "./shrinker.ts";
 import { DEF_PRIORITY, type Vmscan } from "./vmscan.ts";
@@ -56,6 +59,7 @@ export interface ReclaimDeps {
   readonly port: MemoryPort;
   readonly vmscan: Vmscan;
   readonly shrinkers: Shrinkers;
+  readonly zones: Pick<Zones, "field" | "unboost" | "onBoost">;
   readonly vmstat: VmStat;
   readonly waits: WaitQueues;
   readonly kthreads: Kthreads;
@@ -65,11 +69,13 @@ export interface ReclaimDeps {
   readonly drainAllPages: (ctx: Context) => number;
   /** Has compaction memory enough to make such a block (theory 1 of compaction.ts)? */
   readonly canCompact: (order: number, highest: number) => boolean;
+  /** Asks kcompactd to make pageblocks whole, in zones up to `highest`. */
+  readonly wakeCompactor: (ctx: Context, highest: number) => void;
   readonly state: PhysAddr;
 }
 
 export function createReclaim(deps: ReclaimDeps): Reclaim {
-  const { port, vmscan, shrinkers, vmstat, waits, kthreads, state } = deps;
+  const { port, vmscan, shrinkers, zones, vmstat, waits, kthreads, state } = deps;
   const queue = asPhys(state + QUEUE);
   waits.init(queue);
   let kswapd: Task | undefined;
@@ -124,11 +130,42 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
     return !wasThere && mayKill(order, gfp) && killForMemory(ctx, order, gfp);
   };
 
+  // ── Boosts (B11) ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+  const boosts = (highest: number): number[] =>
+    Array.from({ length: highest + 1 }, (_, zone) => zones.field(zone, Z_BOOST));
+  /** Takes as much back of each; true if there was any. A boost that came meanwhile stays. */
+  const dropBoosts = (pages: readonly number[]): boolean => {
+    for (const [zone, nr] of pages.entries()) zones.unboost(zone, nr);
+    return pages.some((nr) => nr > 0);
+  };
+
   // ── kswapd ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Rounds until the zones up to `highest` are balanced; true if any page was freed, or none was needed. */
   function* balance(task: Task, highest: number): Sleeping<boolean> {
     vmstat.countEvents(task.ctx, PAGEOUTRUN, 1);
+    const boosted = boosts(highest);
+    yield* reclaimForBoost(task, highest, boosted);
+    const isFine = yield* reclaimUntilHigh(task, highest);
+    if (dropBoosts(boosted)) deps.wakeCompactor(task.ctx, highest);
+    return isFine;
+  }
+
+  /** B11: as many pages as the boosts are, of those that need not be written, while the zones are balanced anyway. */
+  function* reclaimForBoost(task: Task, highest: number, boosted: readonly number[]): Sleeping<void> {
+    let nrWanted = boosted.reduce((sum, nr) => sum + nr, 0);
+    let priority = DEF_PRIORITY;
+    while (nrWanted > 0 && vmscan.isAbove(highest, WMARK_HIGH)) {
+      const freed = yield* vmscan.shrink(task, { highest, isKswapd: true, priority, isForBoost: true });
+      const got = freed + shrinkers.shrink(task.ctx, priority);
+      if (got === 0) return;
+      nrWanted -= got;
+      if (got < SWAP_CLUSTER_MAX && priority > DEF_PRIORITY - 2) priority--;
+    }
+  }
+
+  function* reclaimUntilHigh(task: Task, highest: number): Sleeping<boolean> {
     let nrFreed = 0;
     for (let priority = DEF_PRIORITY; priority > 0; ) {
       if (vmscan.isAbove(highest, WMARK_HIGH)) return true;
@@ -157,6 +194,13 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
     port.st32(task.struct + TASK_FLAGS, (isOn ? flags | PF_MEMALLOC : flags & ~PF_MEMALLOC) >>> 0);
   };
 
+  const wakeKswapd: Reclaim["wakeKswapd"] = (_ctx, highest) => {
+    if (kswapd === undefined || port.ld32(state + FAILURES) >= MAX_RECLAIM_RETRIES) return;
+    if (vmscan.isAbove(highest, WMARK_HIGH) && !boosts(highest).some((nr) => nr > 0)) return;
+    port.st32(state + WANTED, Math.max(port.ld32(state + WANTED), Math.min(highest, MAX_NR_ZONES - 1) + 1));
+    waits.wakeUp(queue);
+  };
+
   return {
     makeRoom(ctx, order, gfp) {
       const task = deps.taskOf(ctx);
@@ -166,18 +210,13 @@ export function createReclaim(deps: ReclaimDeps): Reclaim {
       setMemalloc(task, false);
       return isRoom;
     },
-    wakeKswapd(ctx, highest) {
-      void ctx;
-      if (kswapd === undefined || port.ld32(state + FAILURES) >= MAX_RECLAIM_RETRIES) return;
-      if (vmscan.isAbove(highest, WMARK_HIGH)) return;
-      port.st32(state + WANTED, Math.max(port.ld32(state + WANTED), Math.min(highest, MAX_NR_ZONES - 1) + 1));
-      waits.wakeUp(queue);
-    },
+    wakeKswapd,
     startKswapd() {
       if (isAsked) return;
       isAsked = true;
       kthreads.request({ comm: "kswapd0", body: kswapdMain }, (task) => {
         kswapd = task;
+        zones.onBoost(wakeKswapd);
       });
     },
     onOutOfMemory(kill) {

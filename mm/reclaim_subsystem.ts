@@ -67,6 +67,7 @@ export interface ReclaimServices {
   readonly scheduler: Scheduler;
   readonly kthreads: Kthreads;
   readonly canCompact: (order: number, highest: number) => boolean;
+  readonly wakeCompactor: (ctx: Context, highest: number) => void;
 }
 
 export interface ReclaimSubsystem {

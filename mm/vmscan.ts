@@ -72,6 +72,8 @@ export interface Scan {
   readonly highest: number;
   readonly isKswapd: boolean;
   readonly priority: number;
+  /** For a boost (B11): nothing that would have to be written is worth it. */
+  readonly isForBoost?: boolean;
 }
 
 export interface Vmscan {
@@ -124,8 +126,9 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   };
 
   /** Weights of anonymous pages and of files (get_scan_count). */
-  const weights = (zone: number, priority: number): readonly [anon: number, file: number] => {
-    const [nrAnon, nrFile] = [canSwap() ? policy.nrCandidates(zone, false) : 0, policy.nrCandidates(zone, true)];
+  const weights = (zone: number, { priority, isForBoost }: Scan): readonly [anon: number, file: number] => {
+    const maySwap = isForBoost !== true && canSwap();
+    const [nrAnon, nrFile] = [maySwap ? policy.nrCandidates(zone, false) : 0, policy.nrCandidates(zone, true)];
     if (nrAnon === 0 || nrFile === 0) return [nrAnon > 0 ? 1 : 0, nrFile > 0 ? 1 : 0];
     if (nrAnon >>> priority > 0 && isFileTiny()) return [1, 0];
     if (swappiness() === 0) return [0, 1];
@@ -136,8 +139,9 @@ export function createVmscan(deps: VmscanDeps): Vmscan {
   };
 
   /** Pages of each kind that a round looks at in a zone. */
-  const nrToScan = (zone: number, { priority }: Scan): readonly [anon: number, file: number] => {
-    const share = weights(zone, priority);
+  const nrToScan = (zone: number, scan: Scan): readonly [anon: number, file: number] => {
+    const { priority } = scan;
+    const share = weights(zone, scan);
     const sum = priority === 0 && share[0] === share[1] ? 1 : share[0] + share[1];
     const count = (kind: 0 | 1): number => {
       const nr = policy.nrCandidates(zone, kind === 1);

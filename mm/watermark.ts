@@ -22,6 +22,7 @@ import type { PhysAddr } from "../kernel/types.ts";
 import { ALLOC_CMA } from "./frame_allocator.ts";
 import { MIGRATE_CMA, MIGRATE_HIGHATOMIC } from "./migratetype.ts";
 import {
+  WMARK_MIN,
   Z_BOOST,
   Z_LOWMEM_RESERVE,
   Z_NONEMPTY,
@@ -64,9 +65,10 @@ export function createWatermarks(port: MemoryPort, hasCma: boolean): WatermarkCh
     return orders >>> order !== 0;
   };
 
-  /** The mark, after what the request is entitled to. */
+  /** The mark, after what the request is entitled to. A boost does not raise the lowest one (B11). */
   const markFor = (zoneAddr: PhysAddr, allocFlags: number): number => {
-    let mark = port.ld32(zoneAddr + Z_WMARK + ((allocFlags & ALLOC_WMARK_MASK) << 2)) + port.ld32(zoneAddr + Z_BOOST);
+    let mark = port.ld32(zoneAddr + Z_WMARK + ((allocFlags & ALLOC_WMARK_MASK) << 2));
+    if ((allocFlags & ALLOC_WMARK_MASK) !== WMARK_MIN) mark += port.ld32(zoneAddr + Z_BOOST);
     if ((allocFlags & ALLOC_MIN_RESERVE) !== 0) {
       mark -= mark >>> 1;
       if ((allocFlags & ALLOC_NON_BLOCK) !== 0) mark -= mark >>> 2;

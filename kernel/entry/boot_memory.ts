@@ -188,8 +188,11 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
   }
   startKhugepaged({ machine, thp: processMemory.thp, irqs, waits, kthreads, queue: statics.khugepaged });
   const hugePool = createHugePool(port, pages, pageAlloc, vmstat, statics.hugePool); // nr_hugepages
-  const { canCompact } = compaction;
-  const reclaim = swap.bind({ processMemory, pageTables, waits, scheduler, kthreads, canCompact }); // kswapd, direct
+  const reclaim = swap.bind({
+    ...{ processMemory, pageTables, waits, scheduler, kthreads },
+    canCompact: compaction.canCompact,
+    wakeCompactor: deps.isCompacting ? compaction.wakeForBlocks : () => {},
+  }); // kswapd, direct reclaim
   const makeRoom = hookReclaim({ pageAlloc, slab, thp: processMemory.thp, reclaim, vmstat });
   return {
     processMemory,

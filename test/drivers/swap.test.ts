@@ -40,6 +40,11 @@ describe("swap on a disk", () => {
       expect([name, counter(t, name) > 0]).toEqual([name, true]);
     }
     expect(counter(t, "nr_isolated_anon")).toBe(0);
+    // B11: pageblocks were claimed on the way; each boost was heard of, and is gone.
+    expect(counter(t, "compact_daemon_wake")).toBeGreaterThan(0);
+    t.kernel.run();
+    const boosts = [...(t.kernel.readFile("/proc/zoneinfo") ?? "").matchAll(/^ +boost +(\d+)$/gm)].map(([, nr]) => nr);
+    expect([boosts.length > 0, boosts.filter((nr) => nr !== "0")]).toEqual([true, []]);
     expect(t.kernel.check()).toBeNull();
     expect(t.kernel.tasks().map((task) => task.comm)).toContain("kswapd0");
     swapOff(t);

@@ -91,7 +91,7 @@ it("THP-6 on a full machine a fault reclaims where madvise was said, not for a r
   const programs = { ...Object.fromEntries(builtinPrograms()), "/bin/want": want };
   const t = bootKernel(programs, { cmdline: "quiet swap=16M", ramBytes: 16 * 2 ** 20, port: "raw" });
   const begin =
-    "memhog 15M --hold 900000000 > /tmp/out & sleep 0.6; echo always > /sys/kernel/mm/transparent_hugepage/enabled";
+    "sysctl vm.watermark_boost_factor=0; memhog 15M --hold 900000000 > /tmp/out & sleep 0.6; echo always > /sys/kernel/mm/transparent_hugepage/enabled";
   // __GFP_NORETRY; then kswapd's; then a full effort.
   const tries = [`${set("always")}; want`, `${set("defer")}; want`, `${set("madvise")}; want advised`];
   const look = "cat /proc/vmstat";

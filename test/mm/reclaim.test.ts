@@ -25,6 +25,8 @@ interface Play {
   frees: (priority: number) => number;
   nrReclaimable: number;
   isAbove: boolean;
+  /** Of zone 0. */
+  boost?: number;
   /** Has compaction memory enough? */
   canCompact?: () => boolean;
 }
@@ -49,6 +51,7 @@ function world(play: Play) {
   };
   let inside: ((ctx: TaskContext) => void) | undefined;
   const kills: number[] = [];
+  const wakes: number[] = [];
   const vmstat = { countEvents() {} } as unknown as VmStat;
   const shrinkers = createShrinkers(vmstat);
   const task = m.start("hungry", function* () {});
@@ -61,6 +64,14 @@ function world(play: Play) {
     kthreads: createKthreads(m.machine, m.contexts, m.tasks, m.scheduler),
     taskOf: () => task,
     drainAllPages: () => 0,
+    wakeCompactor: () => void wakes.push(1),
+    zones: {
+      field: (zone) => (zone === 0 ? (play.boost ?? 0) : 0),
+      unboost(zone, nr) {
+        if (zone === 0) play.boost = Math.max(0, (play.boost ?? 0) - nr);
+      },
+      onBoost() {},
+    },
     canCompact: () => play.canCompact?.() === true,
     state: m.alloc(RECLAIM_BYTES),
   });
@@ -72,6 +83,7 @@ function world(play: Play) {
     shrinkers,
     scans,
     kills,
+    wakes,
     ask,
     task,
     during(act: (ctx: TaskContext) => void) {
@@ -175,5 +187,29 @@ describe("kswapd", () => {
       w.run();
     }
     expect(w.scans.length).toBe(5 + 16 * 12);
+  });
+
+  it("B11 frees as much as was boosted, writing nothing, wakes kcompactd and takes the boost back", () => {
+    const play: Play = { frees: () => 40, nrReclaimable: 1000, isAbove: true, boost: 512 };
+    const w = world(play);
+    w.reclaim.startKswapd();
+    w.run();
+    const balance = (): [nrScans: number, allForBoost: boolean] => {
+      w.scans.length = 0;
+      w.reclaim.wakeKswapd(w.ctx, 3);
+      w.run();
+      return [w.scans.length, w.scans.every(({ isForBoost }) => isForBoost === true)];
+    };
+    expect([balance(), play.boost, w.wakes]).toEqual([[13, true], 0, [1]]);
+    // Nothing to be had without writing; and nothing boosted, nothing to do.
+    [play.frees, play.boost] = [() => 0, 512];
+    expect([balance(), play.boost, balance(), w.wakes]).toEqual([[1, true], 0, [0, true], [1, 1]]);
+    // Out of balance: reclaim as ever, and the boost goes all the same.
+    [play.frees, play.boost, play.isAbove] = [() => 40, 512, false];
+    play.frees = () => {
+      play.isAbove = w.scans.length >= 3;
+      return 40;
+    };
+    expect([balance(), play.boost]).toEqual([[3, false], 0]);
   });
 });

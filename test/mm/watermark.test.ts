@@ -8,6 +8,7 @@ import { createMachine } from "../../kernel/arch/machine.ts";
 import { asPhys } from "../../kernel/types.ts";
 import { ALLOC_CMA } from "../../mm/frame_allocator.ts";
 import {
+  nextBoost,
   Z_BOOST,
   Z_LOWMEM_RESERVE,
   Z_NONEMPTY,
@@ -54,7 +55,7 @@ it("W4 a request is let through if the rule says so, and only then", () => {
   fc.assert(
     fc.property(zone, request, fc.boolean(), fc.integer({ min: -1, max: 1 }), (z, r, hasCma, edge) => {
       const isPrivileged = r.minReserve || r.nonBlock || r.oom || r.highatomic;
-      let mark = (z.marks[r.mark] as number) + z.boost;
+      let mark = (z.marks[r.mark] as number) + (r.mark === 0 ? 0 : z.boost);
       if (r.minReserve) mark -= Math.floor(mark / 2);
       if (r.minReserve && r.nonBlock) mark -= Math.floor(mark / 4);
       if (r.oom) mark -= Math.floor(mark / 2);
@@ -90,4 +91,17 @@ it("W4 a request is let through if the rule says so, and only then", () => {
     }),
     { numRuns: 4000 },
   );
+});
+
+it("B11 a boost grows by pageblocks up to 1.5 high marks, at least one; not in zones below four", () => {
+  const grow = (high: number, factor = 15_000, managed = 100_000): number[] => {
+    const boosts = [0];
+    for (let i = 0; i < 4; i++) boosts.push(nextBoost(boosts.at(-1) as number, managed, high, factor));
+    return boosts.slice(1);
+  };
+  expect(grow(800)).toEqual([512, 1024, 1200, 1200]);
+  expect(grow(30)).toEqual([512, 512, 512, 512]);
+  expect(grow(0)).toEqual([0, 0, 0, 0]);
+  expect(grow(800, 0)).toEqual([0, 0, 0, 0]);
+  expect([grow(800, 15_000, 2048)[0], grow(800, 15_000, 2047)[0]]).toEqual([512, 0]);
 });

@@ -6,6 +6,7 @@
  *   dirty_*                  when dirty pages of disks are written (mm/writeback.ts)
  *   drop_caches              writing 1 drops clean pages of disks, 2 empties the slab caches, 3 both
  *   watermark_scale_factor   distance between the marks, in fractions of 10000 of a zone (W2)
+ *   watermark_boost_factor   most by which a fragmenting request raises them, the same of the high mark (B11)
  *   panic_on_oom, oom_kill_allocating_task, oom_dump_tasks: what happens when memory runs out (oom_kill.ts)
  *
  * /sys/kernel/mm/lru_gen/enabled says whether pages are aged in generations: 0x0001, or 0x0000 for the two lists. The
@@ -30,6 +31,7 @@ import { taskComm } from "../../task_struct.ts";
 import { EINVAL } from "../../uapi/errno.ts";
 import type { OomSetting } from "../oom_kill.ts";
 
+const MAX_BOOST_FACTOR = 999_999_999;
 const MAX_SCALE_FACTOR = 3000;
 
 export interface VmFilesDeps extends Pick<ReclaimSubsystem, "area" | "vmscan" | "policy" | "writeback" | "diskCache"> {
@@ -71,6 +73,7 @@ export function registerVmFiles(registry: FileRegistry, deps: VmFilesDeps): void
   tunable("watermark_scale_factor", 1, MAX_SCALE_FACTOR, zones.scaleFactor, (factor) =>
     zones.setupMarks(nrCpus, zones.minFreeKbytes(), factor),
   );
+  tunable("watermark_boost_factor", 0, MAX_BOOST_FACTOR, zones.boostFactor, zones.setBoostFactor);
   DIRTY_TUNABLES.forEach(([name, max], nr) => {
     tunable(
       name,
