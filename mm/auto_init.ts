@@ -31,6 +31,7 @@
 import type { MemoryPort } from "../kernel/arch/port.ts";
 import type { Context, PhysAddr } from "../kernel/types.ts";
 import { __GFP_ZERO } from "./gfp.ts";
+import type { KmemCacheAllocBulk } from "./object_bulk.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { CACHE_FLAGS, CACHE_HAS_CTOR, type KmemCache, NO_SLAB, OBJECT_LIVE, type Slab } from "./slab_descriptor.ts";
@@ -82,13 +83,26 @@ export function initObjects(
 
   const kmemCacheAllocAny: ObjectCacheLayer["kmemCacheAllocAny"] = (ctx, cache, gfp) =>
     inner.kmemCacheAllocAny(ctx, cache, when.onAlloc && !isKept(cache) ? gfp | __GFP_ZERO : gfp);
+  const kmemCacheAllocBulkAny: ObjectCacheLayer["kmemCacheAllocBulkAny"] = (ctx, cache, gfp, nr, into) =>
+    inner.kmemCacheAllocBulkAny(ctx, cache, when.onAlloc && !isKept(cache) ? gfp | __GFP_ZERO : gfp, nr, into);
+
+  const zeroFreedOf = (ctx: Context, cache: KmemCache, obj: PhysAddr): void => {
+    const slab = when.onFree ? objects.slabOf(obj) : NO_SLAB;
+    if (slab !== NO_SLAB && objects.cacheOfSlab(slab) === cache) zeroFreed(ctx, slab, obj);
+  };
+
   return {
     ...inner,
+    kmemCacheAllocBulk: kmemCacheAllocBulkAny as KmemCacheAllocBulk,
+    kmemCacheAllocBulkAny,
+    kmemCacheFreeBulk(ctx, cache, freed) {
+      for (const obj of freed) zeroFreedOf(ctx, cache, obj);
+      return inner.kmemCacheFreeBulk(ctx, cache, freed);
+    },
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
     kmemCacheFree(ctx, cache, obj) {
-      const slab = when.onFree ? objects.slabOf(obj) : NO_SLAB;
-      if (slab !== NO_SLAB && objects.cacheOfSlab(slab) === cache) zeroFreed(ctx, slab, obj);
+      zeroFreedOf(ctx, cache, obj);
       return inner.kmemCacheFree(ctx, cache, obj);
     },
     freeFromSlab(ctx, slab, obj) {

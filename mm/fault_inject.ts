@@ -40,6 +40,7 @@ import { TASK_PID, taskComm } from "../kernel/task_struct.ts";
 import { type Context, NO_PFN, NULL, type PhysAddr, type Sleeping } from "../kernel/types.ts";
 import { EINVAL } from "../kernel/uapi/errno.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_NOFAIL, __GFP_NOWARN, type Gfp } from "./gfp.ts";
+import type { KmemCacheAllocBulk } from "./object_bulk.ts";
 import type { KmemCacheAlloc, ObjectCacheLayer } from "./object_cache.ts";
 import type { PageAllocator } from "./page_alloc.ts";
 import { CACHE_OBJECT_SIZE } from "./slab_descriptor.ts";
@@ -259,7 +260,17 @@ export function createFaultInjection(
       mayFail(ctx, SLAB, port.ld32(cache + CACHE_OBJECT_SIZE), gfp, "mm/object_cache.ts:kmemCacheAlloc")
         ? NULL
         : inner.kmemCacheAllocAny(ctx, cache, gfp);
-    return { ...inner, kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc, kmemCacheAllocAny };
+    const kmemCacheAllocBulkAny: ObjectCacheLayer["kmemCacheAllocBulkAny"] = (ctx, cache, gfp, nr, into) =>
+      mayFail(ctx, SLAB, port.ld32(cache + CACHE_OBJECT_SIZE), gfp, "mm/object_bulk.ts:kmemCacheAllocBulk")
+        ? 0
+        : inner.kmemCacheAllocBulkAny(ctx, cache, gfp, nr, into);
+    return {
+      ...inner,
+      kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
+      kmemCacheAllocAny,
+      kmemCacheAllocBulk: kmemCacheAllocBulkAny as KmemCacheAllocBulk,
+      kmemCacheAllocBulkAny,
+    };
   };
 
   // ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────

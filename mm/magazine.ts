@@ -92,9 +92,18 @@ import {
 } from "./magazine_cpu.ts";
 import { createMagazineHits } from "./magazine_hit.ts";
 import { createMagazineStock } from "./magazine_stock.ts";
+import { createObjectBulk } from "./object_bulk.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
-import { CACHE_CC, CC_SHIFT, type KmemCache, NO_SLAB, RAM_GRANULES, SLAB_CACHE } from "./slab_descriptor.ts";
+import {
+  CACHE_CC,
+  CC_SHIFT,
+  type KmemCache,
+  NO_SLAB,
+  OBJECT_LIVE,
+  RAM_GRANULES,
+  SLAB_CACHE,
+} from "./slab_descriptor.ts";
 import type { SlabLayer } from "./slab_layer.ts";
 import type { SlabObjects } from "./slab_objects.ts";
 import { hexAddr, type SlabReports } from "./slab_report.ts";
@@ -260,6 +269,48 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     return freeFromSlab(ctx, slab, obj);
   };
 
+  // ── Many at once (object_bulk.ts) ────────────────────────────────────────────────────────────────────────────────
+
+  /** BULK-3: a magazine's rounds, then interrupts may come. */
+  const takeMany = (ctx: Context, cache: KmemCache, nr: number, into: PhysAddr[]): number => {
+    let done = 0;
+    for (let isOver = false; !isOver && done < nr; ) {
+      const irq = localIrqSave(ctx);
+      const cc = ccOf(cache, ctx.cpu);
+      const end = Math.min(nr, done + port.ldWord(cc + MAGSIZE));
+      isOver = done === end;
+      while (done < end && !isOver) {
+        isOver = !reloadFull(ctx, cache, cc);
+        if (!isOver) into[done++] = takeRound(ctx, cc, port.ldWord(cc + HAND));
+      }
+      localIrqRestore(ctx, irq);
+    }
+    return done;
+  };
+
+  /** The state byte of `obj` if it is a live object of `cache`, else 0: whoever frees it then reports it. */
+  const liveStateOf = (cache: KmemCache, obj: PhysAddr): number => {
+    const slab = slabOf(obj);
+    if (slab === none || objects.cacheOfSlab(slab) !== cache) return 0;
+    const state = objects.stateOf(slab, obj);
+    return state !== 0 && port.ld8(state) === OBJECT_LIVE ? state : 0;
+  };
+
+  const keepMany = (ctx: Context, cache: KmemCache, freed: readonly PhysAddr[], from: number): number => {
+    const irq = localIrqSave(ctx);
+    const cc = ccOf(cache, ctx.cpu);
+    const end = Math.min(freed.length, from + port.ldWord(cc + MAGSIZE));
+    let i = from;
+    for (; i < end; i++) {
+      const obj = freed[i] as PhysAddr;
+      const state = liveStateOf(cache, obj);
+      if (state === 0 || !reloadEmpty(ctx, cache, cc)) break;
+      addRound(ctx, cc, port.ldWord(cc + HAND), obj, state);
+    }
+    localIrqRestore(ctx, irq);
+    return i;
+  };
+
   return {
     attach: stock.attach,
     detach: stock.detach,
@@ -267,6 +318,7 @@ export function createMagazineLayer(deps: MagazineDeps): ObjectCacheLayer {
     kmemCacheAllocAny,
     kmemCacheFree,
     freeFromSlab,
+    ...createObjectBulk(deps, { takeMany, keepMany, allocOne: alloc, freeOne: kmemCacheFree }),
     drain: stock.drain,
     drainCpu: stock.drainCpu,
     reap: stock.reap,

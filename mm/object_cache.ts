@@ -38,6 +38,7 @@ import {
   type TaskContext,
 } from "../kernel/types.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_NOWARN, __GFP_ZERO, type AtomicGfp, type BlockingGfp, type Gfp } from "./gfp.ts";
+import type { ObjectBulk } from "./object_bulk.ts";
 import { slabPageGfp } from "./slab.ts";
 import {
   asCache,
@@ -91,7 +92,7 @@ export interface CpuCacheStats {
 }
 
 /** The seam. */
-export interface ObjectCacheLayer {
+export interface ObjectCacheLayer extends ObjectBulk {
   /** Starts caching the objects of a new cache. A cache that is never attached works, uncached. */
   attach(ctx: TaskContext, cache: KmemCache): void;
   /** Ends it and returns everything it holds to the slabs: what must precede destroying the cache. */
@@ -143,6 +144,8 @@ export interface MissPath {
     gfp: Gfp,
     alloc: (ctx: Context, cache: KmemCache, gfp: Gfp) => MaySleep<PhysAddr>,
   ): MaySleep<PhysAddr>;
+  /** OBJ-3: may its objects be zeroed? If not, that is reported. */
+  mayZero(ctx: Context, cache: KmemCache): boolean;
   /** Zeroes what its user may use of an object, and returns it; NULL for NULL. */
   zeroObject(ctx: Context, cache: KmemCache, obj: PhysAddr): PhysAddr;
 }
@@ -211,18 +214,22 @@ export function createMissPath({ machine, pageAlloc, slabs, reports }: MissPathD
     return obj;
   };
 
+  const mayZero = (ctx: Context, cache: KmemCache): boolean => {
+    if ((port.ld32(cache + CACHE_FLAGS) & CACHE_HAS_CTOR) === 0) return true;
+    reports.warning(ctx, `__GFP_ZERO on cache ${cacheName(port, cache)}, which has a constructor: refused`);
+    return false;
+  };
+
   function* zeroLater(ctx: Context, cache: KmemCache, rest: Sleeping<PhysAddr>): Sleeping<PhysAddr> {
     return zeroObject(ctx, cache, yield* rest);
   }
 
   return {
     allocMissed,
+    mayZero,
     zeroObject,
     allocZeroed(ctx, cache, gfp, alloc) {
-      if ((port.ld32(cache + CACHE_FLAGS) & CACHE_HAS_CTOR) !== 0) {
-        reports.warning(ctx, `__GFP_ZERO on cache ${cacheName(port, cache)}, which has a constructor: refused`);
-        return NULL;
-      }
+      if (!mayZero(ctx, cache)) return NULL;
       const got = alloc(ctx, cache, gfp & ~__GFP_ZERO);
       return typeof got === "object" ? zeroLater(ctx, cache, got) : zeroObject(ctx, cache, asPhys(got));
     },

@@ -10,6 +10,7 @@ import type { Machine } from "../kernel/arch/machine.ts";
 import type { ContextTracking } from "../kernel/context.ts";
 import type { Context, MaySleep, PhysAddr } from "../kernel/types.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, type Gfp } from "./gfp.ts";
+import { createObjectBulk, NOTHING_AT_HAND } from "./object_bulk.ts";
 import type { KmemCacheAlloc, MissPath, ObjectCacheLayer } from "./object_cache.ts";
 import type { Pages } from "./page.ts";
 import { createSlabCheck } from "./slab_check.ts";
@@ -43,6 +44,7 @@ export function createPassthroughLayer(deps: PassthroughDeps): ObjectCacheLayer 
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
     kmemCacheFree: slabs.freeObject,
+    ...createObjectBulk(deps, { ...NOTHING_AT_HAND, allocOne: miss.allocMissed, freeOne: slabs.freeObject }),
     freeFromSlab(ctx, slab, obj) {
       const state = objects.stateOf(slab, obj);
       if (state === 0 || port.ld8(state) !== OBJECT_LIVE) return objects.reportBadFree(ctx, NO_CACHE, slab, obj);

@@ -21,6 +21,7 @@
 import { CYC_MAGAZINE_HIT } from "../kernel/arch/charges.ts";
 import { type Context, type MaySleep, NULL, type PhysAddr } from "../kernel/types.ts";
 import { __GFP_DIRECT_RECLAIM, __GFP_ZERO, type Gfp } from "./gfp.ts";
+import { createObjectBulk, NOTHING_AT_HAND } from "./object_bulk.ts";
 import type { KmemCacheAlloc, ObjectCacheLayer } from "./object_cache.ts";
 import { createPassthroughLayer, type PassthroughDeps } from "./passthrough.ts";
 import { createSlabCheck } from "./slab_check.ts";
@@ -144,6 +145,12 @@ export function createSimpleObjectCache(deps: PassthroughDeps, stocks: NumberSto
     return 0;
   };
 
+  const kmemCacheFree: ObjectCacheLayer["kmemCacheFree"] = (ctx, cache, obj) => {
+    const slab = objects.slabOf(obj);
+    const isOurs = slab !== NO_SLAB && objects.cacheOfSlab(slab) === cache;
+    return isOurs ? freeFromSlab(ctx, slab, obj) : inner.kmemCacheFree(ctx, cache, obj);
+  };
+
   const drain = (ctx: Context, cache: KmemCache): number => {
     const stocked = caches.get(cache);
     let nr = 0;
@@ -165,11 +172,8 @@ export function createSimpleObjectCache(deps: PassthroughDeps, stocks: NumberSto
     },
     kmemCacheAlloc: kmemCacheAllocAny as KmemCacheAlloc,
     kmemCacheAllocAny,
-    kmemCacheFree(ctx, cache, obj) {
-      const slab = objects.slabOf(obj);
-      const isOurs = slab !== NO_SLAB && objects.cacheOfSlab(slab) === cache;
-      return isOurs ? freeFromSlab(ctx, slab, obj) : inner.kmemCacheFree(ctx, cache, obj);
-    },
+    kmemCacheFree,
+    ...createObjectBulk(deps, { ...NOTHING_AT_HAND, allocOne: allocPlain, freeOne: kmemCacheFree }),
     freeFromSlab,
     drain,
     drainCpu(ctx, cache, cpu) {

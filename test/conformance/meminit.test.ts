@@ -3,7 +3,7 @@
  * before: KMA-6, OBJ-3, SLAB-7, S7.
  * Method: the cases of Linux's lib/test_meminit.c under their names, written for our interface: an allocation is filled
  * with garbage and freed, then allocated again. Ours zeroes on request (__GFP_ZERO); the cases of plain caches are of a
- * machine with init_on_alloc=1. Those that rest on bulk allocation are skipped and say so.
+ * machine with init_on_alloc=1.
  */
 
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -142,7 +142,21 @@ describe("test_kmemcache", () => {
 });
 
 describe("test_kmem_cache_bulk", () => {
-  it("do_kmem_cache_size_bulk, 10 sizes", ({ skip }) => skip("needs bulk allocation"));
+  it.each(CACHE_SIZES)("do_kmem_cache_size_bulk %i", (size) => {
+    w = bootTaskWorld({ ramBytes: 32 * 2 ** 20, autoInit: { onAlloc: true, onFree: false } });
+    const { layer } = w.slab;
+    const cache = createCache(size, { ctor: false, rcu: false, zero: false });
+    const objects: PhysAddr[] = [];
+    for (let round = 0; round < 10; round++) {
+      const nr = finish(layer.kmemCacheAllocBulkAny(w.ctx, cache, GFP_KERNEL, 100, objects));
+      expect(nr).toBe(100);
+      for (const object of objects) {
+        expect(nrNonZero(object, size)).toBe(0);
+        fill(object, size);
+      }
+      expect(layer.kmemCacheFreeBulk(w.ctx, cache, objects)).toBe(0);
+    }
+  });
 });
 
 describe("test_rcu_persistent", () => {

@@ -86,7 +86,7 @@ export const SUITES: readonly Suite[] = [
     cases: 10,
   },
   { part: 3, name: "meminit: RCU-safe caches", origin: MEMINIT_C, file: MEMINIT, tests: /rcu_persistent/, cases: 10 },
-  { part: 3, name: "meminit: bulk", origin: MEMINIT_C, file: MEMINIT, tests: /size_bulk/ },
+  { part: 3, name: "meminit: bulk", origin: MEMINIT_C, file: MEMINIT, tests: /size_bulk/, cases: 10 },
   { part: 3, name: "meminit: vmalloc", origin: MEMINIT_C, file: MEMINIT, tests: /do_vmalloc/, cases: 20 },
   { part: 3, name: "SLUB layout", origin: "mm/slub.c", file: LAYOUT, tests: /> S\d/ },
   { part: 3, name: "DMA pool parameter sets", origin: "mm/dmapool_test.c", file: POOL, tests: /pool of/, cases: 6 },

@@ -6,7 +6,7 @@
  */
 import type { Reporter, TestCase, TestModule } from "vitest/node";
 import { PARTS, SUITES, type Suite } from "../conformance/suites.ts";
-import { unnamedRules } from "./rule_ids.ts";
+import { NOT_APPLICABLE, unnamedRules } from "./rule_ids.ts";
 
 /** What one suite came to. */
 export interface SuiteResult {
@@ -97,6 +97,8 @@ export class ConformanceReporter implements Reporter {
     const results = tests.map(caseResult);
     const rules = unnamedRules();
     const lines = conformanceTable(SUITES, results);
+    const others = Object.entries(NOT_APPLICABLE).map(([id, why]) => `${id} (${why})`);
+    lines.push(`rules that do not apply: ${others.join(", ")}`);
     lines.push(`rules that no test names: ${rules.length === 0 ? "none" : rules.join(" ")}`);
     process.stdout.write(`${lines.join("\n")}\n`);
     const isAllGreen = SUITES.every((suite) => isGreen(suiteResult(suite, results)));
