@@ -89,6 +89,7 @@ export const DEBUG_ENTRIES_STATIC_BYTES = 32;
 
 /** The first 16 bytes of a page of entries: the next page. */
 const PAGE_HEADER = 16;
+export const DEBUG_ENTRIES_PER_PAGE = Math.floor((PAGE_SIZE - PAGE_HEADER) / ENTRY_BYTES);
 
 export interface DebugEntries {
   /** Remembers a mapping; its address, NULL without memory. */

@@ -13,6 +13,7 @@ export { DIRTY_TUNABLES, DROP_CACHES } from "./dirty_limits.ts";
 export { type DiskCache, newPattern } from "./disk_cache.ts";
 export type { Dma } from "./dma.ts";
 export type { DmaMemory } from "./dma_coherent.ts";
+export { DEBUG_ENTRIES_PER_PAGE } from "./dma_debug_entries.ts";
 export { type DmaDevice, NO_DEVICE } from "./dma_device.ts";
 export type { DmaDeviceSpec } from "./dma_devices.ts";
 export { registerDmaFiles } from "./dma_files.ts";

@@ -6,6 +6,7 @@
  */
 
 import type { Kernel, TaskInfo } from "../kernel/entry/kernel.ts";
+import { DEBUG_ENTRIES_PER_PAGE } from "../mm/index.ts";
 
 const PERMANENT_THREAD = /^(ksoftirqd|kworker)\/|^(kcompactd|khugepaged|kswapd|writeback)/;
 const STACK_PAGES = 4;
@@ -27,6 +28,12 @@ function nrSwappedOut(kernel: Kernel): number {
   const usedKib = [...areas].reduce((sum, [, kib]) => sum + Number(kib), 0);
   const [, nrCached = 0] = /^nr_swapcached (\d+)$/m.exec(kernel.readFile("/proc/vmstat") ?? "") ?? [];
   return usedKib / 4 - Number(nrCached);
+}
+
+/** Pages of dma-debug's entries: it keeps them, as many as the most mappings at once needed, which is chance. */
+function nrDebugEntryPages(kernel: Kernel): number {
+  const nrEntries = Number(kernel.readFile("/sys/kernel/debug/dma-api/nr_total_entries") ?? 0);
+  return Math.ceil(nrEntries / DEBUG_ENTRIES_PER_PAGE);
 }
 
 /** Threads that the kernel makes when it first needs them, and keeps. */
@@ -59,7 +66,7 @@ export function endState(kernel: Kernel): EndState {
   const pageTables = rest.pageTables - kernel.nrKernelTables();
   const stacks = kernelStacks - permanentStackPages(kernel);
   // Coherent memory comes from DMA's pool, or from pages of its own where the pool could not be had: one sum.
-  const others = files + dmaPools + balloon + other;
+  const others = files + dmaPools + balloon + other - nrDebugEntryPages(kernel);
   const pages = { largeKmalloc, anon: anon + nrSwappedOut(kernel), pageTables, stacks, other: others };
   const modules = (kernel.readFile("/proc/modules") ?? "").split("\n").length;
   return { tasks: tasks.length - nrPermanent, modules, pages: new Map(Object.entries(pages)), objects };
