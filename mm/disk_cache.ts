@@ -245,7 +245,9 @@ export function createDiskCache(deps: DiskCacheDeps): DiskCache {
           }
         }
       }
-      return readInPlace(ctx, file, index, false);
+      // The last read slept as well: who wrote meanwhile may have brought the page in.
+      const found = files.find(file, index);
+      return found !== NO_PFN ? found : readInPlace(ctx, file, index, false);
     } finally {
       release(ctx, frames);
     }

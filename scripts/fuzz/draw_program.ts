@@ -93,6 +93,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
   grep: (d) => [...flags(d, ["-i", "-v", "-c", "-E"]), d.of(["a", ".*", "[", "(", "free", "^$", "a*b|c"]), file(d)],
   wc: (d) => [file(d)],
   free: (d) => flags(d, ["-b", "-k", "-m"]),
+  memmap: (d) => (d.chance(50) ? [] : ["1", number(d, 3)]),
   vmstat: (d) => (d.chance(50) ? flags(d, ["-m"]) : ["1", number(d, 3)]),
   slabtop: (d) => ["-o", ...option(d, "-s", d.of(["a", "b", "c", "n", "u", "z"]))],
   buddyinfo: () => [],

@@ -51,6 +51,29 @@ describe("found by the fuzzer", () => {
     expect(shown).toMatch(/^\[ .*\] disk disk1: I\/O error, sector 0.*\n\[.*swap: no swap area on \/dev\/sdb: .*\n$/);
   });
 
+  it("a page of a disk that another had brought in while its read slept was put into the file twice", async () => {
+    const text = `machine:
+  cpus: 1
+  mem: 16436K
+  seed: "724486"
+modules:
+  - disk
+programs:
+  - run: sh -c 'iotest /dev/sda --size 46M --block 1K --sync | echo a=b < /tmp/a; sensord /dev/sensor0 23 --pause 16314713; swapon -p 5 /dev/null; echo 0 > /sys/devices/system/cpu/cpu0/online; insmod disk'
+    count: 2
+check: 2319580
+kill: 100765856
+finally:
+  - swapoff /dev/sda
+  - swapoff /dev/sdb
+  - rmmod disk
+  - rmmod sensor
+expect:
+  exit_status: ">= 0"
+`;
+    expect((await runCase(text, { reason: "none" })).failure).toBeNull();
+  });
+
   it("sysfuzz whose seed is the number of a call told of a wrong result that was none: its seal was 0", async () => {
     expect(await failureOf(`${SMALL}programs: [{ run: sysfuzz 0 0-0 }]\n`)).toBeNull();
   });
