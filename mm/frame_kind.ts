@@ -3,8 +3,9 @@
  *
  *   struct page ── state bit ──▶ reserved, free          ── owner bits, mapping, private ──▶ what for
  *
- * One place decides; the census counts by it and the memory map draws by it. O(frames), reads only struct page, and
- * believes nothing that it reads, because a panic may have come of a damaged row.
+ * The census counts by it and the memory map draws by it; page_owners.ts finds out whose a frame is, by itself, and the
+ * tests hold one against the other. O(frames), reads only struct page, and believes nothing that it reads, because a
+ * panic may have come of a damaged row.
  *
  *   KND-1  every frame that a zone spans is of exactly one kind
  */
