@@ -45,7 +45,9 @@ const SPINNING = `${right}\nexport const slow = /^(a+)+$/.test("${"a".repeat(40)
 const isRoot = process.getuid?.() === 0;
 /** As another user where we are root, who may write anywhere. */
 const asNobody = isRoot ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] : [];
-const canBeNobody = !isRoot || spawnSync("setpriv", [...asNobody.slice(1), "true"]).status === 0;
+const program = new URL("../../dist/scripts/slabtown.js", import.meta.url).pathname;
+/** That user needs setpriv, and a way to the program: root may have cloned into a folder that is closed to others. */
+const canBeNobody = !isRoot || spawnSync("setpriv", [...asNobody.slice(1), "test", "-r", program]).status === 0;
 
 describe.skipIf(!isBuilt)("a grade that is interrupted", () => {
   it.each(["SIGINT", "SIGKILL"] as const)(
@@ -175,7 +177,6 @@ describe.skipIf(!isBuilt)("two graders in one folder", () => {
 
 describe.skipIf(!isBuilt || !canBeNobody)("folders that cannot be written", () => {
   const asUser = (...args: readonly string[]) => {
-    const program = new URL("../../dist/scripts/slabtown.js", import.meta.url).pathname;
     const [command = "", ...rest] = [...asNobody, process.execPath, program, ...args];
     return spawnSync(command, rest, { encoding: "utf8", env: { PATH: process.env.PATH, NO_COLOR: "1" } });
   };
