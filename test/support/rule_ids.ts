@@ -51,6 +51,7 @@ export function testNamesIn(source: string): string[] {
 export const NOT_APPLICABLE: Readonly<Record<string, string>> = {
   M10: "slabs are sized as SLUB does (S4)",
   M12: "debug patterns are Linux's (S8)",
+  S11: "sheaves are magazines by another name (M1-M9)",
   K1: "no shadow memory checker",
   K2: "no sampling checker",
   K3: "no kmemleak",
