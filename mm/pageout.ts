@@ -151,6 +151,7 @@ export function createPageout(deps: PageoutDeps): Pageout {
     if (files.isSwappable(pfn) && (pages.flags(pfn) & PG_ANON) === 0) return unmapShared(ctx, pfn, flushes);
     if ((pages.flags(pfn) & PG_SWAPCACHE) === 0 && !swap.addToCache(ctx, pfn)) return false;
     if (pages.mapcount(pfn) === 0) return true;
+    if (!swap.takesBack(pfn)) return false;
     if (rmap.tryToUnmap(ctx, pfn, swapPteOf(pages.private(pfn)), flushes) === 0) return true;
     // Locked, or a slot with too many names: what names it has keep it; without any the page has no use for it.
     swap.layer.release(ctx, pfn);

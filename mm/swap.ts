@@ -77,6 +77,8 @@ export interface Swap {
   pageOf(slot: number): number;
   /** Gives an isolated page without one a slot: false if there is none. It is dirty then. */
   addToCache(ctx: Context, pfn: Pfn): boolean;
+  /** May a page be unmapped for the slot that it has? Not while swapoff brings the pages of the area back (AREA-7). */
+  takesBack(pfn: Pfn): boolean;
   /** Takes a page out of the cache, which holds a reference; its slot is free if nobody names it. */
   removeFromCache(ctx: Context, pfn: Pfn, shadow?: number): void;
   /** Slots that can still be had. */
@@ -281,6 +283,7 @@ export function createSwap(deps: SwapDeps): Swap {
       pages.addFlags(pfn, PG_DIRTY);
       return true;
     },
+    takesBack: (pfn) => slots.isWritable(slotOf(pfn)),
     removeFromCache,
     nrFree: slots.nrFree,
   };

@@ -11,6 +11,9 @@
  *   AREA-1  swapon that fails leaves nothing behind
  *   AREA-2  swapoff succeeds only when no slot is in use; if it fails, the area is on as before
  *   AREA-3  what a header says is checked against the device before it is believed
+ *   AREA-7  swapoff comes to an end: what is back in a process does not go out again to the area that is being emptied
+ *           (takesBack in swap.ts), and MAX_IDLE_ROUNDS rounds that bring nothing back are enough. AREA-4 to 6:
+ *           swap_space.ts
  *
  * Context: process, may sleep. Linux: mm/swapfile.c (sys_swapon, sys_swapoff, try_to_unuse).
  */
@@ -32,6 +35,8 @@ import { NR_WRITEBACK, type VmStat } from "./vmstat.ts";
 
 /** How long swapoff waits before it looks again whether pages under way have arrived. */
 const WRITEBACK_POLL_CYCLES = 1_000_000;
+/** Rounds of swapoff for want of memory that bring nothing back. */
+const MAX_IDLE_ROUNDS = 16;
 
 export interface SwapArea {
   /**
@@ -121,12 +126,14 @@ export function createSwapArea(deps: SwapAreaDeps): SwapArea {
 
   function* empty(task: Task, nr: number): Sleeping<number> {
     const area = slots.area(nr);
-    while (area.nrInUse() > 0) {
+    let fewest = area.nrInUse();
+    for (let nrIdle = 0; area.nrInUse() > 0; ) {
       const error = deps.bringAllIn(task, (slot) => areaOfSlot(slot) === nr);
       releaseCached(task, nr);
-      // Other areas may have room for what others do not use now.
-      if (error === -ENOMEM && deps.makeRoom(task)) continue;
-      if (error !== 0) return error;
+      nrIdle = area.nrInUse() < fewest ? 0 : nrIdle + 1;
+      fewest = Math.min(fewest, area.nrInUse());
+      // Other areas may have room for what others do not use now: as long as that helps (AREA-7).
+      if (error !== 0 && (error !== -ENOMEM || nrIdle >= MAX_IDLE_ROUNDS || !deps.makeRoom(task))) return error;
       // What is left is being written; it comes back to its processes, or is freed, at the end of that.
       if (area.nrInUse() > 0) yield* scheduler.sleepUntil(task, now() + WRITEBACK_POLL_CYCLES);
     }

@@ -53,6 +53,8 @@ export interface SwapSpace
   priority(nr: number): number;
   setPriority(nr: number, priority: number): void;
   setWritable(nr: number, isWritable: boolean): void;
+  /** False: the slot's area is being emptied. */
+  isWritable(slot: number): boolean;
 }
 
 export const areaOfSlot = (slot: number): number => slot >>> AREA_SHIFT;
@@ -132,6 +134,7 @@ export function createSwapSpace(deps: Omit<SwapSlotsDeps, "firstSlot">): SwapSpa
       while (end > 0 && !isWritable(end - 1)) end--;
       port.st32(state + NR_WRITABLE, end);
     },
+    isWritable: (slot) => isWritable(areaOfSlot(slot)),
     check() {
       for (const slots of areas) {
         const problem = slots.check();
