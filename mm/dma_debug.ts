@@ -16,6 +16,8 @@
  *   DBG-1  correct use is silent
  *   DBG-2  a mistake is said once, where it happens, as long as all_errors or num_errors allows and driver_filter fits
  *   DBG-3  without memory for an entry the whole layer switches itself off, as in Linux, and says so
+ *   DBG-4  two mappings overlap if cache lines of memory do, not bus addresses: of a new mapping each piece is looked
+ *          up; of a live one its first piece is known, where Linux knows its first line
  *
  * Context: any. Lock: one word around the entries, interrupts off; nothing is printed under it.
  * Different from Linux: num_errors starts at 100, not 1; overlap is judged over all cache lines of a mapping, not the
@@ -104,6 +106,23 @@ export interface DmaDebug {
   check(): string | null;
 }
 
+/** A part of a mapping that lies in one piece. */
+interface Piece {
+  readonly phys: number;
+  readonly bytes: number;
+}
+
+/** Bytes up to the first gap. */
+function firstRun(pieces: readonly Piece[]): number {
+  let [end, nrBytes] = [pieces[0]?.phys, 0];
+  for (const { phys, bytes } of pieces) {
+    if (phys !== end) break;
+    end = phys + bytes;
+    nrBytes += bytes;
+  }
+  return nrBytes;
+}
+
 export interface DmaDebugDeps {
   readonly machine: Machine;
   readonly image: KernelImage;
@@ -166,17 +185,20 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
 
   // ── Remembering ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const add = (ctx: Context, entry: DebugEntry): void => {
-    const [addr, other] = locked(ctx, () => {
-      const overlap = entry.direction === DMA_TO_DEVICE ? NULL : entries.overlapping(entry.phys, entry.size);
-      return [entries.add(ctx, entry), overlap] as const;
+  /** `pieces`: the memory of the mapping, in order; behind an IOMMU it may lie anywhere (DBG-4). */
+  const add = (ctx: Context, entry: DebugEntry, pieces: readonly Piece[]): void => {
+    const [addr, isDouble] = locked(ctx, () => {
+      const isOverlap =
+        entry.direction !== DMA_TO_DEVICE &&
+        pieces.some(({ phys, bytes }) => entries.overlapping(phys, bytes) !== NULL);
+      return [entries.add(ctx, entry, firstRun(pieces)), isOverlap] as const;
     });
     if (addr === NULL) {
       setWord(DISABLED, 1);
       // Nobody looks entries up from here on; kept, they would keep their pages when the last device is gone.
       locked(ctx, entries.forget);
       printk(KERN_ERR, "DMA-API: debugging out of memory - disabling");
-    } else if (other !== NULL) {
+    } else if (isDouble) {
       complain(ctx, entry.dev, "cacheline tracking EEXIST, overlapping mappings aren't supported");
     }
   };
@@ -306,7 +328,7 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
     mapSingle(ctx, dev, phys, bytes, dir, dma) {
       if (isDisabled()) return;
       checkSource(ctx, dev, phys, bytes);
-      add(ctx, { ...single(dev, dma, bytes, dir), phys });
+      add(ctx, { ...single(dev, dma, bytes, dir), phys }, [{ phys, bytes }]);
     },
     unmapSingle: (ctx, dev, dma, bytes, direction) => checkUnmap(ctx, single(dev, dma, bytes, direction)),
     mappingError(dev, dma) {
@@ -327,8 +349,12 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
       let entry = 0;
       for (let i = 0; i < nr; i++) {
         const phys = sg.sgAddress(sgl, entry);
-        add(ctx, { ...segment(dev, sgl, i, nents, direction), phys, sgMappedEnts: nr });
-        for (let left = sg.sgDmaLength(sgl, i); left > 0 && entry < nents; ) left -= sg.sgLength(sgl, entry++);
+        const pieces: Piece[] = [];
+        for (let left = sg.sgDmaLength(sgl, i); left > 0 && entry < nents; entry++) {
+          pieces.push({ phys: sg.sgAddress(sgl, entry), bytes: sg.sgLength(sgl, entry) });
+          left -= sg.sgLength(sgl, entry);
+        }
+        add(ctx, { ...segment(dev, sgl, i, nents, direction), phys, sgMappedEnts: nr }, pieces);
       }
     },
     unmapSg(ctx, dev, sgl, nents, direction) {
@@ -337,7 +363,8 @@ export function createDmaDebug(deps: DmaDebugDeps): DmaDebug {
       for (let i = 0; i < nr; i++) checkUnmap(ctx, segment(dev, sgl, i, nents, direction));
     },
     alloc(ctx, dev, bytes, memory, dir, isCoherent) {
-      if (!isDisabled()) add(ctx, block(dev, bytes, memory, dir, isCoherent));
+      if (isDisabled()) return;
+      add(ctx, block(dev, bytes, memory, dir, isCoherent), [{ phys: memory.cpu, bytes }]);
     },
     free: (ctx, dev, bytes, memory, dir, isCoherent) => checkUnmap(ctx, block(dev, bytes, memory, dir, isCoherent)),
     sync: (ctx, dev, dma, bytes, direction, toCpu) => checkSync(ctx, single(dev, dma, bytes, direction), toCpu),

@@ -15,7 +15,7 @@
  * | 60     | sg mapped   | u32   | segments that it made                                                    |
  * | 64     | phys        | u32   | memory behind the first byte                                             |
  * | 68     | map error   | u32   | MAP_ERR_…                                                                |
- * | 72, 76 | lines       | u32   | first and last cache line                                                |
+ * | 72, 76 | lines       | u32   | first and last cache line of the memory up to the first gap              |
  *
  *   DBE-1  an entry is in the address tree or on the free list; in the line tree iff the device may write the memory
  *   DBE-2  num_free + entries in the tree = nr_total
@@ -92,8 +92,8 @@ const PAGE_HEADER = 16;
 export const DEBUG_ENTRIES_PER_PAGE = Math.floor((PAGE_SIZE - PAGE_HEADER) / ENTRY_BYTES);
 
 export interface DebugEntries {
-  /** Remembers a mapping; its address, NULL without memory. */
-  add(ctx: Context, entry: DebugEntry): PhysAddr;
+  /** Remembers a mapping whose first `physBytes` are neighbours in memory; its address, NULL without memory. */
+  add(ctx: Context, entry: DebugEntry, physBytes: number): PhysAddr;
   remove(addr: PhysAddr): void;
   read(addr: PhysAddr): DebugEntry;
   setMapErr(addr: PhysAddr, state: number): void;
@@ -190,13 +190,13 @@ export function createDebugEntries(port: MemoryPort, pageAlloc: PageAllocator, s
   };
 
   return {
-    add(ctx, entry) {
+    add(ctx, entry, physBytes) {
       const addr = takeFree(ctx);
       if (addr === NULL) return NULL;
       port.fill(addr, 0, ENTRY_BYTES);
       for (const [name, offset] of FIELDS) port.st32(addr + offset, entry[name]);
       port.st32(addr + E_FIRST_LINE, Math.floor(entry.phys / CACHE_LINE));
-      port.st32(addr + E_LAST_LINE, lastLine(entry.phys, entry.size));
+      port.st32(addr + E_LAST_LINE, lastLine(entry.phys, physBytes));
       byAddress.insert(root, addr);
       if (deviceWrites(entry.direction)) byLine.insert(lineRoot, asPhys(addr + LINE_NODE));
       return addr;

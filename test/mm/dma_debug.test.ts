@@ -1,7 +1,7 @@
 /**
  * dma-debug: what a driver can do wrong with the DMA API, each mistake caught with its exact text.
  *
- * Goal: D4, BUGS row 23, DBG-1 … DBG-3. Method: a table of small drivers. Each row is a driver with one mistake, the
+ * Goal: D4, BUGS row 23, DBG-1 … DBG-4. Method: a table of small drivers. Each row is a driver with one mistake, the
  * line that it must produce, and its clean twin, which must be silent. The log may hold nothing else that starts
  * "DMA-API:".
  */
@@ -268,6 +268,34 @@ describe("D4 each mistake is caught with its text, and its clean twin is silent"
       expect(run(row, true)).toEqual([]);
     });
   }
+});
+
+describe("DBG-4 what overlaps", () => {
+  // Regression: fuzzed machines MB1-799 and MB1-2024, reading a disk with iommu=on. A segment of three pages from
+  // anywhere counted as three pages of memory from the first one on.
+  it("behind an IOMMU a segment is its pieces, wherever they lie", () => {
+    const w = createDmaWorld({ nrCpus: 1, ramBytes: 16 << 20, isIommu: true });
+    const { dev } = w.device();
+    const [pages, lists] = [w.lowPages(2), w.lowPages(0)];
+    const [page0, page1, page2, page3] = [0, 4096, 8192, 12_288].map((offset) => asPhys(pages + offset));
+    const mapAll = (sgl: PhysAddr, ...addrs: (PhysAddr | undefined)[]): void => {
+      for (const [i, addr] of addrs.entries()) w.dma.sgSet(sgl, i, addr as PhysAddr, 4096);
+      expect(w.dma.mapSg(w.ctx, dev, sgl, addrs.length, DMA_FROM_DEVICE)).toBe(1);
+    };
+    const [first, second, third] = [lists, asPhys(lists + 512), asPhys(lists + 1024)];
+    mapAll(first, page0, page2);
+    w.takeLog();
+    mapAll(second, page1, page3);
+    expect(w.takeLog()).toBe("");
+    // A piece that is not the first of its own list, and lies in the first of a live one.
+    mapAll(third, asPhys(w.lowPages(0)), page1);
+    expect(w.takeLog()).toContain("cacheline tracking EEXIST, overlapping mappings aren't supported");
+    w.dma.unmapSg(w.ctx, dev, third, 2, DMA_FROM_DEVICE);
+    w.dma.unmapSg(w.ctx, dev, second, 2, DMA_FROM_DEVICE);
+    w.dma.unmapSg(w.ctx, dev, first, 2, DMA_FROM_DEVICE);
+    expect(w.takeLog()).toBe("");
+    expect(w.dma.check()).toBeNull();
+  });
 });
 
 describe("the layer itself", () => {
