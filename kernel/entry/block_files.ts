@@ -17,8 +17,9 @@
  *
  *   BLK-1  one node a disk: two who open it see each other's bytes
  *   BLK-2  a node ends when nobody uses it and nothing is dirty, or its disk failed: then with a line in the log
- *   BLK-4  a node does not end while a call on a file of it sleeps, though another thread closes that file
  *   BLK-3  each open file is told once of each write error that it has not been told of (errseq)
+ *   BLK-4  a node does not end while a call on a file of it sleeps, though another thread closes that file
+ *   BLK-5  a file whose user was killed is closed as well: rmmod, which finds its module in use, waits for that
  *
  * Positions are host objects, as for all files. Context: process. Linux: block/fops.c, block/bdev.c (blkdev_put).
  */
@@ -40,6 +41,8 @@ export interface BlockFiles {
   openDirect(name: string, device: OpenFile): OpenFile;
   /** Path of the disk with these pages; "" for none. */
   nameOf(mapping: PhysAddr): string;
+  /** Sleeps until no disk is left that nobody uses but the flusher; false if there was none. */
+  waitForEnds(task: Task): Sleeping<boolean>;
   /** Disks in use. */
   nrNodes(): number;
 }
@@ -256,6 +259,12 @@ export function createBlockFiles(deps: BlockFilesDeps): BlockFiles {
     nameOf(mapping) {
       for (const node of all) if (node.mapping === mapping) return `/dev/${node.name}`;
       return "";
+    },
+    *waitForEnds(task) {
+      const hasIdle = (): boolean => [...all].some((node) => !isUsed(node));
+      if (!hasIdle()) return false;
+      yield* writeback.waitFor(task, () => !hasIdle());
+      return true;
     },
     nrNodes: () => all.size,
   };

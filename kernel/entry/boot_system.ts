@@ -264,6 +264,7 @@ export function composeSystem(deps: SystemDeps): System {
     piFutexes,
     processMemory,
     files,
+    blockFiles,
     drivers,
     swapArea: reclaim.area,
     writeback: reclaim.writeback,

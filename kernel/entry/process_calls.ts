@@ -11,9 +11,10 @@ import type { Scheduler } from "../sched.ts";
 import type { Task } from "../task.ts";
 import { SCHED_FIFO, SCHED_NORMAL } from "../task_struct.ts";
 import { type MaySleep, PREEMPTED, type Sleeping } from "../types.ts";
-import { E2BIG, EBADF, EFAULT, EINVAL, EMFILE, ENAMETOOLONG, ENOSYS, ESRCH } from "../uapi/errno.ts";
+import { E2BIG, EBADF, EBUSY, EFAULT, EINVAL, EMFILE, ENAMETOOLONG, ENOSYS, ESRCH } from "../uapi/errno.ts";
 import * as sys from "../uapi/syscall.ts";
 import { encodeUtf8 } from "../uapi/utf8.ts";
+import type { BlockFiles } from "./block_files.ts";
 import type { Eventcounts } from "./eventcount.ts";
 import { createFutex } from "./futex.ts";
 import type { PiFutexes } from "./futex_pi.ts";
@@ -38,6 +39,7 @@ export interface ProcessCallDeps {
   readonly eventcounts: Eventcounts;
   readonly piFutexes: PiFutexes;
   readonly drivers: DriverCore;
+  readonly blockFiles: Pick<BlockFiles, "waitForEnds">;
   readonly deferred: Pick<Deferred, "nrWaiting">;
   readonly powerOff: (restart: boolean) => void;
 }
@@ -184,8 +186,15 @@ export function createProcessCalls(deps: ProcessCallDeps): ProcessCall {
 
   const deleteModule = (caller: Caller, namePtr: number): MaySleep<number> => {
     const name = caller.user.string(namePtr, MAX_PATH);
-    return typeof name === "number" ? name : deps.drivers.rmmod(caller.task, name);
+    return typeof name === "number" ? name : removeModule(caller.task, name);
   };
+
+  /** A module whose disk is on its way to be closed is in use for that long only (BLK-5). */
+  function* removeModule(task: Task, name: string): Sleeping<number> {
+    const result = yield* deps.drivers.rmmod(task, name);
+    if (result !== -EBUSY || !(yield* deps.blockFiles.waitForEnds(task))) return result;
+    return yield* deps.drivers.rmmod(task, name);
+  }
 
   // ── Eventcounts ──────────────────────────────────────────────────────────────────────────────────────────────────
 

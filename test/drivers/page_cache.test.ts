@@ -288,6 +288,29 @@ describe("errors", () => {
     }
   });
 
+  // Regression: fuzzed machine MB1-1969. The module was in use until its disk, which was gone, had timed out.
+  it("BLK-5 a module can be removed as soon as the last user of its disk is killed, however slow the disk is", () => {
+    for (const isGone of [false, true]) {
+      const t = bootDisk(
+        function* (libc) {
+          const fd = yield* libc.open("/dev/sda", O_RDWR);
+          for (let i = 0; i < 16; i++) yield* libc.writeAll(fd, new Uint8Array(4096));
+          yield* libc.sleep(1e12);
+          return 0;
+        },
+        { seek_cycles: 3_000_000, kib_cycles: 50_000 },
+      );
+      const pid = t.start("/bin/play");
+      t.kernel.run({ untilCycles: t.kernel.now() + 500_000_000 });
+      if (isGone) t.kernel.drivers.device("disk0")?.unplug();
+      t.kernel.kill(pid, 9);
+      expect([isGone, t.sh("rmmod disk")]).toEqual([isGone, 0]);
+      expect(t.kernel.exitStatus(pid)).toBe(137);
+      expect(t.log().includes("lost async page write")).toBe(isGone);
+      t.expectUnloaded();
+    }
+  });
+
   // Regression: the pages that a read brought in came into a file that was freed already. Found by random system calls.
   it("BLK-4 another thread may close the file while one reads, writes, or waits for fsync", () => {
     for (const nr of [SYS_read, SYS_write, SYS_fsync]) {
