@@ -145,7 +145,7 @@ export const PROGRAM_ARGUMENTS: Readonly<Record<string, DrawArguments>> = {
     ...d.list(0, 1, () => d.of(["iflag=direct", "oflag=direct", "conv=fsync", "conv=sparse"])),
   ],
   iotest: (d) => [
-    d.of(["/dev/sda", "/dev/sda", "/tmp/a", "/tmp/b", "/dev/null"]),
+    d.of(["/dev/sda", "/dev/sda", "/tmp/a", "/tmp/alone", "/dev/null"]),
     ...["--size", size(d), "--block", size(d), ...option(d, "--seed", number(d, 99))],
     ...d.list(0, 2, () => d.of(["--direct", "--mmap", "--sync"])),
   ],
