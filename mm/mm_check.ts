@@ -4,7 +4,7 @@
  * Counts on frames (mapcount, refcount) are what copy-on-write and reclaim decide by, and they are kept up by
  * increments far apart. Here they are counted anew, from the entries that there are.
  *
- *   check(mm)   PGT-1, PGT-3, VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
+ *   check(mm)   PGT-1 … PGT-3, VMA-1 … VMA-5, ACC-2, MMAP-2, and of each entry: a VMA covers it; RMAP-2; COW-1
  *   checkAll()  that for all, and RMAP-1, RMAP-3, RMAP-4, PAGE-6, ACC-1, FMAP-1, FMAP-2, FMAP-5, FMAP-6, DTY-1 … DTY-3,
  *               LCK-1, the vmstat items
  *
@@ -158,10 +158,12 @@ export function createMmCheck({ machine, pages, pageTables, vmas, files, dirty, 
     return counted.every((n, i) => n === fields[i]) ? null : `MMAP-2: entries ${counted}, counters ${fields}`;
   };
 
-  /** PGT-3 */
+  /** PGT-1 … PGT-3 */
   const tableProblem = (mm: PhysAddr): string | null => {
-    let problem: string | null = null;
-    pageTables.forEachTable(asPfn(field(mm, MM_PGD)), (table, base, end) => {
+    const root = asPfn(field(mm, MM_PGD));
+    const [nr, counted] = [pageTables.recount(root), pageTables.count(root)];
+    let problem = nr === counted ? null : `PGT-2: the address space has ${nr} tables and counts ${counted}`;
+    pageTables.forEachTable(root, (table, base, end) => {
       if (!vmas.isTaken(mm, base, end)) problem ??= `PGT-3: table ${table} translates no page of a VMA from ${base} on`;
       if ((pages.flags(table) & PG_TABLE) === 0) problem ??= `PGT-1: frame ${table} hangs as a table from ${base} on`;
     });

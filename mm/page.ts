@@ -15,7 +15,8 @@
  * | refcount | allocated: number of holders, ≥ 1; else 0                                 | atomic                 |
  * | next     | neighbour on the list that the block is on: buddy, per-CPU, slab, LRU     | the list's lock        |
  * | prev     | same, backwards                                                           | the list's lock        |
- * | private  | slab: granule of the slab descriptor; PG_SWAPCACHE: the swap slot         | owner of the frame     |
+ * | private  | slab: granule of the slab descriptor; PG_SWAPCACHE: the swap slot; root   | owner of the frame     |
+ * |          | of page tables: their number                                              |                        |
  * | mapcount | process page: number of page-table entries that map it                    | mmap lock of the owner |
  * | index    | process page: its number in the mapping (anonymous: pgoff of the VMA)     | mmap lock of the owner |
  * | mapping  | PG_ANON: granule of the anon_vma; page of a file: of its address_space    | owner of the frame     |

@@ -16,7 +16,7 @@
  * stays.
  *
  *   PGT-1  every table of an address space is reachable from its root, and from no other
- *   PGT-2  nrTables(mm) counts them, and the tables that are set aside
+ *   PGT-2  the private word of the root counts them, and the tables that are set aside (mm->pgtables_bytes)
  *   PGT-3  a table other than the root translates a page of some VMA
  *   PGT-4  (mmu_gather.ts)
  *   THP-2  splitting a huge page cannot fail, and changes no translation
@@ -51,8 +51,10 @@ export interface PageTables {
   /** Address of the level-1 entry for page `vpn`, as it is; makes the table it is in if `make`. NULL as above. */
   hugeSlot(ctx: Context, root: Pfn, vpn: number, make: boolean): PhysAddr;
   /** A table for a new huge page: the empty one that `slot` points at, or a new one. NO_PFN: none to be had. */
-  takeTable(ctx: Context, slot: PhysAddr): Pfn;
+  takeTable(ctx: Context, root: Pfn, slot: PhysAddr): Pfn;
   /** Gives back a table that takeTable made anew. */
+  giveTable(ctx: Context, root: Pfn, table: Pfn): void;
+  /** Frees a table that was detached. */
   freeTable(ctx: Context, table: Pfn): void;
   readPte(pte: PhysAddr): number;
   writePte(pte: PhysAddr, value: number): void;
@@ -71,8 +73,10 @@ export interface PageTables {
   pruneEmpty(ctx: Context, root: Pfn, from: number): void;
   /** Frees every table of an address space whose leaves are gone; returns their number. */
   destroy(ctx: Context, root: Pfn): number;
-  /** Tables below and including the root. O(tables). */
+  /** Tables below and including the root, and those that are set aside (PGT-2). */
   count(root: Pfn): number;
+  /** The same, counted anew: for the auditor. O(tables). */
+  recount(root: Pfn): number;
 }
 
 export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: PageAllocator, vmstat: VmStat): PageTables {
@@ -82,6 +86,13 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
       pages.addFlags(pfn, PG_TABLE);
       vmstat.modItem(NR_PAGETABLE, 1);
     }
+    return pfn;
+  };
+  /** PGT-2: the private word of a root has their number. */
+  const account = (root: Pfn, delta: number): void => pages.setPrivate(root, pages.private(root) + delta);
+  const allocBelow = (ctx: Context, root: Pfn): Pfn => {
+    const pfn = allocTable(ctx);
+    if (pfn !== NO_PFN) account(root, 1);
     return pfn;
   };
   const freeTable = (ctx: Context, pfn: Pfn): void => {
@@ -117,7 +128,7 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
         continue;
       }
       if (!make) return NULL;
-      const fresh = allocTable(ctx);
+      const fresh = allocBelow(ctx, root);
       if (fresh === NO_PFN) return NULL;
       port.st32(entry, ((fresh << 10) | PTE_V) >>> 0);
       table = fresh;
@@ -211,15 +222,16 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     return true;
   };
 
-  const pruneTable = (ctx: Context, table: number, level: number, base: number, from: number): void => {
+  const pruneTable = (ctx: Context, root: Pfn, table: number, level: number, base: number, from: number): void => {
     for (let index = 0; index < PTES_PER_TABLE; index++) {
       const entry = table * PAGE_SIZE + index * 8;
       const pte = port.ld32(entry);
       if (!isTable(pte)) continue;
       const [child, childBase] = [pte >>> 10, base + index * 2 ** (9 * level)];
-      if (level > 1) pruneTable(ctx, child, level - 1, childBase, from);
+      if (level > 1) pruneTable(ctx, root, child, level - 1, childBase, from);
       if (childBase < from || !isEmpty(child)) continue;
       port.st32(entry, 0);
+      account(root, -1);
       freeTable(ctx, asPfn(child));
     }
   };
@@ -236,21 +248,29 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
   };
 
   return {
-    createRoot: allocTable,
+    createRoot(ctx) {
+      const pfn = allocTable(ctx);
+      if (pfn !== NO_PFN) account(pfn, 1);
+      return pfn;
+    },
     walk,
     hugeSlot(ctx, root, vpn, make) {
       const entry = entryAt(root, 2, vpn);
       const pte = port.ld32(entry);
       if ((pte & PTE_V) !== 0) return entryAt(pte >>> 10, 1, vpn);
-      const fresh = make ? allocTable(ctx) : NO_PFN;
+      const fresh = make ? allocBelow(ctx, root) : NO_PFN;
       if (fresh === NO_PFN) return NULL;
       port.st32(entry, ((fresh << 10) | PTE_V) >>> 0);
       return entryAt(fresh, 1, vpn);
     },
-    takeTable(ctx, slot) {
+    takeTable(ctx, root, slot) {
       const pte = port.ld32(slot);
-      if (pte === 0) return allocTable(ctx);
+      if (pte === 0) return allocBelow(ctx, root);
       return isTable(pte) && isEmpty(pte >>> 10) ? asPfn(pte >>> 10) : NO_PFN;
+    },
+    giveTable(ctx, root, table) {
+      account(root, -1);
+      freeTable(ctx, table);
     },
     freeTable,
     readPte: (pte) => port.ld32(pte),
@@ -261,11 +281,21 @@ export function createPageTables(port: MemoryPort, pages: Pages, pageAlloc: Page
     forEachPage: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit, true),
     forEachEntry: (root, from, to, visit) => visitTable(root, PT_LEVELS - 1, 0, from, to, visit, false),
     detach: (root, start, end, floor, ceiling, take) =>
-      detachIn(root, PT_LEVELS - 1, 0, [start, end, floor, ceiling], take),
+      detachIn(root, PT_LEVELS - 1, 0, [start, end, floor, ceiling], (table) => {
+        account(root, -1);
+        take(table);
+      }),
     forEachTable: (root, visit) => visitTables(root, PT_LEVELS - 1, 0, visit),
-    pruneEmpty: (ctx, root, from) => pruneTable(ctx, root, PT_LEVELS - 1, 0, from),
-    destroy: (ctx, root) => destroyTable(ctx, root, PT_LEVELS - 1),
-    count: (root) => countTables(root, PT_LEVELS - 1),
+    pruneEmpty: (ctx, root, from) => pruneTable(ctx, root, root, PT_LEVELS - 1, 0, from),
+    destroy(ctx, root) {
+      const nr = pages.private(root);
+      pages.setPrivate(root, 0);
+      const freed = destroyTable(ctx, root, PT_LEVELS - 1);
+      bugOn(freed !== nr, "PGT-2: an address space had other tables than it counted", freed, nr);
+      return freed;
+    },
+    count: (root) => pages.private(root),
+    recount: (root) => countTables(root, PT_LEVELS - 1),
   };
 }
 

@@ -235,14 +235,15 @@ export function createThp(deps: ThpDeps): Thp {
   };
 
   const faultNew = (ctx: Context, mm: PhysAddr, vma: PhysAddr, base: number, { gfp, dirty, entered }: Want): number => {
-    const slot = pageTables.hugeSlot(ctx, pgdOf(mm), base, true);
+    const root = pgdOf(mm);
+    const slot = pageTables.hugeSlot(ctx, root, base, true);
     if (slot === NULL) return UNFIT;
     const isNewTable = pageTables.readPte(slot) === 0;
-    const table = pageTables.takeTable(ctx, slot);
+    const table = pageTables.takeTable(ctx, root, slot);
     if (table === NO_PFN) return UNFIT;
     const pfn = rmap.prepareAnonVma(ctx, vma) ? allocBlock(ctx, gfp) : NO_PFN;
     if (pfn === NO_PFN) {
-      if (isNewTable) pageTables.freeTable(ctx, table);
+      if (isNewTable) pageTables.giveTable(ctx, root, table);
       return NO_BLOCK;
     }
     for (let i = 0; i < NR; i++) {
