@@ -59,6 +59,7 @@ export { createHugePool, HUGETLB_BYTES, type HugePool } from "./hugetlb.ts";
 export { createKernelStacks, type KernelStacks } from "./kernel_stack.ts";
 export { createKernelVirtual, type KernelVirtual } from "./kernel_virtual.ts";
 export { type Layout, MAX_MMAP_RND_BITS, MIN_MMAP_RND_BITS, RANDOMIZE_ALL, RANDOMIZE_NONE } from "./layout.ts";
+export type { FilePart } from "./madvise.ts";
 export { createMemblock, type Memblock, memblockTableBytes } from "./memblock.ts";
 export { formatMemoryMap } from "./memory_map.ts";
 export { createMempools, MEMPOOL_STATIC_BYTES, type MempoolInfo, type MempoolSpec, type Mempools } from "./mempool.ts";

@@ -52,15 +52,28 @@ const FLAG_ADVICE: ReadonlyMap<number, readonly [set: number, clear: number]> = 
   [mman.MADV_NOHUGEPAGE, [VM_NOHUGEPAGE, VM_HUGEPAGE]],
 ]);
 
+/** Pages `[from, to)` of a file. */
+export interface FilePart {
+  readonly mapping: PhysAddr;
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface AdviceCalls {
   /** 0, −EINVAL, or −ENOMEM (a hole, or no memory to cut a VMA). */
   madvise(ctx: Context, mm: PhysAddr, addr: number, bytes: number, advice: number): number;
   /** One byte a page, bit 0: in memory; or −errno. */
   mincore(ctx: Context, mm: PhysAddr, addr: number, bytes: number): Uint8Array | number;
-  /** Checks of msync: 0 or −errno; what there is to write is the caller's to have written (memory_calls.ts). */
-  msync(mm: PhysAddr, addr: number, bytes: number, flags: number): number;
-  /** Disks that shared mappings of a range show. */
-  sharedDisks(mm: PhysAddr, addr: number, bytes: number): readonly PhysAddr[];
+  /**
+   * What there is to write for msync, in order: the caller does it (memory_calls.ts), and returns `error` then. A hole
+   * in the range is −ENOMEM, and what is mapped is written all the same; what stands behind a locked part is not.
+   */
+  msync(
+    mm: PhysAddr,
+    addr: number,
+    bytes: number,
+    flags: number,
+  ): { readonly error: number; readonly parts: readonly FilePart[] };
 }
 
 export interface AdviceDeps {
@@ -184,24 +197,22 @@ export function createAdviceCalls({
     msync(mm, addr, bytes, flags) {
       const both = mman.MS_ASYNC | mman.MS_SYNC;
       const range = adviceRange(addr, bytes, ENOMEM);
-      if (typeof range === "number") return range;
-      if ((flags & ~(both | mman.MS_INVALIDATE)) !== 0 || (flags & both) === both) return -EINVAL;
+      if (typeof range === "number") return { error: range, parts: [] };
+      if ((flags & ~(both | mman.MS_INVALIDATE)) !== 0 || (flags & both) === both) return { error: -EINVAL, parts: [] };
       const [start, end] = range;
+      const parts: FilePart[] = [];
       for (let vma = vmas.find(mm, start); vma !== NULL && field(vma, VMA_START) < end; vma = vmas.next(vma)) {
-        const isLocked = (field(vma, VMA_FLAGS) & (VM_LOCKED | VM_SHARED)) === (VM_LOCKED | VM_SHARED);
-        if (isLocked && (flags & mman.MS_INVALIDATE) !== 0) return -EBUSY;
-      }
-      return vmas.isCovered(mm, start, end) ? 0 : -ENOMEM;
-    },
-    sharedDisks(mm, addr, bytes) {
-      const found = new Set<PhysAddr>();
-      const [start, end] = [Math.floor(addr / PAGE_SIZE), Math.ceil((addr + bytes) / PAGE_SIZE)];
-      for (let vma = vmas.find(mm, start); vma !== NULL && field(vma, VMA_START) < end; vma = vmas.next(vma)) {
+        const vmaFlags = field(vma, VMA_FLAGS);
+        const isShared = (vmaFlags & VM_SHARED) !== 0;
+        if (isShared && (vmaFlags & VM_LOCKED) !== 0 && (flags & mman.MS_INVALIDATE) !== 0)
+          return { error: -EBUSY, parts };
         const mapping = fromGranule(field(vma, VMA_MAPPING));
-        const isShared = (field(vma, VMA_FLAGS) & VM_SHARED) !== 0;
-        if (isShared && mapping !== NULL && files.isDisk(mapping)) found.add(mapping);
+        if (!isShared || mapping === NULL || !files.isDisk(mapping) || (flags & mman.MS_SYNC) === 0) continue;
+        const inFile = field(vma, VMA_PGOFF) - field(vma, VMA_START);
+        const [from, to] = [Math.max(start, field(vma, VMA_START)), Math.min(end, field(vma, VMA_END))];
+        parts.push({ mapping, from: inFile + from, to: inFile + to });
       }
-      return [...found];
+      return { error: vmas.isCovered(mm, start, end) ? 0 : -ENOMEM, parts };
     },
   };
 }

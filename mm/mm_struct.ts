@@ -56,7 +56,8 @@
  * open files, VMAs) · 24 flags AS_ · 28 pages promised · 32 size in bytes, f64 · 40 write errors so far · 44 of these,
  * those that somebody was told of · 48 writes of its disk, ever · 52 shadows in the tree · 56 when it became
  * dirty, f64 · 64 write-outs asked for · 68 write-outs done · 72 neighbours on the list of those that swap can take ·
- * 80 its pages in swap · 84 where the next write-out goes on.
+ * 80 its pages in swap · 84 where the next write-out goes on · 88, 92 pages from and to before
+ * which somebody waits for, and no write-out has begun with; 92 is 0 for none.
  *
  * anon_vma: the head of the list of VMAs that may map its pages, and how many they are.
  *
@@ -132,6 +133,8 @@ export const AS_SYNC_DONE = 68;
 export const AS_SWAP_LINK = 72;
 export const AS_NR_SWAPPED = 80;
 export const AS_CURSOR = 84;
+export const AS_SYNC_FROM = 88;
+export const AS_SYNC_TO = 92;
 export const ADDRESS_SPACE_BYTES = 96;
 /** Shared memory without a file: its pages go to swap. */
 export const AS_SHMEM = 1;

@@ -26,6 +26,7 @@
  *   WBK-2  a write-out ends: it looks at each page once
  *   WBK-3  writers sleep while there are more dirty pages than the limit, unless the disk fails: then they get −EIO
  *   WBK-4  a page under writeback has a reference of its writer, and stays in its file
+ *   WBK-6  sync() of a range writes its dirty pages, and others only for somebody else who waits at the same time
  *   WBK-5  the flusher writes, and nobody else asleep: one thread uses the lane of a disk (disk_pages.ts)
  *
  * State: static memory (below), words of address_space. On the host: which PageIo belongs to which file.
@@ -58,7 +59,15 @@ import {
 } from "./dirty_limits.ts";
 import type { FileMap } from "./filemap.ts";
 import type { Lru } from "./lru.ts";
-import { AS_CURSOR, AS_ERRORS, AS_ERRORS_SEEN, AS_SYNC_DONE, AS_SYNC_WANTED } from "./mm_struct.ts";
+import {
+  AS_CURSOR,
+  AS_ERRORS,
+  AS_ERRORS_SEEN,
+  AS_SYNC_DONE,
+  AS_SYNC_FROM,
+  AS_SYNC_TO,
+  AS_SYNC_WANTED,
+} from "./mm_struct.ts";
 import type { Zones } from "./mmzone.ts";
 import { type Pages, PG_WRITEBACK } from "./page.ts";
 import type { DirtyPages } from "./page_dirty.ts";
@@ -87,6 +96,7 @@ const MAX_PAUSE_CYCLES = CYCLES_PER_SECOND / 5;
 /** Runs in place, by which a fault over the limit brings the number down. */
 const MAX_RUNS_IN_PLACE = 4;
 const MAX_RUN = 32;
+const ALL_PAGES = 0xffff_ffff;
 
 /** A disk behind a file. */
 export interface Backing {
@@ -116,8 +126,8 @@ export interface Writeback {
   waitProgress(task: Task): Sleeping<unknown>;
   /** Writes the dirty pages of a file, by the thread `task`, which is the flusher. */
   writeOut(task: Task, mapping: PhysAddr): Sleeping<void>;
-  /** Waits until the flusher has written what is dirty now (WBK-1). */
-  sync(task: Task, mapping: PhysAddr): Sleeping<void>;
+  /** Waits until the flusher has written what is dirty now (WBK-1): of all pages, or of `[from, to)`. */
+  sync(task: Task, mapping: PhysAddr, from?: number, to?: number): Sleeping<void>;
   /** The same for all files. */
   syncAll(task: Task): Sleeping<void>;
   /** Before a page is made dirty by a writer: sleeps while there are too many (WBK-3); 0 or −EIO. */
@@ -261,7 +271,7 @@ export function createWriteback(deps: WritebackDeps): Writeback {
     const frames = new Int32Array(Math.min(MAX_RUN, io.maxPages));
     let nr = 0;
     for (let first = firstReady(mapping, from); first >= 0 && first < to && nr < max && goesOn(); ) {
-      const run = runFrom(mapping, first, frames);
+      const run = runFrom(mapping, first, frames.subarray(0, Math.min(frames.length, to - first)));
       begin(task.ctx, run);
       const error = yield* io.writeSleeping(task, first, run, run.length);
       end(task.ctx, mapping, first, run, error);
@@ -288,7 +298,11 @@ export function createWriteback(deps: WritebackDeps): Writeback {
     for (const mapping of [...backings.keys()]) {
       const target = field(mapping, AS_SYNC_WANTED);
       if (target === field(mapping, AS_SYNC_DONE)) continue;
-      yield* writeOut(task, mapping);
+      const [from, to] = [field(mapping, AS_SYNC_FROM), field(mapping, AS_SYNC_TO)];
+      // Who comes from here on is not served by this pass, and begins a range of his own.
+      setField(mapping, AS_SYNC_TO, 0);
+      if (from === 0 && to === ALL_PAGES) yield* writeOut(task, mapping);
+      else yield* writeRange(task, mapping, [from, to], Number.POSITIVE_INFINITY, always);
       setField(mapping, AS_SYNC_DONE, target);
       waits.wakeUp(progress);
     }
@@ -341,10 +355,18 @@ export function createWriteback(deps: WritebackDeps): Writeback {
     },
   );
 
-  function* syncFiles(task: Task, mappings: readonly PhysAddr[]): Sleeping<void> {
+  /** Whoever waits for the file waits for these pages as well. */
+  const widen = (mapping: PhysAddr, from: number, to: number): void => {
+    const isFirst = field(mapping, AS_SYNC_TO) === 0;
+    setField(mapping, AS_SYNC_FROM, isFirst ? from : Math.min(from, field(mapping, AS_SYNC_FROM)));
+    setField(mapping, AS_SYNC_TO, isFirst ? to : Math.max(to, field(mapping, AS_SYNC_TO)));
+  };
+
+  function* syncFiles(task: Task, mappings: readonly PhysAddr[], from = 0, to = ALL_PAGES): Sleeping<void> {
     const tickets = mappings
       .filter((mapping) => backings.has(mapping) && (dirty.hasDirty(mapping) || dirty.hasWriteback(mapping)))
       .map((mapping) => {
+        widen(mapping, from, to);
         setField(mapping, AS_SYNC_WANTED, field(mapping, AS_SYNC_WANTED) + 1);
         return [mapping, field(mapping, AS_SYNC_WANTED)] as const;
       });
@@ -383,7 +405,7 @@ export function createWriteback(deps: WritebackDeps): Writeback {
     announce: () => waits.wakeUp(progress),
     waitProgress: (task) => waits.waitOnTimeout(progress, task, now(task.ctx) + MAX_PAUSE_CYCLES / 2),
     writeOut,
-    sync: (task, mapping) => syncFiles(task, [mapping]),
+    sync: (task, mapping, from, to) => syncFiles(task, [mapping], from, to),
     syncAll: (task) => syncFiles(task, [...backings.keys()]),
     *balance(task, mapping) {
       if (!isOverBackground()) return 0;

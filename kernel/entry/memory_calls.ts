@@ -7,11 +7,11 @@
  *   SYS-1, SYS-2 (syscall.ts)
  */
 
-import type { ProcessMemory, Writeback } from "../../mm/index.ts";
+import type { FilePart, ProcessMemory, Writeback } from "../../mm/index.ts";
 import type { Task } from "../task.ts";
-import type { MaySleep, PhysAddr, Sleeping } from "../types.ts";
+import type { MaySleep, Sleeping } from "../types.ts";
 import { EACCES, EBADF, EFAULT, EINVAL, EIO, ENODEV } from "../uapi/errno.ts";
-import { MAP_ANONYMOUS, MS_SYNC } from "../uapi/mman.ts";
+import { MAP_ANONYMOUS } from "../uapi/mman.ts";
 import { RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK } from "../uapi/resource.ts";
 import * as sys from "../uapi/syscall.ts";
 import type { Caller } from "./process.ts";
@@ -65,28 +65,25 @@ export function createMemoryCalls(processMemory: ProcessMemory, writeback: Write
     return processMemory.truncate(caller.task.ctx, file.mapped.mapping, bytes);
   };
 
-  /** MS_SYNC: as fsync, for all that is dirty of the disks. An error that nobody has been told of is told once. */
-  function* syncDisks(task: Task, disks: readonly PhysAddr[]): Sleeping<number> {
-    let error = 0;
+  /** MS_SYNC: writes what is dirty of these pages; `error`, or a write error that nobody has been told of. */
+  function* syncParts(task: Task, parts: readonly FilePart[], error: number): Sleeping<number> {
     // The mapping may go meanwhile, and the disk's file with it.
-    for (const disk of disks) files.get(disk);
+    for (const { mapping } of parts) files.get(mapping);
     try {
-      for (const disk of disks) {
-        yield* writeback.sync(task, disk);
-        const seen = writeback.errorsSeen(disk);
-        if (writeback.errorsSince(disk, seen) !== seen) error = -EIO;
+      for (const { mapping, from, to } of parts) {
+        yield* writeback.sync(task, mapping, from, to);
+        const seen = writeback.errorsSeen(mapping);
+        if (writeback.errorsSince(mapping, seen) !== seen) return -EIO;
       }
       return error;
     } finally {
-      for (const disk of disks) files.put(task.ctx, disk);
+      for (const { mapping } of parts) files.put(task.ctx, mapping);
     }
   }
+  /** MS_ASYNC has nothing to do: stores have made the pages dirty, and the flusher knows when. */
   const msync = (caller: Caller, addr: number, bytes: number, flags: number): MaySleep<number> => {
-    const error = processMemory.msync(caller.process.mm, addr, bytes, flags);
-    // MS_ASYNC has nothing to do: stores have made the pages dirty, and the flusher knows when.
-    if (error !== 0 || (flags & MS_SYNC) === 0) return error;
-    const disks = processMemory.sharedDisks(caller.process.mm, addr, bytes);
-    return disks.length === 0 ? 0 : syncDisks(caller.task, disks);
+    const { error, parts } = processMemory.msync(caller.process.mm, addr, bytes, flags);
+    return parts.length === 0 ? error : syncParts(caller.task, parts, error);
   };
 
   type Call = (caller: Caller, a: readonly number[]) => MaySleep<number>;

@@ -6,11 +6,12 @@
  */
 import { describe, expect, it } from "vitest";
 import type { BootOptions } from "../../kernel/entry/kernel.ts";
-import { EIO, ENODEV } from "../../kernel/uapi/errno.ts";
+import { EIO, ENODEV, ENOMEM } from "../../kernel/uapi/errno.ts";
 import {
   MAP_ANONYMOUS,
   MAP_PRIVATE,
   MAP_SHARED,
+  MS_ASYNC,
   MS_SYNC,
   O_RDONLY,
   O_RDWR,
@@ -30,6 +31,7 @@ import {
   SYS_write,
 } from "../../kernel/uapi/syscall.ts";
 import { createLibc, type Libc } from "../../userland/libc.ts";
+import { createRandom } from "../../userland/programs/random.ts";
 import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
 
 const MIB = 1024 * 1024;
@@ -238,6 +240,54 @@ describe("errors", () => {
     expect(results).toEqual([-EIO, 0]);
     expect(t.kernel.check()).toBeNull();
     t.kernel.run();
+    unload(t);
+  });
+
+  it("WBK-6 msync writes the dirty pages of its range, through whichever mapping they came, and no others", () => {
+    const wrong: string[] = [];
+    const t: DriverKernel = bootDisk(function* (libc, { mem }) {
+      const fd = yield* libc.open("/dev/sda", O_RDWR);
+      const map = (page: number, nr: number) =>
+        libc.call(SYS_mmap, 0, nr * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, page * PAGE);
+      // Pages 32 to 63 can be reached by both.
+      const views = [
+        { at: yield* map(0, 64), first: 0 },
+        { at: yield* map(32, 64), first: 32 },
+      ];
+      const random = createRandom(7);
+      const dirty = new Set<number>();
+      for (let round = 0; round < 60; round++) {
+        for (let i = random.below(40); i > 0; i--) {
+          const view = views[random.below(2)] as { at: number; first: number };
+          const page = random.below(64);
+          mem.st32(view.at + page * PAGE, round + 1);
+          dirty.add(view.first + page);
+        }
+        const view = views[random.below(2)] as { at: number; first: number };
+        const from = random.below(64);
+        const nr = 1 + random.below(64 - from);
+        const result = yield* libc.call(SYS_msync, view.at + from * PAGE, nr * PAGE - random.below(PAGE), MS_SYNC);
+        for (let page = from; page < from + nr; page++) dirty.delete(view.first + page);
+        if (result !== 0 || counter(t, "nr_dirty") !== dirty.size) {
+          wrong.push(`${round}: ${result}, ${counter(t, "nr_dirty")} dirty instead of ${dirty.size}`);
+        }
+      }
+      // MS_ASYNC writes nothing; beyond the mappings there is a hole, which does not keep the rest from being written.
+      mem.st32(views[1]?.at as number, 1);
+      const nrDirty = counter(t, "nr_dirty");
+      const lower = Math.min(...views.map(({ at }) => at));
+      const results = [
+        yield* libc.call(SYS_msync, lower, 64 * PAGE, MS_ASYNC),
+        counter(t, "nr_dirty") - nrDirty,
+        yield* libc.call(SYS_msync, lower - 8 * PAGE, (8 + 2 * 64) * PAGE, MS_SYNC),
+        counter(t, "nr_dirty"),
+      ];
+      expect(results).toEqual([0, 0, -ENOMEM, 0]);
+      return 0;
+    });
+    expect(t.sh("play")).toBe(0);
+    expect(wrong).toEqual([]);
+    expect(t.kernel.check()).toBeNull();
     unload(t);
   });
 

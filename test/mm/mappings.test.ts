@@ -430,7 +430,7 @@ describe("ranges", () => {
       -EINVAL,
       -EINVAL,
     ]);
-    expect(pm.msync(mm, va(0), PAGE, mman.MS_SYNC | mman.MS_ASYNC)).toBe(-EINVAL);
+    expect(pm.msync(mm, va(0), PAGE, mman.MS_SYNC | mman.MS_ASYNC).error).toBe(-EINVAL);
     pm.mmPut(w.ctx, mm);
     w.expectNoLeak();
   });
