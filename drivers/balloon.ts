@@ -158,11 +158,17 @@ function createBalloonDriver(platform: Platform): Driver {
   };
 
   /** BLN-1. Copies for who wants to look: a look at a register would cost time. */
-  const tellActual = (balloon: Balloon): void => {
+  const tellActual = (balloon: Balloon, ctx: Context): void => {
     const { registers } = balloon.device;
     registers.st32(BALLOON_ACTUAL, balloonPages.nrPages());
+    const errors = registers.ld32(BALLOON_ERRORS);
+    if (errors === ALL_ONES) {
+      // The host has gone, which the work finds out in its own time.
+      if (word(balloon, IS_GONE) === 0) workqueues.queueWork(ctx, workOf(balloon));
+      return;
+    }
     setWord(balloon, HELD, registers.ld32(BALLOON_HELD));
-    setWord(balloon, ERRORS, registers.ld32(BALLOON_ERRORS));
+    setWord(balloon, ERRORS, errors);
   };
 
   /** The work: one batch after the other until the host has what it wants. */
@@ -176,7 +182,7 @@ function createBalloonDriver(platform: Platform): Driver {
       if (missing === 0) return;
       const got = missing > 0 ? yield* inflate(balloon, ctx, missing) : 0;
       if (missing < 0) deflate(balloon, ctx, -missing);
-      tellActual(balloon);
+      tellActual(balloon, ctx);
       if (missing > 0 && got < Math.min(missing, BATCH)) return retry(balloon, ctx);
       yield PREEMPTED;
     }
@@ -242,7 +248,7 @@ function createBalloonDriver(platform: Platform): Driver {
       balloon.device.registers.st32(BALLOON_DEFLATE_PFN, pfn);
       pageAlloc.freePages(ctx, pfn, 0);
     }
-    if (nr > 0) tellActual(balloon);
+    if (nr > 0) tellActual(balloon, ctx);
     count(balloon, "given_back", nr);
     return nr;
   };
@@ -330,7 +336,7 @@ function createBalloonDriver(platform: Platform): Driver {
       yield* workqueues.cancelWorkSync(task, workOf(balloon));
       yield* workqueues.cancelWorkSync(task, reportOf(balloon));
       while (balloonPages.nrPages() > 0) deflate(balloon, ctx, BATCH);
-      tellActual(balloon);
+      tellActual(balloon, ctx);
       device.registers.st32(BALLOON_CONTROL, 0);
       balloonPages.setOwner(null);
       dma.freeCoherent(ctx, balloon.dev, MEMORY_BYTES, balloon.queue.cpu, balloon.queue.dma);

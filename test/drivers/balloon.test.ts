@@ -202,6 +202,21 @@ describe("hosts", () => {
     t.expectUnloaded();
   });
 
+  // Regression: fuzzed machine MC1-56. The register of a device that is gone was taken for a number of mistakes.
+  it("BLN-3 that vanish while pages come back under pressure have seen no mistakes, and have nothing", () => {
+    const t = boot({ target: 2000 });
+    t.sh("insmod balloon; sleep 0.1");
+    expect(t.stat("balloon0", "pages")).toBe(2000);
+    t.kernel.drivers.device("balloon0")?.unplug();
+    t.sh("memhog 64M");
+    expect(t.kernel.check()).toBeNull();
+    expect(t.stat("balloon0", "errors")).toBe(0);
+    expect(t.stat("balloon0", "pages")).toBe(0);
+    expect(t.log()).toContain("the host is gone, its pages are ours again");
+    t.sh("rmmod balloon");
+    t.expectUnloaded();
+  });
+
   it("BLN-3 that vanish leave their pages here", () => {
     const t = boot({ target: 4000, swing: 100, period: 5_000_000, moves: 3, vanish: "#2" });
     t.sh("insmod balloon; sleep 0.1");
