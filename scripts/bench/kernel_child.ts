@@ -1,7 +1,7 @@
 /**
  * Samples of whole paths through the kernel: metadata (A8), recordings (A9, A10, B4), a system call (A12), copies of a
- * machine (S1, S2), the fault sweep (D4). Each runs in a process of its own and warms up by doing the same thing once
- * before.
+ * machine (S1, S2), the fault sweep (D4). Each runs in a process of its own and warms up by doing the same thing
+ * before: once, or until enough operations were made.
  */
 
 import { E820_RAM } from "../../kernel/arch/firmware_map.ts";
@@ -49,6 +49,9 @@ export function sampleMetadata(seed: string, ramBytes: number): MetadataReply {
   };
 }
 
+/** Replayed before the replay that counts: a recording with few is over before V8 has compiled it. */
+const WARM_UP_OPS = 1_000_000;
+
 /** Operations per second of a replay as `slabtown run FILE` does it, reading of the file and boot not counted. */
 export async function sampleRecording(file: string, seed: string): Promise<Sample> {
   const set = await loadWorkloads([file]);
@@ -67,7 +70,7 @@ export async function sampleRecording(file: string, seed: string): Promise<Sampl
       fault: result.violation ?? result.panicReport,
     };
   };
-  await replay();
+  for (let nrOps = 0; nrOps < WARM_UP_OPS; ) nrOps += (await replay()).nrOps;
   return replay();
 }
 
