@@ -24,7 +24,7 @@
  */
 
 import { IRQ_HANDLED, IRQ_NONE, type IrqAction } from "../kernel/irq.ts";
-import { CYCLES_PER_SECOND } from "../kernel/params.ts";
+import { CYCLES_PER_SECOND, PAGE_SIZE } from "../kernel/params.ts";
 import type { Task } from "../kernel/task.ts";
 import {
   alignUp,
@@ -51,9 +51,12 @@ import {
   BALLOON_DEFLATE,
   BALLOON_DEFLATE_PFN,
   BALLOON_ERRORS,
+  BALLOON_F_REPORTING,
+  BALLOON_FEATURES,
   BALLOON_HELD,
   BALLOON_HOST_HIGH,
   BALLOON_HOST_POLL,
+  BALLOON_HOST_RSS,
   BALLOON_HOST_SELECT,
   BALLOON_HOST_TARGET,
   BALLOON_ID,
@@ -61,11 +64,13 @@ import {
   BALLOON_INFLATE_PFN,
   BALLOON_MAGIC,
   BALLOON_QUEUE,
+  BALLOON_REPORT_QUEUE,
   BALLOON_STATS,
   BALLOON_STATS_QUEUE,
   BALLOON_STATUS,
   BALLOON_TARGET,
 } from "./balloon_device.ts";
+import { createFreeReporting, type FreeReporting, REPORT_BYTES } from "./balloon_reporting.ts";
 import { GUEST_STATS, STATS_BYTES, writeStats } from "./balloon_stats.ts";
 import { type DeviceLog, type Driver, type DriverType, deviceLog, type Platform } from "./driver.ts";
 import { ALL_ONES, type Hardware } from "./hardware.ts";
@@ -80,20 +85,24 @@ const TARGET = IS_GONE + 12;
 const HELD = IS_GONE + 16;
 const ERRORS = IS_GONE + 20;
 const COUNTERS = IS_GONE + 24;
-const COUNTER_NAMES = ["inflated", "deflated", "given_back", "moved", "refused", "reports"] as const;
+const COUNTER_NAMES = ["inflated", "deflated", "given_back", "moved", "refused", "reports", "reported"] as const;
 if (WORK_BYTES > RETRY) throw new Error("balloon: a work does not fit");
 const REPORT = alignUp(COUNTERS + COUNTER_NAMES.length * 4, 8);
-const STRUCT_BYTES = REPORT + WORK_BYTES;
+/** The delayed work of free page reporting. */
+const REPORTING = alignUp(REPORT + WORK_BYTES, 8);
+const STRUCT_BYTES = REPORTING + DELAYED_WORK_BYTES;
 
 const BATCH = 256;
 const QUEUE_BYTES = BATCH * 4;
-/** Behind the frame numbers are the statistics. */
-const MEMORY_BYTES = QUEUE_BYTES + STATS_BYTES;
+/** Behind the frame numbers are the statistics, and free blocks. */
+const BLOCKS_AT = alignUp(QUEUE_BYTES + STATS_BYTES, 4);
+const MEMORY_BYTES = BLOCKS_AT + REPORT_BYTES;
 const RETRY_CYCLES = CYCLES_PER_SECOND / 5;
 const MAX_TRIES = 8;
+const KIB_PER_PAGE = PAGE_SIZE / 1024;
 
 /** What plays the host, below /sys/devices/balloon0. */
-const HOST_FILES = ["host_target", "host_poll", "guest_stats"] as const;
+const HOST_FILES = ["host_target", "host_poll", "host_rss", "guest_stats"] as const;
 type HostFile = (typeof HOST_FILES)[number];
 
 interface Balloon {
@@ -103,17 +112,19 @@ interface Balloon {
   readonly queue: DmaMemory;
   readonly action: IrqAction;
   readonly log: DeviceLog;
+  /** Null: the host does not want it, or free memory has to keep its content. */
+  readonly reporting: FreeReporting | null;
 }
 
 function createBalloonDriver(platform: Platform): Driver {
-  const { machine, printk, irqs, slab, dma, pageAlloc, workqueues, registry, balloonPages } = platform;
+  const { machine, printk, irqs, slab, dma, pageAlloc, workqueues, registry, balloonPages, pageReporting } = platform;
   const { port } = machine;
   let bound: Balloon | undefined;
 
   const word = ({ struct }: Pick<Balloon, "struct">, offset: number): number => port.ld32(struct + offset);
   const setWord = ({ struct }: Pick<Balloon, "struct">, offset: number, value: number): void =>
     port.st32(struct + offset, value);
-  const count = (balloon: Balloon, name: (typeof COUNTER_NAMES)[number], n = 1): void => {
+  const count = (balloon: Pick<Balloon, "struct">, name: (typeof COUNTER_NAMES)[number], n = 1): void => {
     const offset = COUNTERS + COUNTER_NAMES.indexOf(name) * 4;
     setWord(balloon, offset, word(balloon, offset) + n);
   };
@@ -266,6 +277,9 @@ function createBalloonDriver(platform: Platform): Driver {
         },
       });
     knob("host_target", BALLOON_HOST_TARGET, () => word(balloon, TARGET));
+    registry.registerText(hostFile(balloon, "host_rss"), {
+      read: () => `${registers.ld32(BALLOON_HOST_RSS) * KIB_PER_PAGE} kB\n`,
+    });
     knob("host_poll", BALLOON_HOST_POLL, () => registers.ld32(BALLOON_HOST_POLL));
     registry.registerText(hostFile(balloon, "guest_stats"), {
       read: () =>
@@ -278,6 +292,18 @@ function createBalloonDriver(platform: Platform): Driver {
   };
 
   // ── Probe and remove ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  const reportingOf = (device: Hardware, struct: PhysAddr, queue: DmaMemory): FreeReporting | null => {
+    if ((device.registers.ld32(BALLOON_FEATURES) & BALLOON_F_REPORTING) === 0) return null;
+    if (pageReporting === null) {
+      deviceLog(printk, "balloon", device.name).info("free memory keeps its content (init_on_free): not reported");
+      return null;
+    }
+    return createFreeReporting(platform, {
+      ...{ device, pageReporting, work: asPhys(struct + REPORTING), array: physAdd(queue.cpu, BLOCKS_AT) },
+      count: (nrFrames) => count({ struct }, "reported", nrFrames),
+    });
+  };
 
   function* bring(task: Task, device: Hardware, undo: (() => void)[]): Sleeping<Balloon | number> {
     const { ctx } = task;
@@ -298,7 +324,8 @@ function createBalloonDriver(platform: Platform): Driver {
     undo.push(() => dma.freeCoherent(ctx, dev, MEMORY_BYTES, queue.cpu, queue.dma));
     const action: IrqAction = { name: device.name, handler: (irq) => handler(irq, balloon) };
     const log = deviceLog(printk, "balloon", device.name);
-    const balloon: Balloon = { device, struct, dev, queue, action, log };
+    const reporting = reportingOf(device, memory, queue);
+    const balloon: Balloon = { device, struct, dev, queue, action, log, reporting };
     const error = irqs.requestIrq(device.line, action);
     if (error !== 0) return error;
     undo.push(() => irqs.freeIrq(device.line, action));
@@ -322,7 +349,9 @@ function createBalloonDriver(platform: Platform): Driver {
       registerHostFiles(balloon);
       device.registers.st32(BALLOON_QUEUE, balloon.queue.dma);
       device.registers.st32(BALLOON_STATS_QUEUE, balloon.queue.dma + QUEUE_BYTES);
+      device.registers.st32(BALLOON_REPORT_QUEUE, balloon.queue.dma + BLOCKS_AT);
       device.registers.st32(BALLOON_CONTROL, 1);
+      balloon.reporting?.start(task.ctx);
       return 0;
     },
     *remove(task, device) {
@@ -332,6 +361,7 @@ function createBalloonDriver(platform: Platform): Driver {
       setWord(balloon, IS_GONE, 1);
       for (const name of HOST_FILES) registry.unregisterText(hostFile(balloon, name));
       irqs.freeIrq(device.line, balloon.action);
+      if (balloon.reporting !== null) yield* balloon.reporting.stop(task);
       yield* workqueues.cancelWorkSync(task, retryOf(balloon));
       yield* workqueues.cancelWorkSync(task, workOf(balloon));
       yield* workqueues.cancelWorkSync(task, reportOf(balloon));

@@ -29,7 +29,7 @@ import type { Scheduler } from "../kernel/sched.ts";
 import type { Task, Tasks } from "../kernel/task.ts";
 import type { Context, Sleeping } from "../kernel/types.ts";
 import type { WaitQueues } from "../kernel/wait.ts";
-import type { BalloonPages, Dma, Mempools, PageAllocator, SlabSubsystem } from "../mm/index.ts";
+import type { BalloonPages, Dma, Mempools, PageAllocator, PageReporting, SlabSubsystem } from "../mm/index.ts";
 import type { GuestMemory } from "./balloon_stats.ts";
 import type { DriverFiles } from "./driver_files.ts";
 import type { Hardware } from "./hardware.ts";
@@ -51,6 +51,8 @@ export interface KernelServices extends Locks, DeferredServices {
   readonly dma: Dma;
   readonly mempools: Mempools;
   readonly balloonPages: BalloonPages;
+  /** Null if free memory has to keep its content. */
+  readonly pageReporting: PageReporting | null;
   /** A disk has read or written so much: pgpgin, pgpgout. */
   readonly countIo: (ctx: Context, isWrite: boolean, bytes: number) => void;
   /** What a host may know about memory. */

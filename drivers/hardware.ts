@@ -18,8 +18,11 @@
 
 import { CYC_MMIO } from "../kernel/arch/charges.ts";
 import type { BusMaster } from "../kernel/arch/dma_bus.ts";
+import { E820_RAM } from "../kernel/arch/firmware_map.ts";
 import type { Machine } from "../kernel/arch/machine.ts";
 import type { Prng } from "../kernel/lib/prng.ts";
+import { PAGE_SIZE } from "../kernel/params.ts";
+import { asPhys } from "../kernel/types.ts";
 import { createFaultModel, FAULT_KINDS, type FaultKind, type FaultModel, parseFaultRule } from "./fault_model.ts";
 
 /** What a register of a missing device reads as. */
@@ -66,6 +69,15 @@ export type DeviceSettingTable = Readonly<Record<string, DeviceSetting>>;
 /** Settings of one device as the user wrote them. */
 export type DeviceSettings = Readonly<Record<string, number | string>>;
 
+/** RAM as a host sees it that backs it. */
+export interface GuestRam {
+  readonly nrFrames: number;
+  /** Throws the content of frames away: until they are written they hold DISCARDED bytes. */
+  discard(first: number, nr: number): void;
+  /** Is the frame still as discard() left it? */
+  isDiscarded(frame: number): boolean;
+}
+
 /** What a model has of the machine. */
 export interface DeviceEnv {
   readonly name: string;
@@ -80,6 +92,8 @@ export interface DeviceEnv {
   after(delay: number, act: () => void): void;
   /** The device's way to RAM, refused once it is gone. */
   readonly master: BusMaster;
+  /** What a host does with the memory of a virtual machine, past the bus. For devices that are its part here. */
+  readonly guest: GuestRam;
   /** Asserts or releases the interrupt line. */
   setIrq(isAsserted: boolean): void;
   /** The device is gone from here on. */
@@ -125,6 +139,23 @@ export function settingsOf(kind: DeviceKind): DeviceSettingTable {
     ? [["late_cycles", numberSetting(1, 1_000_000_000, 1_000_000, "how late the fault `late` makes an act, cycles")]]
     : [];
   return { ...kind.settings, ...Object.fromEntries(faults), ...Object.fromEntries(late) };
+}
+
+const DISCARDED = 0xd1;
+const DISCARDED_WORD = DISCARDED * 0x0101_0101;
+
+function guestRam({ port, firmwareMap }: Pick<Machine, "port" | "firmwareMap">): GuestRam {
+  const ends = firmwareMap.filter(({ type }) => type === E820_RAM).map(({ end }) => end);
+  return {
+    nrFrames: Math.floor(Math.max(...ends) / PAGE_SIZE),
+    discard: (first, nr) => port.fill(asPhys(first * PAGE_SIZE), DISCARDED, nr * PAGE_SIZE),
+    isDiscarded(frame) {
+      for (let at = frame * PAGE_SIZE; at < (frame + 1) * PAGE_SIZE; at += 4) {
+        if (port.ld32(asPhys(at)) !== DISCARDED_WORD) return false;
+      }
+      return true;
+    },
+  };
 }
 
 /** What is wrong with a setting's value; null if nothing. */
@@ -187,6 +218,7 @@ export function createHardware(
     name,
     faults,
     master: whilePresent(master, () => isPresent),
+    guest: guestRam(machine),
     get random() {
       return random.stream(name);
     },

@@ -101,6 +101,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
   const { port, pages, pageblocks, zoneAddr, charge } = deps;
   const { rowAt, flagsAt, setFlagsAt } = pages;
   const { migratetype } = pageblocks;
+  const largeFreed = deps.largeFreed ?? (() => {});
   const lists = createFreeLists(deps);
   const { zoneBits, link, unlink, firstOn, smallestOf, account, noteLeastFree, isFreeBlock, startPfn, endPfn } = lists;
   const typeOf = (flags: number): number => (flags >>> TYPE_AT) & TYPE_OF_SHIFTED;
@@ -127,6 +128,7 @@ export function createBuddy(deps: FrameAllocatorDeps): FrameAllocator {
     }
     charge(cycles);
     link(pfn, order, type, mergeIsLikely(pfn, order));
+    if (order >= BLOCK_ORDER) largeFreed();
   };
 
   /** B4: is the buddy of the block one order up free already? Then this one may soon complete the pair. */

@@ -72,6 +72,8 @@ export interface FrameAllocatorDeps {
   readonly firstHead: number;
   /** B11: called before a pageblock of another type is claimed, the zone's lock held. */
   readonly boost?: () => void;
+  /** RPT-3: called when a block of pageblock order or more has become free, the zone's lock held. */
+  readonly largeFreed?: () => void;
   /** Adds virtual cycles to the running CPU. */
   readonly charge: (cycles: number) => void;
 }

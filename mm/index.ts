@@ -159,6 +159,12 @@ export {
 export type { PageAllocator } from "./page_alloc.ts";
 export { type PageOwners, pageOwners } from "./page_owners.ts";
 export { createPageRefs } from "./page_ref.ts";
+export {
+  createPageReporting,
+  PAGE_REPORTING_CAPACITY,
+  type PageReporting,
+  type ReportBlocks,
+} from "./page_reporting.ts";
 export type { Pageblocks } from "./pageblock.ts";
 export type { PcpInfo, PerCpuPages } from "./pcp.ts";
 export { createPageTables, type PageTables } from "./pgtable.ts";

@@ -65,6 +65,8 @@ export interface PageLevel {
   readonly zoneBounds: readonly (readonly [start: number, end: number])[];
   /** The contiguous area; null if none was asked for or there was no room. */
   readonly cmaArea: CmaArea | null;
+  /** Registers who hears, under the zone's lock, of blocks of pageblock order and more that become free. */
+  onLargeFree(hook: () => void): void;
 }
 
 export interface PageLevelSetup {
@@ -166,6 +168,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const cmaArea = cmaBytes === 0 ? null : reserveCma(memblock, zoneBounds, cmaBytes);
       initMemmap(pages, pageblocks, zoneBounds, endPfn);
 
+      let largeFreed = (): void => {};
       const createFrames = deps.frameAllocator ?? createBuddy;
       const frames = Array.from({ length: MAX_NR_ZONES }, (_, zone) =>
         createFrames({
@@ -178,6 +181,7 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
           firstHead: pages.firstHead + zone * nrZoneHeads,
           charge: bootClock,
           boost: () => zones.boost(zone),
+          largeFreed: () => largeFreed(),
         }),
       );
       const pcp = bindPcp(pages, lists, zones, frames, pages.firstHead + MAX_NR_ZONES * nrZoneHeads);
@@ -198,7 +202,10 @@ export function composePages(deps: PageLevelDeps): PageLevelSetup {
       const firstLruHead = pages.firstHead + MAX_NR_ZONES * nrZoneHeads + nrPcpHeads;
       const order = isMultiGen ? createGenerations({ port, pages, zones, column }) : pairsOfLists;
       const lru = createLru({ port, spinlocks, pages, lists, zones, vmstat, firstHead: firstLruHead, order });
-      return { pages, lists, pageblocks, frames, pcp, pageAlloc, lru, zoneBounds, cmaArea };
+      const onLargeFree = (hook: () => void): void => {
+        largeFreed = hook;
+      };
+      return { pages, lists, pageblocks, frames, pcp, pageAlloc, lru, zoneBounds, cmaArea, onLargeFree };
     },
     handOver(level, memblock, minFreeKbytes) {
       let nrPages = 0;

@@ -75,6 +75,9 @@ export const PG_LARGE_KMALLOC = 1 << 8;
 /** The page holds anonymous memory of a process. */
 export const PG_ANON = 1 << 9;
 
+/** Of a free block, where no owner's bits are: the host knows that it is free (page_reporting.ts). */
+export const PG_REPORTED = 1 << 12;
+
 // ── State of a page that processes map or that caches hold ─────────────────────────────────────────────────────────
 
 /** Somebody has the page to itself for a moment: I/O, migration, truncation. */

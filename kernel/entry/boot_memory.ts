@@ -19,12 +19,14 @@ import {
   createHugePool,
   createMigration,
   createPageRefs,
+  createPageReporting,
   createProcessMemory,
   HUGETLB_BYTES,
   type HugePool,
   type MmCaches,
   type PageAllocator,
   type PageLevel,
+  type PageReporting,
   type PageTables,
   PROCESS_MEMORY_BYTES,
   type ProcessMemory,
@@ -96,6 +98,7 @@ export interface UserMemoryDeps {
 export interface UserMemory {
   readonly processMemory: ProcessMemory;
   readonly balloonPages: BalloonPages;
+  readonly pageReporting: PageReporting;
   readonly compaction: Compaction;
   readonly hugePool: HugePool;
   readonly reclaim: ReclaimSubsystem;
@@ -162,6 +165,7 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
     lru,
   });
   const balloonPages = createBalloonPages({ port, pages, pageAlloc, vmstat, migration, statics: statics.balloon });
+  const pageReporting = createPageReporting({ spinlocks, pages, zones, onLargeFree: level.onLargeFree });
   const { mover } = balloonPages;
   pageAlloc.onMigrate(mover); // moving pages
   pageAlloc.onPressure(
@@ -197,6 +201,7 @@ export function composeUserMemory(deps: UserMemoryDeps): UserMemory {
   return {
     processMemory,
     balloonPages,
+    pageReporting,
     compaction,
     hugePool,
     reclaim,

@@ -61,6 +61,8 @@ export interface PhysicalMemory {
   readonly slab: SlabSubsystem;
   readonly dmaSystem: DmaSubsystem;
   readonly percpuBytes: number;
+  /** init_on_free: free memory is zeros, and has to stay so. */
+  readonly isFreeZeroed: boolean;
   /** Static memory of what is built on top. */
   readonly reapWork: PhysAddr;
   readonly mempoolStatics: PhysAddr;
@@ -156,5 +158,6 @@ export function composePhysicalMemory(deps: PhysicalMemoryDeps): PhysicalMemory 
   const ram = { availableBytes: nrHandedOver * PAGE_SIZE, ramBytes: presentPages * PAGE_SIZE, cmaBytes: cmaReserved };
   logMemory(printk, { ...ram, image, memmapBytes: pages.nrFrames * PAGE_STRUCT_BYTES, percpuBytes });
   vmstat.modItem(NR_PERCPU, Math.ceil(percpuBytes / PAGE_SIZE));
-  return { level, pageAlloc, faults, cma, slab, dmaSystem, percpuBytes, reapWork, mempoolStatics };
+  const isFreeZeroed = autoInit?.onFree === true;
+  return { level, pageAlloc, faults, cma, slab, dmaSystem, percpuBytes, isFreeZeroed, reapWork, mempoolStatics };
 }

@@ -106,7 +106,7 @@ export function composeSystem(deps: SystemDeps): System {
   const { pages, pcp, pageblocks } = level;
   const { vmstat, zones } = pageSetup;
   const { dma } = dmaSystem;
-  const { processMemory, reclaim, balloonPages } = userMemory;
+  const { processMemory, reclaim, balloonPages, pageReporting } = userMemory;
   const memoryMap = (): string => formatMemoryMap(pages, zones);
   const panic = createPanic({ machine, contexts, printk, memoryMap });
   const { state } = panic;
@@ -173,6 +173,7 @@ export function composeSystem(deps: SystemDeps): System {
       dma,
       mempools,
       balloonPages,
+      pageReporting: physical.isFreeZeroed ? null : pageReporting,
       countIo: (ctx, isWrite, bytes) => vmstat.countEvents(ctx, isWrite ? PGPGOUT : PGPGIN, bytes / 1024),
       guestMemory: () => guestMemory(vmstat, zones, availablePages(sources)),
       ...deferred,

@@ -1,7 +1,7 @@
 /**
  * The balloon: what the host wants it gets, what is needed comes back, and both keep the same book.
  *
- * Goal: BLN-1 … BLN-4, BAL-1 … BAL-4. Method: the host's knob in the shell and hosts that change their mind, with
+ * Goal: BLN-1 … BLN-4, BAL-1 … BAL-4, RPT-1 … RPT-4. Method: the host's knob in the shell and hosts that change their mind, with
  * programs that verify their contents; the device counts every frame given twice or taken back unasked.
  */
 
@@ -12,7 +12,8 @@ import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
 import { SYS_mmap, SYS_nanosleep } from "../../kernel/uapi/syscall.ts";
 import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
 
-const HOST = "/sys/devices/balloon0/host_target";
+const DIR = "/sys/devices/balloon0";
+const HOST = `${DIR}/host_target`;
 const MIB = 2 ** 20;
 
 const boot = (balloon0 = {}, cmdline = "quiet"): DriverKernel =>
@@ -125,7 +126,6 @@ describe("pressure", () => {
 });
 
 describe("statistics", () => {
-  const DIR = "/sys/devices/balloon0";
   const stats = (t: DriverKernel): Readonly<Record<string, number>> =>
     Object.fromEntries(
       (t.kernel.readFile(`${DIR}/guest_stats`) ?? "")
@@ -222,5 +222,70 @@ describe("hosts", () => {
     t.sh("insmod balloon; sleep 0.1");
     t.sh("rmmod balloon");
     t.expectUnloaded();
+  });
+});
+
+describe("free page reporting", () => {
+  const rss = (t: DriverKernel): number => Number(/^(\d+) kB$/m.exec(t.kernel.readFile(`${DIR}/host_rss`) ?? "")?.[1]);
+  const sleep = (t: DriverKernel, cycles: number): void => {
+    t.kernel.run({ untilCycles: t.kernel.now() + cycles });
+  };
+
+  it("RPT-1 RPT-3 the host backs what is in use, follows it up and down, and loses nobody's bytes", () => {
+    const t = boot({ reporting: 1 });
+    t.sh(`insmod balloon; cat ${DIR}/host_rss`);
+    expect(t.output()).toContain("65536 kB");
+    sleep(t, 3e9);
+    const idle = rss(t);
+    expect(idle).toBeLessThan(10 * 1024);
+    expect(t.sh(`memhog 40M; cat ${DIR}/host_rss`)).toBe(0);
+    expect(t.output()).toContain("10240 pages verified, 0 wrong");
+    const busy = Number(/(\d+) kB\n$/.exec(t.output())?.[1]);
+    expect(busy).toBeGreaterThan(40 * 1024);
+    expect(busy).toBeLessThan(52 * 1024);
+    sleep(t, 3e9);
+    expect(rss(t)).toBeLessThan(idle + 4 * 1024);
+    expect(t.stat("balloon0", "reported") * 4).toBeGreaterThan(90 * 1024);
+    // Pages in the balloon are not backed either.
+    t.sh(`echo 4000 > ${HOST}; sleep 0.1`);
+    expect(rss(t)).toBeLessThan(idle + 4 * 1024);
+    expectBook(t, 4000);
+    t.sh("rmmod balloon");
+    t.expectUnloaded();
+  });
+
+  it("RPT-3 rmmod while a pass is due leaves nothing behind, and nobody is told afterwards", () => {
+    const t = boot({ reporting: 1 });
+    t.sh("insmod balloon; memhog 8M; rmmod balloon; memhog 8M");
+    sleep(t, 5e9);
+    t.expectUnloaded();
+    t.sh("insmod balloon");
+    sleep(t, 3e9);
+    expect(t.stat("balloon0", "reported")).toBeGreaterThan(10_000);
+    t.sh("rmmod balloon");
+    t.expectUnloaded();
+  });
+
+  it("RPT-4 a host that is gone is told nothing more", () => {
+    const t = boot({ reporting: 1 });
+    t.start("/bin/insmod", "balloon");
+    t.kernel.drivers.device("balloon0")?.unplug();
+    sleep(t, 3e9);
+    expect(t.stat("balloon0", "reported")).toBe(0);
+    expect(t.kernel.check()).toBeNull();
+    t.sh("rmmod balloon");
+    t.expectUnloaded();
+  });
+
+  it("is off unless the host offers it, and where free memory has to be zeros", () => {
+    for (const [settings, cmdline] of [[{}, "quiet"] as const, [{ reporting: 1 }, "quiet init_on_free=1"] as const]) {
+      const t = boot(settings, cmdline);
+      t.sh("insmod balloon; memhog 8M");
+      sleep(t, 3e9);
+      expect([cmdline, t.stat("balloon0", "reported"), rss(t)]).toEqual([cmdline, 0, 64 * 1024]);
+      expect(t.log().includes("free memory keeps its content")).toBe(cmdline !== "quiet");
+      t.sh("rmmod balloon");
+      t.expectUnloaded();
+    }
   });
 });
