@@ -90,13 +90,11 @@ const SYSFUZZ_FILES = /^\/(tmp\/[abcd]|dev\/sd[ab])$/;
 /** True if contents may be wrong with no bug at all: devices that spoil them, or two programs that write one file. */
 function mayBeWrong({ devices, programs }: FuzzCase): boolean {
   if (Object.values(devices).some((settings) => "corrupt" in settings || "stray_write" in settings)) return true;
-  const steps = programs.flatMap((program) => Array.from({ length: program.count }, () => program.steps).flat());
-  const tested = steps.filter((words) => words.includes("iotest")).map((words) => words[words.indexOf("iotest") + 1]);
-  if (tested.some((file) => steps.filter((words) => words.some((word) => word.endsWith(file ?? ""))).length > 1))
-    return true;
+  const words = programs.flatMap(({ count, steps }) => Array.from({ length: count }, () => steps.flat()).flat());
+  const tested = words.flatMap((word, i) => (word === "iotest" ? [words[i + 1] ?? ""] : []));
+  if (tested.some((file) => words.filter((word) => word.endsWith(file)).length > 1)) return true;
   // Random system calls write to files that no argument names.
-  const isRandom = steps.some((words) => words.includes("sysfuzz"));
-  return isRandom && tested.some((file) => SYSFUZZ_FILES.test(file ?? ""));
+  return words.includes("sysfuzz") && tested.some((file) => SYSFUZZ_FILES.test(file));
 }
 
 /** The case as a scenario; `comment` stands above it. `drivers`: the names of all modules. */

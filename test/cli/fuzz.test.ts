@@ -96,6 +96,8 @@ describe("what is drawn", () => {
     // Found by the fuzzer in itself: two iotests on one file; and `run` fails of itself if nothing is said (MB1-1209).
     expect(text("/tmp/a", "/tmp/a")).toContain('corrupt: ">= 0"');
     expect(textOf(["iotest", "/dev/sda"], ["dd", "if=/dev/zero", "of=/dev/sda"])).toContain('corrupt: ">= 0"');
+    // MC2-1729: both in one pipe.
+    expect(textOf(["iotest", "/tmp/a", "|", "iotest", "/tmp/a"])).toContain('corrupt: ">= 0"');
     // MB1-372: random system calls write to some files.
     expect(textOf(["iotest", "/tmp/b"], ["sysfuzz", "7", "0-9"])).toContain('corrupt: ">= 0"');
     expect(textOf(["iotest", "/tmp/alone"], ["sysfuzz", "7", "0-9"])).toContain("corrupt: 0");
