@@ -7,6 +7,7 @@
  *
  *   FIL-1  a path is registered once; registering it again is a kernel bug
  *   FIL-2  read() of a text makes it anew and has no effect; only write() changes something
+ *   FIL-3  a file lives as long as a call on it sleeps, though another thread closes it meanwhile: `holding`
  */
 
 import { bugOn } from "./bug.ts";
@@ -41,6 +42,17 @@ export interface OpenFile {
   close?(task: Task): Sleeping<void>;
   /** The last descriptor is gone. */
   release(): void;
+}
+
+/** FIL-3: makes a call that may sleep on `file`. Whoever lets go of it last releases it. Linux: fdget, fput. */
+export function* holding<T>(file: OpenFile, call: () => Sleeping<T>): Sleeping<T> {
+  file.refs++;
+  // A fatal signal may unwind it.
+  try {
+    return yield* call();
+  } finally {
+    if (--file.refs === 0) file.release();
+  }
 }
 
 /**

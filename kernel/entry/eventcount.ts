@@ -14,7 +14,7 @@
  */
 
 import type { Machine } from "../arch/machine.ts";
-import type { OpenFile } from "../file.ts";
+import { holding, type OpenFile } from "../file.ts";
 import type { Task } from "../task.ts";
 import { asPhys, type MaySleep, NULL, type PhysAddr, type Sleeping, type TaskContext } from "../types.ts";
 import { EBADF, EINVAL, ENOMEM, ETIMEDOUT } from "../uapi/errno.ts";
@@ -83,7 +83,8 @@ export function createEventcounts({ machine, waits, heap, gfp, context }: Eventc
       const object = file === undefined ? undefined : objects.get(file);
       if (object === undefined) return -EBADF;
       if (cycles < 0) return -EINVAL;
-      return port.ldF64(object + COUNT) >= value ? 0 : sleepUntil(task, object, value, cycles);
+      if (port.ldF64(object + COUNT) >= value) return 0;
+      return holding(file as OpenFile, () => sleepUntil(task, object, value, cycles));
     },
     advance(file, value) {
       const object = file === undefined ? undefined : objects.get(file);

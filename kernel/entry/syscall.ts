@@ -12,7 +12,7 @@
 import type { ProcessMemory, SwapArea, Writeback } from "../../mm/index.ts";
 import { CYC_SYSCALL } from "../arch/charges.ts";
 import type { ContextTracking } from "../context.ts";
-import type { OpenFile } from "../file.ts";
+import { holding, type OpenFile } from "../file.ts";
 import type { Irqs } from "../irq.ts";
 import type { Task } from "../task.ts";
 import type { MaySleep, Sleeping } from "../types.ts";
@@ -66,7 +66,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   function* prepared(caller: Caller, fd: number, file: OpenFile): Sleeping<number> {
     // A fatal signal closes it with all others; until it is ready, another thread of the process may find it unready.
     caller.process.fds[fd] = file;
-    const error = yield* file.prepare?.(caller.task) ?? nothing();
+    const error = yield* holding(file, () => file.prepare?.(caller.task) ?? nothing());
     if (error === 0) return fd;
     if (caller.process.fds[fd] === file) {
       caller.process.fds[fd] = undefined;
@@ -127,7 +127,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
   const fsync = (caller: Caller, fd: number): MaySleep<number> => {
     const file = fileOf(caller, fd);
     if (file === undefined) return -EBADF;
-    if (file.fsync !== undefined) return file.fsync(caller.task);
+    if (file.fsync !== undefined) return holding(file, () => file.fsync?.(caller.task) ?? nothing());
     return file.mapped === undefined ? -EINVAL : 0;
   };
   function* sync(task: Task): Sleeping<number> {
@@ -151,7 +151,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     const file = fileOf(caller, fd);
     if (file === undefined) return -EBADF;
     if (!(bytes >= 0)) return -EINVAL;
-    const got = yield* file.read(caller.task, Math.min(Math.floor(bytes), MAX_IO));
+    const got = yield* holding(file, () => file.read(caller.task, Math.min(Math.floor(bytes), MAX_IO)));
     if (typeof got === "number") return got;
     if (caller.user.copyTo(buf, got) === 0) return got.length;
     file.unread?.(got.length);
@@ -163,7 +163,7 @@ export function createSyscalls(deps: SyscallDeps): SyscallEntry {
     if (file === undefined) return -EBADF;
     if (!(bytes >= 0)) return -EINVAL;
     const source = caller.user.copyFrom(buf, Math.min(Math.floor(bytes), MAX_IO));
-    return source === undefined ? -EFAULT : yield* file.write(caller.task, source);
+    return source === undefined ? -EFAULT : yield* holding(file, () => file.write(caller.task, source));
   }
 
   const fileCall = (caller: Caller, nr: number, a: readonly number[]): MaySleep<number> => {

@@ -287,6 +287,61 @@ describe("SYS-1 no argument makes the kernel oops", () => {
   });
 });
 
+describe("FIL-3 a file lives as long as a call on it sleeps", () => {
+  // Regression: random system calls (SY3-168) never came back. The page of a pipe was freed under its sleeping reader.
+  it("the pipe of a reader whose ends another thread closes", () => {
+    const nrPages: number[] = [];
+    const t = bootKernel({
+      *"/bin/closer"(env) {
+        const libc = createLibc(env);
+        const count = (): number =>
+          nrPages.push(Number(/^nr_file_pages (\d+)$/m.exec(t.kernel.readFile("/proc/vmstat") ?? "")?.[1]));
+        const p = yield* call(env, sys.SYS_mmap, 0, 4096, RW, PRIVATE_ANON, -1, 0);
+        yield* call(env, sys.SYS_pipe2, p);
+        const [readEnd, writeEnd] = [env.mem.ld32(p), env.mem.ld32(p + 4)];
+        const reader = yield* libc.startThread(function* (self) {
+          return yield* call(self, sys.SYS_read, readEnd, p + 64, 8);
+        });
+        yield* libc.sleep(1_000_000);
+        yield* call(env, sys.SYS_close, readEnd);
+        yield* call(env, sys.SYS_close, writeEnd);
+        // The reader is awake, and has not looked yet.
+        count();
+        const got = yield* libc.joinThread(reader);
+        count();
+        return got;
+      },
+    });
+    expect(t.run("/bin/closer")).toBe(0);
+    expect(nrPages).toEqual([1, 0]);
+    t.expectNoLeak();
+  });
+
+  it("the eventcount of a waiter", () => {
+    const t = bootKernel({
+      *"/bin/closer"(env) {
+        const libc = createLibc(env);
+        const first = yield* call(env, sys.SYS_eventcount);
+        const waiter = yield* libc.startThread(function* (self) {
+          return (yield* call(self, sys.SYS_eventcount_await, first, 1, 5_000_000)) < 0 ? 7 : 8;
+        });
+        yield* libc.sleep(1_000_000);
+        yield* call(env, sys.SYS_close, first);
+        // In the same place, if that was free.
+        const second = yield* call(env, sys.SYS_eventcount);
+        const other = yield* libc.startThread(function* (self) {
+          return (yield* call(self, sys.SYS_eventcount_await, second, 1, 0)) === 0 ? 9 : 10;
+        });
+        if ((yield* libc.joinThread(waiter)) !== 7) return 1;
+        yield* call(env, sys.SYS_eventcount_advance, second, 1);
+        return (yield* libc.joinThread(other)) === 9 ? 0 : 2;
+      },
+    });
+    expect(t.run("/bin/closer")).toBe(0);
+    t.expectNoLeak();
+  });
+});
+
 describe("determinism", () => {
   const busy: Program = function* (env) {
     let state = 1;
