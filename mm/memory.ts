@@ -112,6 +112,8 @@ export interface UserPages {
   entered(ctx: Context, mm: PhysAddr, vma: PhysAddr, pfn: Pfn): void;
   /** Keeps a page from being reclaimed; lets go of it if no mapping that maps it is locked any more. */
   lockPage(ctx: Context, pfn: Pfn): void;
+  /** Serves the swap entry at `pte`, for a fault or swapoff: 0, −ENOMEM, −EIO. */
+  bringBack(ctx: Context, mm: PhysAddr, vma: PhysAddr, page: number, pte: PhysAddr, isWrite: boolean): number;
   unlockPage(ctx: Context, pfn: Pfn): void;
 }
 
@@ -182,6 +184,12 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     // Pages of a ramfs have nowhere to go, locked or not (filemap.ts).
     const canGo = (pages.flags(pfn) & PG_ANON) !== 0 || files.isSwappable(pfn) || dirty.isTracked(pfn);
     if (canGo) lru.setUnevictable(ctx, pfn, false);
+  };
+
+  const bringBack: UserPages["bringBack"] = (ctx, mm, vma, page, pte, isWrite) => {
+    const result = swap.fault(ctx, mm, vma, page, pte, isWrite);
+    if (result === 0 && (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0) lockPage(ctx, pfnOfPte(pageTables.readPte(pte)));
+    return result;
   };
 
   // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -313,10 +321,8 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     let result: number;
     if (old === 0 && field(vma, VMA_MAPPING) !== 0) result = faultFile(ctx, mm, vma, page, pte, isWrite);
     else if (old === 0) result = faultAnon(ctx, mm, vma, page, pte, isWrite);
-    else if (isSwapPte(old)) {
-      result = swap.fault(ctx, mm, vma, page, pte, isWrite);
-      if (result === 0 && (field(vma, VMA_FLAGS) & VM_LOCKED) !== 0) lockPage(ctx, pfnOfPte(pageTables.readPte(pte)));
-    } else result = faultPresent(ctx, mm, vma, page, pte, isWrite);
+    else if (isSwapPte(old)) result = bringBack(ctx, mm, vma, page, pte, isWrite);
+    else result = faultPresent(ctx, mm, vma, page, pte, isWrite);
     if (result === 0) addField(mm, MM_FAULTS, 1);
     return result;
   };
@@ -388,6 +394,7 @@ export function createUserPages(deps: UserPagesDeps): UserPages {
     },
     rss,
     entered,
+    bringBack,
     lockPage,
     unlockPage,
   };

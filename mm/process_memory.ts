@@ -310,7 +310,7 @@ export function createProcessMemory(deps: ProcessMemoryDeps): ProcessMemory {
         if (field(mm, MM_SWAPENTS) === 0) return;
         pageTables.forEachPage(pgdOf(mm), 0, TASK_SIZE / PAGE_SIZE, (pte, page, word) => {
           if (error !== 0 || !isSwapPte(word) || !isWanted(slotOfPte(word))) return;
-          error = deps.swap.fault(ctx, mm, vmas.at(mm, page), page, pte, false);
+          error = userPages.bringBack(ctx, mm, vmas.at(mm, page), page, pte, false);
         });
       });
       return error === 0 ? files.bringAllIn(ctx, isWanted) : error;

@@ -6,9 +6,10 @@
 import { describe, expect, it } from "vitest";
 import type { BootOptions } from "../../kernel/entry/kernel.ts";
 import type { Sleeping } from "../../kernel/types.ts";
+import { EAGAIN } from "../../kernel/uapi/errno.ts";
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from "../../kernel/uapi/mman.ts";
 import type { Program, ProgramEnv } from "../../kernel/uapi/program.ts";
-import { SYS_fork, SYS_mmap, SYS_nanosleep, SYS_wait4 } from "../../kernel/uapi/syscall.ts";
+import { SYS_fork, SYS_mlock, SYS_mmap, SYS_nanosleep, SYS_wait4 } from "../../kernel/uapi/syscall.ts";
 import { bootDrivers, type DriverKernel } from "../support/driver_kernel.ts";
 
 const MIB = 1024 * 1024;
@@ -153,6 +154,43 @@ describe("swap on a disk", () => {
     kernel.run({ shouldStop: () => kernel.exitStatus(pid) !== undefined });
     expect(kernel.exitStatus(pid)).toBe(0);
     swapOff(t);
+  });
+
+  // Regression: random system calls (SY5-318).
+  it("LCK-1 what swapoff brings back to a mapping that is locked is locked", () => {
+    let isTime = false;
+    const t: DriverKernel = bootSwap(
+      {},
+      {},
+      {
+        *"/bin/locker"(env) {
+          const bytes = 512 * PAGE;
+          const rights = PROT_READ | PROT_WRITE;
+          const va = yield* call(env, SYS_mmap, 0, bytes, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+          env.mem.fill(va, 0x5a, bytes);
+          while (!isTime) yield* call(env, SYS_nanosleep, 10e6);
+          // Locked all the same, as in Linux; what could not be read stays where it is.
+          const disk = t.kernel.drivers.device("disk0");
+          disk?.faults.setRule("corrupt", 1);
+          if ((yield* call(env, SYS_mlock, va, bytes)) !== -EAGAIN) return 1;
+          disk?.faults.setRule("corrupt", 0);
+          while (isTime) yield* call(env, SYS_nanosleep, 10e6);
+          return env.mem.read(va, bytes).every((byte) => byte === 0x5a) ? 0 : 2;
+        },
+      },
+    );
+    const { kernel } = t;
+    const pid = t.start("/bin/sh", "-c", "ulimit -l unlimited; locker");
+    expect(t.sh("memhog 14M")).toBe(0);
+    isTime = true;
+    kernel.run({ untilCycles: kernel.now() + 100_000_000 });
+    expect(t.sh("swapoff /dev/sda")).toBe(0);
+    expect(kernel.check()).toBeNull();
+    isTime = false;
+    kernel.run({ shouldStop: () => kernel.exitStatus(pid) !== undefined });
+    expect(kernel.exitStatus(pid)).toBe(0);
+    expect(t.sh("rmmod disk")).toBe(0);
+    t.expectUnloaded();
   });
 
   it("AREA-1 AREA-3 what is no swap area is refused, and leaves nothing behind", () => {
